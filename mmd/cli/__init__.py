@@ -1,0 +1,1 @@
+"""The programs mmd and mmdctl: words in, tables or JSON out."""

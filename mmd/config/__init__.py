@@ -1,0 +1,1 @@
+"""YAML and schema in, frozen Config out; the difference of two configs as a Plan."""

@@ -1,0 +1,1 @@
+"""The Unix socket: protocol, roles, audit of who did what."""

@@ -1,0 +1,112 @@
+"""What to do, in the imperative. A symbol's machine returns these; nothing happens until the shell acts."""
+
+import msgspec
+
+from mmd.domain.reasons import Side, State, Why
+
+
+class Action(msgspec.Struct, frozen=True, tag=True, gc=False):
+    """Root of the union; never made itself."""
+
+
+class PlaceOrder(Action, frozen=True):
+    """A post-only limit order; refused by the exchange rather than taking liquidity."""
+
+    label: str
+    side: Side
+    price_ticks: int
+    size_lots: int
+
+
+class AmendOrder(Action, frozen=True):
+    """Change price and size of the order in place. `total_lots` includes what it has filled already."""
+
+    label: str
+    order_id: str
+    side: Side
+    price_ticks: int
+    total_lots: int
+    remaining_lots: int
+
+
+class CancelOrder(Action, frozen=True):
+    """`order_id` is empty when only the label is known."""
+
+    label: str
+    order_id: str
+    side: Side
+
+
+class QueryOrder(Action, frozen=True):
+    """Ask the exchange what became of this label: its fills, then OrderAcked, OrderClosed or OrderAbsent."""
+
+    label: str
+    order_id: str
+
+
+class QueryState(Action, frozen=True):
+    """Ask for open orders and position of this instrument: answered by fills, OrdersReported, PositionReported."""
+
+
+class SetTimer(Action, frozen=True):
+    """Send TimerFired at this time; replaces the timer set before."""
+
+    at_ns: int
+
+
+class AckBounds(Action, frozen=True):
+    """The worst case is inside these bounds from now on."""
+
+    version: int
+    min_lots: int
+    max_lots: int
+
+
+class Check(msgspec.Struct, frozen=True):
+    """One readiness check with both numbers."""
+
+    name: str
+    ok: bool
+    found: str
+    wanted: str
+
+
+class Reply(Action, frozen=True):
+    """The answer to an operator's request."""
+
+    request_id: int
+    ok: bool
+    detail: str
+    checks: tuple[Check, ...]
+
+
+class StateChanged(Action, frozen=True):
+    """For the log, the events stream and alerts."""
+
+    old: State
+    new: State
+    why: Why
+    by: str
+    detail: str
+
+
+class Noted(Action, frozen=True):
+    """Something an operator wants to read later: a fill, a refusal, a foreign order."""
+
+    name: str
+    detail: str
+
+
+Request = PlaceOrder | AmendOrder | CancelOrder | QueryOrder | QueryState
+"""What goes to an exchange."""
+
+Order = PlaceOrder | AmendOrder | CancelOrder
+
+
+class Approved(msgspec.Struct, frozen=True, gc=False):
+    """An order that passed the gate. Only mmd.core.gate makes one; the outbox takes no other order."""
+
+    order: Order
+
+
+Decision = Request | SetTimer | AckBounds | Reply | StateChanged | Noted

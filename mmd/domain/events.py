@@ -1,0 +1,296 @@
+"""What happened, in the past tense. Every event a symbol's machine can see; frozen, closed, journalled as is.
+
+Times are Unix nanoseconds: `exchange_ns` by the exchange's clock, `received_ns` by ours (0 where
+unknown). Prices are base ticks of the instrument's grid, sizes are lots; both never negative.
+"""
+
+from decimal import Decimal
+
+import msgspec
+
+from mmd.domain.reasons import Fault, Rule, Side, Why
+from mmd.domain.settings import SymbolSettings
+
+Level = tuple[int, int]
+"""(price_ticks, size_lots)"""
+
+
+class Event(msgspec.Struct, frozen=True, tag=True, gc=False):
+    """Root of the union; never made itself."""
+
+
+# --- market data: newest wins --------------------------------------------------------------------
+
+
+class BookTop(Event, frozen=True):
+    """The best few levels of the exchange's book, best first, our own orders included. Sides may be empty."""
+
+    bids: tuple[Level, ...]
+    asks: tuple[Level, ...]
+    sequence: int
+    exchange_ns: int
+    received_ns: int
+
+
+class BookBroken(Event, frozen=True):
+    """The book cannot be trusted until the next BookTop. `why` is one of the market-data reasons."""
+
+    why: Why
+    detail: str
+    received_ns: int
+
+
+class Ticker(Event, frozen=True):
+    """Reference prices: `mark` in the instrument's price unit, `index` and `underlying` in USD; 0.0 where unknown.
+
+    `min_price`, `max_price`: the exchange's price band (0.0 = none). Model values, never money.
+    """
+
+    mark: float
+    index: float
+    underlying: float
+    min_price: float
+    max_price: float
+    mark_iv: float
+    delta: float
+    exchange_ns: int
+    received_ns: int
+
+
+class TradePrinted(Event, frozen=True):
+    """A public trade. `taker` is the aggressor's side: BID = a buyer."""
+
+    price_ticks: int
+    size_lots: int
+    taker: Side
+    exchange_ns: int
+    received_ns: int
+
+
+class InstrumentStateChanged(Event, frozen=True):
+    """`tradable` False: the exchange takes no orders for it now; `terminal`: it never will again."""
+
+    state: str
+    tradable: bool
+    terminal: bool
+    received_ns: int
+
+
+# --- the links -----------------------------------------------------------------------------------
+
+
+class DataLinkUp(Event, frozen=True):
+    received_ns: int
+
+
+class DataLinkDown(Event, frozen=True):
+    detail: str
+    received_ns: int
+
+
+class TradeLinkUp(Event, frozen=True):
+    """Orders can be sent. `cancel_on_disconnect` was armed and read back."""
+
+    cancel_on_disconnect: bool
+    received_ns: int
+
+
+class TradeLinkDown(Event, frozen=True):
+    detail: str
+    received_ns: int
+
+
+# --- orders --------------------------------------------------------------------------------------
+
+
+class OpenOrder(msgspec.Struct, frozen=True, gc=False):
+    """One resting order as the exchange reports it. `remaining_lots` is what can still fill."""
+
+    label: str
+    order_id: str
+    side: Side
+    price_ticks: int
+    remaining_lots: int
+    total_lots: int
+
+
+class OrderAcked(Event, frozen=True):
+    """A place or an amend took effect and the order rests at this price. Amends keep `order_id`."""
+
+    label: str
+    order_id: str
+    price_ticks: int
+    remaining_lots: int
+    total_lots: int
+    received_ns: int
+
+
+class OrderRefused(Event, frozen=True):
+    """A definite no to the request in flight on this label; `gone`: the order is no longer open there."""
+
+    label: str
+    fault: Fault
+    code: str
+    detail: str
+    gone: bool
+    received_ns: int
+
+
+class OrderClosed(Event, frozen=True):
+    """The exchange says this order is no longer open, whatever the cause. `filled_lots` in total."""
+
+    label: str
+    order_id: str
+    cause: str
+    filled_lots: int
+    received_ns: int
+
+
+class OrderAbsent(Event, frozen=True):
+    """Answer to QueryOrder: no open order with this label, and no trade of it that was not reported before."""
+
+    label: str
+    received_ns: int
+
+
+class RequestLost(Event, frozen=True):
+    """The request on this label may or may not have had its effect (link lost, ambiguous error)."""
+
+    label: str
+    detail: str
+    received_ns: int
+
+
+class OrderFilled(Event, frozen=True):
+    """One execution of ours. `trade_id` is unique per instrument: the fold over fills is idempotent.
+
+    `fee` in `fee_currency`, positive = paid, negative = rebate.
+    """
+
+    label: str
+    order_id: str
+    trade_id: str
+    side: Side
+    price: Decimal
+    size_lots: int
+    fee: Decimal
+    fee_currency: str
+    maker: bool
+    index: float
+    exchange_ns: int
+    received_ns: int
+
+
+class OrdersReported(Event, frozen=True):
+    """All open orders that carry our service's label on this instrument, asked after the link came up."""
+
+    orders: tuple[OpenOrder, ...]
+    received_ns: int
+
+
+class PositionReported(Event, frozen=True):
+    """The exchange's own count: signed lots; average price in price units (0 when flat)."""
+
+    position_lots: int
+    average_price: Decimal
+    received_ns: int
+
+
+# --- the house -----------------------------------------------------------------------------------
+
+
+class GateRefused(Event, frozen=True):
+    """The gate let an action not pass."""
+
+    label: str
+    side: Side
+    rule: Rule
+    number: str
+    limit: str
+    received_ns: int
+
+
+class TimerFired(Event, frozen=True):
+    received_ns: int
+
+
+class BoundsSet(Event, frozen=True):
+    """Position bounds from the portfolio machine, signed lots, min <= 0 <= max. Answered by BoundsAcked."""
+
+    version: int
+    min_lots: int
+    max_lots: int
+    received_ns: int
+
+
+class SettingsChanged(Event, frozen=True):
+    settings: SymbolSettings
+    received_ns: int
+
+
+class ResumeRequested(Event, frozen=True):
+    request_id: int
+    by: str
+    reason: str
+    received_ns: int
+
+
+class PauseRequested(Event, frozen=True):
+    request_id: int
+    by: str
+    reason: str
+    received_ns: int
+
+
+class HaltRequested(Event, frozen=True):
+    """An operator's halt or a kill switch; `why` names which."""
+
+    request_id: int
+    why: Why
+    by: str
+    reason: str
+    received_ns: int
+
+
+class ResetRequested(Event, frozen=True):
+    request_id: int
+    by: str
+    reason: str
+    received_ns: int
+
+
+class RemovalRequested(Event, frozen=True):
+    """The symbol left the config, or the service stops: drain, then be gone."""
+
+    why: Why
+    received_ns: int
+
+
+Mail = (
+    BookTop
+    | BookBroken
+    | Ticker
+    | TradePrinted
+    | InstrumentStateChanged
+    | DataLinkUp
+    | DataLinkDown
+    | TradeLinkUp
+    | TradeLinkDown
+    | OrderAcked
+    | OrderRefused
+    | OrderClosed
+    | OrderAbsent
+    | RequestLost
+    | OrderFilled
+    | OrdersReported
+    | PositionReported
+    | GateRefused
+    | TimerFired
+    | BoundsSet
+    | SettingsChanged
+    | ResumeRequested
+    | PauseRequested
+    | HaltRequested
+    | ResetRequested
+    | RemovalRequested
+)

@@ -1,0 +1,125 @@
+"""Names that people, metrics and alerts rely on: sides, states, phases, reasons.
+
+They are an interface: renaming one is a CHANGELOG line.
+"""
+
+from enum import StrEnum
+
+
+class Side(StrEnum):
+    BID = "bid"
+    ASK = "ask"
+
+
+class State(StrEnum):
+    """What a human sees of a symbol."""
+
+    PAUSED = "PAUSED"
+    ACTIVE = "ACTIVE"
+    HALTED = "HALTED"
+    DRAINING = "DRAINING"
+    GONE = "GONE"
+
+
+class Mode(StrEnum):
+    """Whether approved orders leave the house."""
+
+    SHADOW = "shadow"
+    LIVE = "live"
+
+
+class Phase(StrEnum):
+    """Life of one side's order."""
+
+    EMPTY = "EMPTY"
+    PLACING = "PLACING"
+    LIVE = "LIVE"
+    AMENDING = "AMENDING"
+    CANCELLING = "CANCELLING"
+    UNKNOWN = "UNKNOWN"
+
+
+class Why(StrEnum):
+    """Why a symbol is in its state."""
+
+    STARTUP = "startup"
+    OPERATOR = "operator"
+    RESUMED = "resumed"
+    RESET = "reset"
+    AUTO_RESUMED = "auto_resumed"
+    REMOVED = "removed"
+    EXPIRED = "expired"
+    STALE_BOOK = "stale_book"
+    BOOK_GAP = "book_gap"
+    BOOK_MALFORMED = "book_malformed"
+    CROSSED_BOOK = "crossed_book"
+    LOCKED_BOOK = "locked_book"
+    PRICE_JUMP = "price_jump"
+    EXCHANGE_DISCONNECTED = "exchange_disconnected"
+    MARKET_HALTED = "market_halted"
+    OUTCOME_UNKNOWN = "outcome_unknown"
+    REJECTION_STORM = "rejection_storm"
+    POSITION_DRIFT = "position_drift"
+    DRAWDOWN = "drawdown"
+    EXPOSURE = "exposure"
+    WORKER_FAULT = "worker_fault"
+    INBOX_OVERFLOW = "inbox_overflow"
+    SHUTDOWN = "shutdown"
+
+
+# A pause for one of these may end by itself where the config says auto_resume.
+MARKET_DATA_REASONS = frozenset(
+    {
+        Why.STALE_BOOK,
+        Why.BOOK_GAP,
+        Why.BOOK_MALFORMED,
+        Why.CROSSED_BOOK,
+        Why.LOCKED_BOOK,
+        Why.PRICE_JUMP,
+        Why.EXCHANGE_DISCONNECTED,
+        Why.MARKET_HALTED,
+    }
+)
+
+
+class Missing(StrEnum):
+    """Why one side of a quote is withheld."""
+
+    NO_BOOK = "no_book"
+    NO_BID = "no_bid"
+    NO_ASK = "no_ask"
+    NO_INDEX = "no_index"
+    NO_MARK = "no_mark"
+    NO_VOLATILITY = "no_volatility"
+    NO_ROOM = "no_room"
+    BELOW_MINIMUM = "below_minimum"
+    OUTSIDE_BAND = "outside_band"
+    BELOW_TICK = "below_tick"
+    REFUSED = "refused"
+    NOT_ACTIVE = "not_active"
+
+
+class Rule(StrEnum):
+    """The gate's rules, named in every refusal."""
+
+    STATE = "state"
+    COLLAR = "collar"
+    ORDER_SIZE = "order_size"
+    POSITION = "position"
+    ONE_ORDER = "one_order_per_side"
+    BUDGET = "message_budget"
+    GRID = "grid"
+
+
+class Fault(StrEnum):
+    """How an exchange's refusal is to be taken; the classes of the error tables."""
+
+    RETRY = "retry"
+    RATE_LIMIT = "rate_limit"
+    ORDER = "order"
+    STATE = "state"
+    AUTH = "auth"
+    CONFIG = "config"
+    MARKET = "market"
+    INFO = "info"
+    AMBIGUOUS = "ambiguous"

@@ -1,0 +1,1 @@
+"""One room per exchange: typed wire messages, pure codecs, one session that awaits."""

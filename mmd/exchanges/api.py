@@ -1,0 +1,117 @@
+"""The one small protocol every exchange offers to the shell, and the one the shell offers to exchanges.
+
+An exchange never decides; it translates and keeps its links alive. Its tasks post events and
+call `deliver`, which runs every machine that has mail and writes what came of it: no task hop.
+"""
+
+from collections.abc import Awaitable, Callable, Sequence
+from decimal import Decimal
+from typing import Protocol
+
+import msgspec
+import trio
+
+from mmd.domain.actions import Request
+from mmd.domain.events import Mail, OpenOrder
+from mmd.domain.instruments import Instrument
+
+
+class Capabilities(msgspec.Struct, frozen=True, kw_only=True):
+    """What an exchange can do."""
+
+    atomic_amend: bool
+    mass_quote: bool
+    cancel_on_disconnect: bool
+    maker_protection: bool
+    rfq: bool
+    client_labels: bool
+    label_max: int
+
+
+class Account(msgspec.Struct, frozen=True, kw_only=True):
+    """One currency of the account, in that currency."""
+
+    currency: str
+    equity: Decimal
+    balance: Decimal
+    initial_margin: Decimal
+    maintenance_margin: Decimal
+
+
+class LinkStats(msgspec.Struct, kw_only=True):
+    """Counters of one link, read at scrape."""
+
+    connects: int = 0
+    messages_in: int = 0
+    messages_out: int = 0
+    bytes_in: int = 0
+    bytes_out: int = 0
+    resyncs: int = 0
+    malformed: int = 0
+    unknown_labels: int = 0
+    last_received_ns: int = 0
+    up: bool = False
+
+
+class Sink(Protocol):
+    """What the shell offers an exchange."""
+
+    def post(self, symbol: str, event: Mail) -> None:
+        """Put an event into a symbol's mailbox; unknown symbols are counted and dropped."""
+
+    def post_all(self, event: Mail) -> None:
+        """Put an event into the mailbox of every symbol of this exchange."""
+
+    async def deliver(self) -> None:
+        """Let every symbol with mail decide, and write what it decided: one write per link."""
+
+    def round_trip(self, seconds: float) -> None:
+        """A request's answer took this long."""
+
+    def report(self, name: str, detail: str) -> None:
+        """Something an operator should read: connected, lost, cancelled a stray order."""
+
+
+Dial = Callable[[], Awaitable[trio.abc.Stream]]
+"""Opens the byte stream to the exchange: TCP, TLS, or memory for the in-process sandbox."""
+
+
+class Exchange(Protocol):
+    """One exchange as the shell sees it. Symbols are the exchange's instrument names."""
+
+    name: str
+    capabilities: Capabilities
+
+    @property
+    def stats(self) -> dict[str, LinkStats]:
+        """By link name: `data`, `trade`."""
+
+    @property
+    def instruments(self) -> dict[str, Instrument]:
+        """What the exchange listed at the last look, by symbol."""
+
+    async def run(self, sink: Sink, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Keep the links alive until cancelled. Started once instruments are known and both links are up."""
+
+    def watch(self, symbols: Sequence[str]) -> None:
+        """The symbols to follow from now on: subscribes and unsubscribes as needed, on running links too."""
+
+    def submit(self, requests: Sequence[tuple[str, Request]]) -> None:
+        """Encode (symbol, request) pairs onto the trading link, in order; never waits.
+
+        A request that cannot be sent because the link is down comes back as RequestLost
+        (cancel, query) or OrderRefused (place, amend).
+        """
+
+    @property
+    def dirty(self) -> bool:
+        """Encoded bytes wait for `flush`."""
+
+    async def flush(self) -> None:
+        """Write everything encoded so far in one send."""
+
+    async def open_orders(self) -> dict[str, list[OpenOrder]]:
+        """All open orders with our service's label, by symbol (OpenOrder); asked now."""
+
+    async def accounts(self) -> list[Account]:
+        """Account summary; asked now."""

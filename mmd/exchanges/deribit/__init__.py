@@ -1,0 +1,1 @@
+"""Deribit JSON-RPC over WebSocket, API v2."""

@@ -1,0 +1,1 @@
+"""An exchange in a box: matching engine, markets, one server per dialect."""

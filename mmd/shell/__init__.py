@@ -1,0 +1,1 @@
+"""Everything that waits: daemon, supervisor, pump, outbox, timers, reload, shutdown."""
