@@ -58,6 +58,7 @@ class Why(StrEnum):
     EXCHANGE_DISCONNECTED = "exchange_disconnected"
     MARKET_HALTED = "market_halted"
     OUTCOME_UNKNOWN = "outcome_unknown"
+    ORDERS_REFUSED = "orders_refused"
     REJECTION_STORM = "rejection_storm"
     POSITION_DRIFT = "position_drift"
     DRAWDOWN = "drawdown"
@@ -96,6 +97,10 @@ class Missing(StrEnum):
     OUTSIDE_BAND = "outside_band"
     BELOW_TICK = "below_tick"
     REFUSED = "refused"
+    SELF_CROSS = "self_cross"
+    STRAY_ORDER = "stray_order"
+    POSITION_UNKNOWN = "position_unknown"
+    MODE_CHANGE = "mode_change"
     NOT_ACTIVE = "not_active"
 
 

@@ -11,6 +11,7 @@ from typing import Protocol
 import msgspec
 import trio
 
+from mmd.core.budget import Budget
 from mmd.domain.actions import Request
 from mmd.domain.events import Mail, OpenOrder
 from mmd.domain.instruments import Instrument
@@ -81,6 +82,7 @@ class Exchange(Protocol):
 
     name: str
     capabilities: Capabilities
+    budget: Budget  # charged by the gate, limits set from the account by the exchange
 
     @property
     def stats(self) -> dict[str, LinkStats]:
@@ -112,6 +114,9 @@ class Exchange(Protocol):
 
     async def open_orders(self) -> dict[str, list[OpenOrder]]:
         """All open orders with our service's label, by symbol (OpenOrder); asked now."""
+
+    async def index_price(self, index: str) -> float:
+        """The index in USD (or the quote currency), asked now; ExchangeRefused for an unknown name."""
 
     async def accounts(self) -> list[Account]:
         """Account summary; asked now."""

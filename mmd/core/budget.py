@@ -1,0 +1,53 @@
+"""A token bucket for messages to one exchange, with a share that only cancels may use.
+
+Pure: the time is passed in. Cancels always pass and may leave the bucket empty; new risk needs
+one token above the reserve. Source: Deribit's credit system, docs of 2026 (rate, burst).
+"""
+
+
+class Budget:
+    """`rate_per_second` tokens flow in, at most `burst` are kept, `reserve` of them are for cancels."""
+
+    __slots__ = ("_at_ns", "_tokens", "burst", "rate_per_second", "reserve")
+
+    def __init__(self, rate_per_second: float, burst: float, reserve: float) -> None:
+        self.reserve = reserve
+        self._tokens = burst
+        self._at_ns = 0
+        self.set_limits(rate_per_second, burst, reserve)
+
+    def set_limits(self, rate_per_second: float, burst: float, reserve: float | None = None) -> None:
+        """New limits from now on. ValueError unless 0 <= reserve < burst and the rate is positive."""
+        kept = self.reserve if reserve is None else reserve
+        if not (rate_per_second > 0 and 0 <= kept < burst):
+            raise ValueError(f"no budget of {rate_per_second}/s, burst {burst}, reserve {kept}")
+        self.rate_per_second = rate_per_second
+        self.burst = burst
+        self.reserve = kept
+        self._tokens = min(self._tokens, burst)
+
+    def left(self, now_ns: int) -> float:
+        """Tokens there now."""
+        if now_ns > self._at_ns:
+            refill = (now_ns - self._at_ns) * 1e-9 * self.rate_per_second
+            self._tokens = min(self.burst, self._tokens + refill) if self._at_ns else self._tokens
+            self._at_ns = now_ns
+        return self._tokens
+
+    def allows(self, now_ns: int) -> bool:
+        """Whether one more place or amend leaves the cancels' reserve alone."""
+        return self.left(now_ns) - 1.0 >= self.reserve
+
+    def spend(self, now_ns: int) -> None:
+        """Charge one message that leaves."""
+        self._tokens = max(0.0, self.left(now_ns) - 1.0)
+
+    def empty_until(self, now_ns: int) -> None:
+        """The exchange says that the credits are used up: start again from nothing."""
+        self.left(now_ns)
+        self._tokens = 0.0
+
+    def wait_ns(self, now_ns: int) -> int:
+        """How long until `allows` can be true."""
+        short = self.reserve + 1.0 - self.left(now_ns)
+        return 0 if short <= 0 else int(short / self.rate_per_second * 1e9) + 1

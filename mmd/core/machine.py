@@ -1,0 +1,390 @@
+"""The symbol machine: events in, actions out. Pure and total; its whole state can be printed.
+
+States and their table: PAUSED, ACTIVE, HALTED (docs/states.md). Leaving ACTIVE closes the gate
+at once, because the gate asks for ACTIVE; the orders are then pulled until the exchange says
+that none rests. Order and fill tracking goes on in every state.
+"""
+
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from mmd.core.book import Touch, best_external
+from mmd.core.fair import microprice
+from mmd.core.market import NO_TOUCH
+from mmd.core.orders import Amending, Cancelling, IllegalTransition, Unknown
+from mmd.core.quoter import Quoter
+from mmd.core.quoting import Withheld
+from mmd.core.rules import NS, rules_for
+from mmd.domain import events as ev
+from mmd.domain.actions import AckBounds, Check, Decision, Noted, QueryState, Reply, StateChanged
+from mmd.domain.reasons import MARKET_DATA_REASONS, Fault, Missing, Rule, Side, State, Why
+
+# Seconds without a new order on a side after a refusal, by its class; doubled each time, at most MAX_HOLD.
+HOLD_SECONDS = {Fault.ORDER: 0.25, Fault.RATE_LIMIT: 2.0, Fault.MARKET: 5.0, Fault.RETRY: 1.0, Fault.STATE: 0.25}
+DEFAULT_HOLD_SECONDS = 1.0
+MAX_HOLD_SECONDS = 30.0
+GATE_HOLD_NS = NS
+BUDGET_HOLD_NS = NS // 5
+
+# from, to: what `_move` may do. Anything else is a bug, found by the assertion.
+MOVES: dict[State, frozenset[State]] = {
+    State.PAUSED: frozenset({State.PAUSED, State.ACTIVE, State.HALTED, State.DRAINING}),
+    State.ACTIVE: frozenset({State.PAUSED, State.HALTED, State.DRAINING}),
+    State.HALTED: frozenset({State.HALTED, State.PAUSED, State.DRAINING}),
+    State.DRAINING: frozenset({State.DRAINING, State.GONE}),
+    State.GONE: frozenset(),
+}
+
+
+class SymbolMachine(Quoter):
+    """One symbol. `handle` is the only way in; everything else only looks."""
+
+    # --- the way in ------------------------------------------------------------------------------
+
+    def handle(self, events: Sequence[ev.Mail], now_ns: int) -> list[Decision]:
+        """Take a batch, decide once. Time never runs backwards between calls."""
+        out = self._out = []
+        for event in events:
+            HANDLERS[type(event)](self, event, now_ns)
+        if self.state is not State.GONE:
+            self._decide(now_ns)
+            self._arm_timer(now_ns)
+        return out
+
+    # --- market data -----------------------------------------------------------------------------
+
+    def on_book(self, event: ev.BookTop, now_ns: int) -> None:
+        market = self.market
+        before = market.book_trouble
+        market.on_book(event, self.rules)
+        touch = self._external_touch(event, now_ns)
+        if touch != self.touch:
+            self.touch = touch
+            self._dirty = True
+            if touch.bid_lots and touch.ask_lots:
+                self.volatility.observe(microprice(touch), event.received_ns)
+        if market.book_trouble is not before or market.jump is not None:
+            self._dirty = True
+
+    def _external_touch(self, book: ev.BookTop, now_ns: int) -> Touch:
+        own, least = self.own, self.rules.improve_min_lots
+        bid = best_external(book.bids, own.bid.shown(now_ns), least)
+        ask = best_external(book.asks, own.ask.shown(now_ns), least)
+        return Touch(bid[0], bid[1], ask[0], ask[1])
+
+    def on_broken(self, event: ev.BookBroken, now_ns: int) -> None:
+        self.market.on_broken(event)
+        self.touch = NO_TOUCH
+        self._dirty = True
+
+    def on_ticker(self, event: ev.Ticker, now_ns: int) -> None:
+        self.market.on_ticker(event)
+        self._dirty = True
+
+    def on_trade(self, event: ev.TradePrinted, now_ns: int) -> None:
+        self.market.data_ns = max(self.market.data_ns, event.received_ns)
+
+    def on_instrument_state(self, event: ev.InstrumentStateChanged, now_ns: int) -> None:
+        self.market.on_state(event)
+        self._dirty = True
+
+    def on_data_up(self, event: ev.DataLinkUp, now_ns: int) -> None:
+        self.market.data_link = True
+        self._dirty = True
+
+    def on_data_down(self, event: ev.DataLinkDown, now_ns: int) -> None:
+        self.market.on_data_lost(event.detail)
+        self.touch = NO_TOUCH
+        self._dirty = True
+
+    # --- links and reconciliation ----------------------------------------------------------------
+
+    def on_trade_up(self, event: ev.TradeLinkUp, now_ns: int) -> None:
+        self.market.trade_link = True
+        self.market.cod_armed = event.cancel_on_disconnect
+        self._dirty = True
+
+    def on_trade_down(self, event: ev.TradeLinkDown, now_ns: int) -> None:
+        self.market.trade_link = False
+        self.market.cod_armed = False
+        self.market.link_detail = event.detail
+        self.reconciled = False
+        self.own.link_lost(now_ns)
+        self._dirty = True
+
+    def on_orders_reported(self, event: ev.OrdersReported, now_ns: int) -> None:
+        strays = self.own.reported(event, now_ns)
+        self.reconciled = True
+        for label in strays:
+            self._out.append(Noted("order.stray", f"{label} rests there and is not ours to keep: cancelling"))
+        self._dirty = True
+
+    def on_position_reported(self, event: ev.PositionReported, now_ns: int) -> None:
+        self.reported_lots = event.position_lots
+        self._dirty = True
+        if not self.position.known:
+            self.position.adopt(event.position_lots, event.average_price)
+            return
+        off = event.position_lots - self.position.lots
+        if off == 0:
+            self.drift = None
+        elif self.drift == off:
+            amount = self.instrument.amount
+            found = f"exchange says {amount(event.position_lots)}, fills say {amount(self.position.lots)}"
+            self._move(State.HALTED, Why.POSITION_DRIFT, found, "mmd", now_ns)
+        else:
+            self.drift = off
+            self._out.append(QueryState())
+
+    # --- orders ----------------------------------------------------------------------------------
+
+    def _order_event(self, event: Any, now_ns: int) -> bool:
+        """Move the slot with this label; True if there was one and the event made sense."""
+        self._dirty = True
+        found = self.own.find(event.label) is not None
+        illegal = self.own.take(event, event.label, now_ns)
+        if isinstance(illegal, IllegalTransition):
+            self._out.append(Noted("order.unexpected", f"{illegal.event} while {illegal.phase}: {event.label}"))
+            return False
+        return found
+
+    def on_acked(self, event: ev.OrderAcked, now_ns: int) -> None:
+        state = self.own.find(event.label)
+        if state is not None:
+            state.failures = 0
+            self._order_event(event, now_ns)
+        elif not self.own.finished(event.label) and event.remaining_lots > 0:
+            side = Side.BID if event.label.rsplit("-", 3)[1:2] == ["b"] else Side.ASK
+            self.own.adopt(event, side, now_ns)
+            self._out.append(Noted("order.stray", f"{event.label} was given up and rests after all: cancelling"))
+            self._dirty = True
+
+    def on_refused(self, event: ev.OrderRefused, now_ns: int) -> None:
+        state = self.own.find(event.label)
+        if state is None:
+            return
+        cancelling = isinstance(state.slot, Cancelling)
+        self._order_event(event, now_ns)
+        self._out.append(Noted("order.refused", f"{event.label}: {event.code} {event.detail}".rstrip()))
+        seconds = HOLD_SECONDS.get(event.fault, DEFAULT_HOLD_SECONDS)
+        hold_ns = int(min(MAX_HOLD_SECONDS, seconds * 2 ** min(state.failures, 10)) * NS)
+        state.failures += 1
+        if cancelling:
+            state.hold_cancel_ns = now_ns + min(hold_ns, NS)
+            return
+        state.hold(now_ns + hold_ns, f"exchange refused: {event.code}")
+        self._rejects.append(now_ns)
+        recent = sum(1 for at_ns in self._rejects if now_ns - at_ns <= self.rules.reject_window_ns)
+        if recent > self.rules.max_rejects and self.state in (State.ACTIVE, State.PAUSED):
+            found = f"{recent} refusals in {self.rules.reject_window_ns / NS:g} s, allowed {self.rules.max_rejects}"
+            self._move(State.HALTED, Why.REJECTION_STORM, found, "mmd", now_ns)
+        elif event.fault in (Fault.CONFIG, Fault.AUTH) and self.state is State.ACTIVE:
+            self._move(State.PAUSED, Why.ORDERS_REFUSED, f"{event.code} {event.detail}".rstrip(), "mmd", now_ns)
+
+    def on_closed(self, event: ev.OrderClosed, now_ns: int) -> None:
+        state = self.own.find(event.label)
+        if state is not None and event.cause not in ("filled", "user_request", "cancelled"):
+            self._out.append(Noted("order.closed", f"{event.label}: {event.cause}"))
+            # The exchange pulled it: not at once again, whatever the cause.
+            state.hold(now_ns + GATE_HOLD_NS // 4, f"exchange closed it: {event.cause}")
+        self._order_event(event, now_ns)
+
+    def on_absent(self, event: ev.OrderAbsent, now_ns: int) -> None:
+        self._order_event(event, now_ns)
+
+    def on_request_lost(self, event: ev.RequestLost, now_ns: int) -> None:
+        self._order_event(event, now_ns)
+
+    def on_filled(self, event: ev.OrderFilled, now_ns: int) -> None:
+        if not self.position.fill(event):
+            return
+        self._dirty = True
+        text = f"{event.side} {self.instrument.amount(event.size_lots)} at {event.price}"
+        if self._order_event(event, now_ns):
+            self._out.append(Noted("order.filled", f"{text} ({event.label})"))
+        else:
+            self._out.append(Noted("order.filled_elsewhere", f"{text} ({event.label or 'no label'})"))
+
+    def on_gate_refused(self, event: ev.GateRefused, now_ns: int) -> None:
+        state = self.own.find(event.label)
+        if state is None:
+            return
+        amending = isinstance(state.slot, Amending)
+        self._order_event(event, now_ns)
+        wait_ns = BUDGET_HOLD_NS if event.rule is Rule.BUDGET else GATE_HOLD_NS
+        state.hold(now_ns + wait_ns, f"gate: {event.rule} {event.number}, limit {event.limit}")
+        if amending and event.rule is not Rule.BUDGET:
+            state.wanted = Withheld(Missing.REFUSED)
+
+    # --- the house -------------------------------------------------------------------------------
+
+    def on_timer(self, event: ev.TimerFired, now_ns: int) -> None:
+        self.timer_ns = 0
+        self._dirty = True
+
+    def on_bounds(self, event: ev.BoundsSet, now_ns: int) -> None:
+        """Tighter bounds hold at once; they are acknowledged when the worst case fits (in `_decide`)."""
+        self.min_lots, self.max_lots = event.min_lots, event.max_lots
+        self.bounds_version = event.version
+        self._dirty = True
+
+    def on_settings(self, event: ev.SettingsChanged, now_ns: int) -> None:
+        self.settings = event.settings
+        had = self.rules.volatility
+        self.rules = rules_for(self.instrument, event.settings)
+        self.own.latency_ns = self.rules.ack_timeout_ns
+        if had != self.rules.volatility:
+            self.volatility = self._new_volatility()
+        self._rejects = deque(self._rejects, maxlen=self.rules.max_rejects + 1)
+        self._dirty = True
+
+    def on_resume(self, event: ev.ResumeRequested, now_ns: int) -> None:
+        if self.state is State.ACTIVE:
+            self._reply(event.request_id, True, "is ACTIVE already", ())
+            return
+        if self.state is not State.PAUSED:
+            hint = ": reset it first, with a reason" if self.state is State.HALTED else ""
+            self._reply(event.request_id, False, f"is {self.state} ({self.why}){hint}", ())
+            return
+        self.market.clear_latches()
+        checks = self.checks(now_ns)
+        failing = [check.name for check in checks if not check.ok]
+        if failing:
+            self._reply(event.request_id, False, f"not ready: {', '.join(failing)}", checks)
+            return
+        self._move(State.ACTIVE, Why.RESUMED, event.reason, event.by, now_ns)
+        self._reply(event.request_id, True, "ACTIVE", checks)
+
+    def on_pause(self, event: ev.PauseRequested, now_ns: int) -> None:
+        if self.state in (State.ACTIVE, State.PAUSED):
+            self._move(State.PAUSED, Why.OPERATOR, event.reason, event.by, now_ns)
+            self._reply(event.request_id, True, "PAUSED", ())
+        else:
+            self._reply(event.request_id, False, f"is {self.state} ({self.why})", ())
+
+    def on_halt(self, event: ev.HaltRequested, now_ns: int) -> None:
+        if self.state in (State.ACTIVE, State.PAUSED):
+            self._move(State.HALTED, event.why, event.reason, event.by, now_ns)
+        self._reply(event.request_id, self.state is State.HALTED, f"{self.state}", ())
+
+    def on_reset(self, event: ev.ResetRequested, now_ns: int) -> None:
+        if self.state is not State.HALTED:
+            self._reply(event.request_id, False, f"is {self.state}, only HALTED is reset", ())
+            return
+        if self.why is Why.POSITION_DRIFT and self.reported_lots is not None:
+            self.position.adopt(self.reported_lots, self.position.average)
+            self.drift = None
+        self._rejects.clear()
+        self.market.clear_latches()
+        self._move(State.PAUSED, Why.RESET, event.reason, event.by, now_ns)
+        self._reply(event.request_id, True, "PAUSED; resume it when ready", ())
+
+    def on_removal(self, event: ev.RemovalRequested, now_ns: int) -> None:
+        if self.state not in (State.DRAINING, State.GONE):
+            self._move(State.DRAINING, event.why, "orders are pulled, then it is gone", "mmd", now_ns)
+
+    def _reply(self, request_id: int, ok: bool, detail: str, checks: tuple[Check, ...]) -> None:
+        self._out.append(Reply(request_id, ok, detail, checks))
+
+    def _move(self, state: State, why: Why, detail: str, by: str, now_ns: int) -> None:
+        assert state in MOVES[self.state], f"{self.state} -> {state} is not in the table"
+        self._out.append(StateChanged(self.state, state, why, by, detail))
+        self.state, self.why, self.detail, self.by, self.since_ns = state, why, detail, by, now_ns
+        self.healthy_since_ns = 0
+        self._dirty = True
+
+    # --- decisions -------------------------------------------------------------------------------
+
+    def _decide(self, now_ns: int) -> None:
+        if not self._dirty:
+            return
+        self._dirty = False
+        self._overdue(now_ns)
+        self._judge(now_ns)
+        if self.mode is not self.rules.mode and self.own.resting == 0:
+            self.mode = self.rules.mode
+        if self.state is State.ACTIVE and self.mode is self.rules.mode:
+            self._quote(now_ns)
+        else:
+            why = Missing.NOT_ACTIVE if self.state is not State.ACTIVE else Missing.MODE_CHANGE
+            self.own.bid.wanted = self.own.ask.wanted = Withheld(why)
+            self._pull(self.own.bid, now_ns)
+            self._pull(self.own.ask, now_ns)
+        for stray in list(self.own.strays.values()):
+            self._pull(stray, now_ns)
+        if self.bounds_acked != self.bounds_version and self._inside_bounds():
+            self.bounds_acked = self.bounds_version
+            self._out.append(AckBounds(self.bounds_version, self.min_lots, self.max_lots))
+        if self.state is State.DRAINING and self.own.resting == 0:
+            self._move(State.GONE, self.why, "nothing of ours rests", "mmd", now_ns)
+
+    def _inside_bounds(self) -> bool:
+        """No order of ours can move the position further outside than it is."""
+        bid, ask = self.own.worst(Side.BID), self.own.worst(Side.ASK)
+        lots = self.position.lots
+        return (bid == 0 or lots + bid <= self.max_lots) and (ask == 0 or lots - ask >= self.min_lots)
+
+    def _judge(self, now_ns: int) -> None:
+        """Leave ACTIVE, or return to it, by what market, orders and calendar say."""
+        expiry_ns = self.instrument.expiry_ns
+        if (self.market.terminal or (expiry_ns and now_ns >= expiry_ns)) and self.state not in (
+            State.DRAINING,
+            State.GONE,
+        ):
+            self._move(State.DRAINING, Why.EXPIRED, "expired or delivered", "mmd", now_ns)
+            return
+        if self.state is State.ACTIVE:
+            trouble = self.market.trouble(now_ns, self.rules) or self._unknown_too_long(now_ns)
+            if trouble is not None:
+                self._move(State.PAUSED, trouble[0], trouble[1], "mmd", now_ns)
+        elif self.state is State.PAUSED and self.rules.auto_resume and self.why in MARKET_DATA_REASONS:
+            self._try_auto_resume(now_ns)
+
+    def _unknown_too_long(self, now_ns: int) -> tuple[Why, str] | None:
+        for state in (self.own.bid, self.own.ask):
+            slot = state.slot
+            if isinstance(slot, Unknown) and now_ns - slot.since_ns >= self.rules.unknown_timeout_ns:
+                waited = f"{(now_ns - slot.since_ns) / NS:.1f} s"
+                return (Why.OUTCOME_UNKNOWN, f"no word of {slot.label} for {waited}")
+        return None
+
+    def _try_auto_resume(self, now_ns: int) -> None:
+        """Back to ACTIVE once everything has been ready for the configured time without a break."""
+        self.market.clear_latches()
+        if not all(check.ok for check in self.checks(now_ns)):
+            self.healthy_since_ns = 0
+        elif not self.healthy_since_ns:
+            self.healthy_since_ns = now_ns
+        elif now_ns - self.healthy_since_ns >= self.rules.auto_resume_ns:
+            self._move(State.ACTIVE, Why.AUTO_RESUMED, f"was {self.why}, ready again", "mmd", now_ns)
+
+
+HANDLERS: dict[type, Callable[[SymbolMachine, Any, int], None]] = {
+    ev.BookTop: SymbolMachine.on_book,
+    ev.BookBroken: SymbolMachine.on_broken,
+    ev.Ticker: SymbolMachine.on_ticker,
+    ev.TradePrinted: SymbolMachine.on_trade,
+    ev.InstrumentStateChanged: SymbolMachine.on_instrument_state,
+    ev.DataLinkUp: SymbolMachine.on_data_up,
+    ev.DataLinkDown: SymbolMachine.on_data_down,
+    ev.TradeLinkUp: SymbolMachine.on_trade_up,
+    ev.TradeLinkDown: SymbolMachine.on_trade_down,
+    ev.OrderAcked: SymbolMachine.on_acked,
+    ev.OrderRefused: SymbolMachine.on_refused,
+    ev.OrderClosed: SymbolMachine.on_closed,
+    ev.OrderAbsent: SymbolMachine.on_absent,
+    ev.RequestLost: SymbolMachine.on_request_lost,
+    ev.OrderFilled: SymbolMachine.on_filled,
+    ev.OrdersReported: SymbolMachine.on_orders_reported,
+    ev.PositionReported: SymbolMachine.on_position_reported,
+    ev.GateRefused: SymbolMachine.on_gate_refused,
+    ev.TimerFired: SymbolMachine.on_timer,
+    ev.BoundsSet: SymbolMachine.on_bounds,
+    ev.SettingsChanged: SymbolMachine.on_settings,
+    ev.ResumeRequested: SymbolMachine.on_resume,
+    ev.PauseRequested: SymbolMachine.on_pause,
+    ev.HaltRequested: SymbolMachine.on_halt,
+    ev.ResetRequested: SymbolMachine.on_reset,
+    ev.RemovalRequested: SymbolMachine.on_removal,
+}

@@ -1,0 +1,135 @@
+"""What one symbol knows of its market, and whether it is good enough to quote on.
+
+Trouble is latched where it must be looked at by somebody (a jump) and momentary where the next
+message can cure it (crossed, locked, gap). Staleness is a matter of time and asked with `now`.
+"""
+
+from mmd.core.book import Touch
+from mmd.core.rules import NS, Rules
+from mmd.domain.events import BookBroken, BookTop, InstrumentStateChanged, Ticker
+from mmd.domain.instruments import Instrument
+from mmd.domain.reasons import Why
+
+Trouble = tuple[Why, str]
+NO_TOUCH = Touch(0, 0, 0, 0)
+
+
+class MarketState:
+    """Fed by the machine's handlers; read by its decisions."""
+
+    __slots__ = (
+        "book",
+        "book_trouble",
+        "cod_armed",
+        "data_link",
+        "data_ns",
+        "index",
+        "index_ticks",
+        "instrument",
+        "instrument_state",
+        "jump",
+        "last_mid",
+        "link_detail",
+        "mark",
+        "mark_ticks",
+        "max_ticks",
+        "min_ticks",
+        "terminal",
+        "tick",
+        "ticker_ns",
+        "tradable",
+        "trade_link",
+        "underlying",
+    )
+
+    def __init__(self, instrument: Instrument) -> None:
+        self.instrument = instrument
+        self.tick = float(instrument.grid.tick)
+        self.book: BookTop | None = None
+        self.book_trouble: Trouble | None = None
+        self.jump: Trouble | None = None
+        self.last_mid = 0.0
+        self.data_ns = 0
+        self.ticker_ns = 0
+        self.mark = self.index = self.underlying = 0.0
+        self.mark_ticks = self.index_ticks = self.min_ticks = self.max_ticks = 0.0
+        self.tradable = instrument.tradable
+        self.terminal = False
+        self.instrument_state = "open" if instrument.tradable else "closed"
+        self.data_link = False
+        self.trade_link = False
+        self.cod_armed = False
+        self.link_detail = "not connected yet"
+
+    def on_book(self, event: BookTop, rules: Rules) -> None:
+        self.book = event
+        self.data_ns = event.received_ns
+        self.book_trouble = None
+        if not event.bids or not event.asks:
+            return
+        bid, ask = event.bids[0][0], event.asks[0][0]
+        if bid >= ask:
+            price = self.instrument.grid.price
+            why = Why.CROSSED_BOOK if bid > ask else Why.LOCKED_BOOK
+            self.book_trouble = (why, f"best bid {price(bid)}, best ask {price(ask)}")
+            return
+        mid = (bid + ask) * 0.5
+        last = self.last_mid
+        self.last_mid = mid
+        if last and self.jump is None:
+            moved = abs(mid - last)
+            if moved > rules.max_jump_ticks and moved > last * rules.max_jump_bps * 1e-4:
+                found = f"mid moved {moved / last * 1e4:.0f} bps and {moved:.1f} ticks in one update"
+                limit = f"allowed {rules.max_jump_bps:g} bps or {rules.max_jump_ticks} ticks"
+                self.jump = (Why.PRICE_JUMP, f"{found}; {limit}")
+
+    def on_broken(self, event: BookBroken) -> None:
+        self.book_trouble = (event.why, event.detail)
+        self.book = None
+        self.last_mid = 0.0
+
+    def on_ticker(self, event: Ticker) -> None:
+        self.data_ns = self.ticker_ns = event.received_ns
+        self.mark, self.index, self.underlying = event.mark, event.index, event.underlying
+        self.mark_ticks = event.mark / self.tick
+        self.min_ticks = event.min_price / self.tick
+        self.max_ticks = event.max_price / self.tick
+        # The index is in dollars: a price of this instrument only where its price is in dollars too.
+        self.index_ticks = 0.0 if self.instrument.is_option else event.index / self.tick
+
+    def on_state(self, event: InstrumentStateChanged) -> None:
+        self.tradable = event.tradable
+        self.terminal = self.terminal or event.terminal
+        self.instrument_state = event.state
+
+    def on_data_lost(self, detail: str) -> None:
+        self.data_link = False
+        self.link_detail = detail
+        self.book = None
+        self.last_mid = 0.0
+
+    def clear_latches(self) -> None:
+        """A human (or the config's auto_resume) looked: forget the jump."""
+        self.jump = None
+
+    def trouble(self, now_ns: int, rules: Rules) -> Trouble | None:
+        """Why not to quote on this market now; None if it is good. An empty side is no trouble."""
+        if not self.data_link or not self.trade_link:
+            which = "market data" if not self.data_link else "trading"
+            return (Why.EXCHANGE_DISCONNECTED, f"{which} link down: {self.link_detail}")
+        if not self.tradable:
+            return (Why.MARKET_HALTED, f"instrument is {self.instrument_state}")
+        if self.book_trouble is not None:
+            return self.book_trouble
+        if self.jump is not None:
+            return self.jump
+        if self.book is None:
+            return (Why.STALE_BOOK, "no order book yet")
+        age_ns = now_ns - self.data_ns
+        if age_ns > rules.stale_ns:
+            return (Why.STALE_BOOK, f"no market data for {age_ns / NS:.1f} s, allowed {rules.stale_ns / NS:g} s")
+        return None
+
+    def reference_ticks(self, fair: float) -> float:
+        """What band and collar are measured from: the exchange's mark, else our fair value; 0.0 = neither."""
+        return self.mark_ticks if self.mark_ticks > 0.0 else fair

@@ -1,0 +1,1 @@
+"""Option mathematics: prices, greeks and implied volatility. Pure, scalar floats: models, never money."""

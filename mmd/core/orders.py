@@ -1,0 +1,229 @@
+"""One side's order as a state machine: EMPTY, PLACING, LIVE, AMENDING, CANCELLING, UNKNOWN.
+
+One request in flight per slot. UNKNOWN is charged at full exposure and ends only when the
+exchange says what became of the label. The table is the law: a pair that is not in it changes
+nothing and is reported. `docs/orders.md` prints it.
+"""
+
+import msgspec
+
+from mmd.domain.events import (
+    GateRefused,
+    Mail,
+    OpenOrder,
+    OrderAbsent,
+    OrderAcked,
+    OrderClosed,
+    OrderFilled,
+    OrderRefused,
+    RequestLost,
+)
+from mmd.domain.reasons import Phase
+
+
+class Empty(msgspec.Struct, frozen=True, gc=False):
+    """No order, and no request about one."""
+
+    phase = Phase.EMPTY
+
+
+class Placing(msgspec.Struct, frozen=True, gc=False):
+    """Sent, not answered. Fills may come before the answer."""
+
+    label: str
+    price_ticks: int
+    total_lots: int
+    filled_lots: int
+    sent_ns: int
+    phase = Phase.PLACING
+
+
+class Live(msgspec.Struct, frozen=True, gc=False):
+    """Resting at the exchange."""
+
+    label: str
+    order_id: str
+    price_ticks: int
+    total_lots: int
+    filled_lots: int
+    since_ns: int
+    phase = Phase.LIVE
+
+
+class Amending(msgspec.Struct, frozen=True, gc=False):
+    """Resting at the old or the new price with the old or the new total."""
+
+    label: str
+    order_id: str
+    price_ticks: int
+    total_lots: int
+    filled_lots: int
+    to_price_ticks: int
+    to_total_lots: int
+    sent_ns: int
+    phase = Phase.AMENDING
+
+
+class Cancelling(msgspec.Struct, frozen=True, gc=False):
+    label: str
+    order_id: str
+    price_ticks: int
+    total_lots: int
+    filled_lots: int
+    sent_ns: int
+    phase = Phase.CANCELLING
+
+
+class Unknown(msgspec.Struct, frozen=True, gc=False):
+    """An answer did not come. `was`: the phase it came from; `total_lots`: the most it may have been."""
+
+    label: str
+    order_id: str
+    price_ticks: int
+    total_lots: int
+    filled_lots: int
+    was: Phase
+    since_ns: int
+    asked_ns: int
+    absent: int
+    phase = Phase.UNKNOWN
+
+
+Slot = Empty | Placing | Live | Amending | Cancelling | Unknown
+Occupied = Placing | Live | Amending | Cancelling | Unknown
+EMPTY = Empty()
+
+E, P, L, A, C, U = Phase.EMPTY, Phase.PLACING, Phase.LIVE, Phase.AMENDING, Phase.CANCELLING, Phase.UNKNOWN
+
+TRANSITIONS: dict[tuple[Phase, type], tuple[Phase, ...]] = {
+    (P, OrderAcked): (L,),
+    (P, OrderRefused): (E,),
+    (P, GateRefused): (E,),
+    (P, OrderClosed): (E,),
+    (P, OrderFilled): (P, E),  # the fill overtook the answer
+    (P, RequestLost): (U,),
+    (L, OrderAcked): (L,),  # a late answer: the newest word counts
+    (L, OrderClosed): (E,),
+    (L, OrderFilled): (L, E),
+    (L, OrderRefused): (L, U),  # a late no; UNKNOWN where it says that the order is gone
+    (L, OrderAbsent): (U,),
+    (L, RequestLost): (U,),
+    (A, OrderAcked): (L,),
+    (A, OrderRefused): (L, U),
+    (A, GateRefused): (L,),
+    (A, OrderClosed): (E,),
+    (A, OrderFilled): (A,),  # the amend may have made it larger: wait for the answer
+    (A, RequestLost): (U,),
+    (C, OrderAcked): (C,),  # the answer to an earlier request
+    (C, OrderClosed): (E,),
+    (C, OrderFilled): (C, E),  # the fill won the race: legal, and common
+    (C, OrderRefused): (L, U),
+    (C, RequestLost): (U,),
+    (U, OrderAcked): (L,),
+    (U, OrderClosed): (E,),
+    (U, OrderFilled): (U, E),
+    (U, OrderRefused): (E, U),  # a late no to the placing: it never was
+    (U, OrderAbsent): (U, E),
+    (U, RequestLost): (U,),
+}
+
+
+class IllegalTransition(msgspec.Struct, frozen=True):
+    """This event has no meaning in this phase; nothing changed."""
+
+    phase: Phase
+    event: str
+
+
+def worst_lots(slot: Slot) -> int:
+    """Lots that this slot may still add to the position."""
+    if isinstance(slot, Empty):
+        return 0
+    total = max(slot.total_lots, slot.to_total_lots) if isinstance(slot, Amending) else slot.total_lots
+    return max(0, total - slot.filled_lots)
+
+
+def resting_prices(slot: Slot) -> tuple[int, ...]:
+    """Prices at which this slot may have an order now."""
+    if isinstance(slot, Empty):
+        return ()
+    if isinstance(slot, Amending):
+        return (slot.price_ticks, slot.to_price_ticks)
+    return (slot.price_ticks,)
+
+
+def lost(slot: Occupied, now_ns: int) -> Unknown:
+    """The slot once its answer is overdue or its link is gone."""
+    if isinstance(slot, Unknown):
+        return slot
+    total = max(slot.total_lots, slot.to_total_lots) if isinstance(slot, Amending) else slot.total_lots
+    order_id = "" if isinstance(slot, Placing) else slot.order_id
+    return Unknown(slot.label, order_id, slot.price_ticks, total, slot.filled_lots, slot.phase, now_ns, 0, 0)
+
+
+def live_from(slot: Occupied, event: OrderAcked | OpenOrder, now_ns: int) -> Live:
+    """The slot as the exchange just described it.
+
+    Only fills count fills: an answer that is ahead of its trades must not count them twice.
+    """
+    return Live(slot.label, event.order_id, event.price_ticks, event.total_lots, slot.filled_lots, now_ns)
+
+
+def advance(slot: Occupied, event: Mail, now_ns: int, latency_ns: int) -> Slot | IllegalTransition:
+    """The slot after an event about its own label. Pure; the caller has matched the label.
+
+    `latency_ns`: the exchange's worst latency. A label that is absent twice, the second time at
+    least that long after it was lost, is absent.
+    """
+    allowed = TRANSITIONS.get((slot.phase, type(event)))
+    if allowed is None:
+        return IllegalTransition(slot.phase, type(event).__name__)
+    after = successor(slot, event, now_ns, latency_ns)
+    assert after.phase in allowed, f"{slot.phase} x {type(event).__name__} -> {after.phase} is not in the table"
+    return after
+
+
+def successor(slot: Occupied, event: Mail, now_ns: int, latency_ns: int) -> Slot:
+    """What `advance` moves to, before the table has its say."""
+    match event:
+        case OrderAcked():
+            if isinstance(slot, Cancelling):
+                return msgspec.structs.replace(slot, order_id=event.order_id)
+            return live_from(slot, event, now_ns)
+        case OrderClosed():
+            return EMPTY
+        case OrderFilled():
+            filled = msgspec.structs.replace(slot, filled_lots=slot.filled_lots + event.size_lots)
+            done = worst_lots(filled) == 0 and not isinstance(filled, Amending)
+            return EMPTY if done else filled
+        case OrderRefused():
+            return refused(slot, event, now_ns)
+        case GateRefused():
+            return back_to_live(slot, now_ns) if isinstance(slot, Amending) else EMPTY
+        case OrderAbsent():
+            unknown = lost(slot, now_ns)
+            if unknown.absent >= 1 and now_ns - unknown.since_ns >= latency_ns:
+                return EMPTY
+            return msgspec.structs.replace(unknown, absent=unknown.absent + 1)
+        case RequestLost():
+            return lost(slot, now_ns)
+        case _:
+            raise AssertionError(f"no successor for {type(event).__name__}")
+
+
+def refused(slot: Occupied, event: OrderRefused, now_ns: int) -> Slot:
+    """A definite no to the request in flight."""
+    if isinstance(slot, Placing):
+        return EMPTY
+    if isinstance(slot, Unknown):
+        return EMPTY if slot.was is Phase.PLACING and not event.gone else slot
+    if event.gone:
+        # Gone is not an outcome: it may have filled. Ask, and charge it until then.
+        return lost(slot, now_ns)
+    return back_to_live(slot, now_ns)
+
+
+def back_to_live(slot: Occupied, now_ns: int) -> Live:
+    """As before the request that was refused."""
+    order_id = "" if isinstance(slot, Placing) else slot.order_id
+    return Live(slot.label, order_id, slot.price_ticks, slot.total_lots, slot.filled_lots, now_ns)

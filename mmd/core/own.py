@@ -1,0 +1,241 @@
+"""All orders of ours on one instrument: the bid slot, the ask slot, and strays that should not be there.
+
+A stray is an order with our label that no slot expects: a leftover of an earlier run, or an
+answer that came after we were told "absent". It is charged, cancelled, and never quoted with.
+"""
+
+from collections.abc import Iterator
+
+from mmd.core.orders import (
+    EMPTY,
+    Amending,
+    Cancelling,
+    Empty,
+    IllegalTransition,
+    Live,
+    Occupied,
+    Placing,
+    Slot,
+    Unknown,
+    advance,
+    lost,
+    worst_lots,
+)
+from mmd.core.quoting import Quoted, Withheld
+from mmd.domain.events import (
+    Level,
+    Mail,
+    OpenOrder,
+    OrderAbsent,
+    OrderAcked,
+    OrderClosed,
+    OrderFilled,
+    OrdersReported,
+)
+from mmd.domain.reasons import Missing, Phase, Side
+
+# Labels of finished orders that are remembered, so that a late answer is not taken for a stray.
+FINISHED = 256
+# How long the book may lag behind the answer to our own request.
+GHOST_NS = 250_000_000
+
+
+class SideState:
+    """One slot and what goes with it. `hold_*`: no place or amend (cancel) before that time."""
+
+    __slots__ = (
+        "changed_ns",
+        "failures",
+        "ghost",
+        "ghost_ns",
+        "hold_cancel_ns",
+        "hold_detail",
+        "hold_ns",
+        "label",
+        "side",
+        "slot",
+        "wanted",
+    )
+
+    def __init__(self, side: Side) -> None:
+        self.side = side
+        self.slot: Slot = EMPTY
+        self.label = ""
+        self.changed_ns = 0
+        self.hold_ns = 0
+        self.hold_detail = ""
+        self.hold_cancel_ns = 0
+        self.failures = 0
+        self.wanted: Quoted = Withheld(Missing.NOT_ACTIVE)
+        self.ghost: Level = (0, 0)
+        self.ghost_ns = 0
+
+    def shown(self, now_ns: int) -> tuple[Level, ...]:
+        """Where the book may show our order now: in its place, and shortly after a change in its old place.
+
+        Market data and order answers come over different links: a book that is a little older than
+        our cancel still shows the order, and improving on it would be climbing our own price.
+        """
+        slot = self.slot
+        if isinstance(slot, Live):
+            here: tuple[Level, ...] = ((slot.price_ticks, slot.total_lots - slot.filled_lots),)
+        elif isinstance(slot, Empty):
+            here = ()
+        elif isinstance(slot, Amending):
+            here = (
+                (slot.price_ticks, slot.total_lots - slot.filled_lots),
+                (slot.to_price_ticks, slot.to_total_lots - slot.filled_lots),
+            )
+        else:
+            here = ((slot.price_ticks, slot.total_lots - slot.filled_lots),)
+        return (*here, self.ghost) if now_ns < self.ghost_ns else here
+
+    def hold(self, until_ns: int, detail: str) -> None:
+        self.hold_ns = max(self.hold_ns, until_ns)
+        self.hold_detail = detail
+
+
+class OwnOrders:
+    """The only owner of the slots. Pure: the machine passes events and times in."""
+
+    __slots__ = ("_finished", "ask", "bid", "latency_ns", "strays")
+
+    def __init__(self, latency_ns: int) -> None:
+        self.bid = SideState(Side.BID)
+        self.ask = SideState(Side.ASK)
+        self.strays: dict[str, SideState] = {}
+        self.latency_ns = latency_ns
+        self._finished: dict[str, None] = {}
+
+    def every(self) -> Iterator[SideState]:
+        """Both slots, then the strays."""
+        yield self.bid
+        yield self.ask
+        yield from list(self.strays.values())
+
+    def find(self, label: str) -> SideState | None:
+        if self.bid.label == label:
+            return self.bid
+        if self.ask.label == label:
+            return self.ask
+        return self.strays.get(label)
+
+    def put(self, state: SideState, slot: Slot, now_ns: int) -> None:
+        """Install a slot's successor; an emptied stray is forgotten."""
+        before = state.slot
+        if isinstance(before, Live | Cancelling | Amending) and not isinstance(slot, Cancelling | Amending):
+            state.ghost = (before.price_ticks, before.total_lots - before.filled_lots)
+            state.ghost_ns = now_ns + GHOST_NS
+        if isinstance(slot, Empty):
+            if state.label in self.strays:
+                del self.strays[state.label]
+            state.label = ""
+            state.changed_ns = now_ns
+        else:
+            state.label = slot.label
+            if isinstance(slot, Live) and state.slot.phase in (Phase.PLACING, Phase.AMENDING):
+                state.changed_ns = now_ns
+        state.slot = slot
+
+    def take(self, event: Mail, label: str, now_ns: int) -> IllegalTransition | None:
+        """Move the slot that carries this label; an event the table does not know is returned."""
+        state = self.find(label)
+        if state is None:
+            return None
+        slot = state.slot
+        if isinstance(slot, Empty):
+            return None
+        after = advance(slot, event, now_ns, self.latency_ns)
+        if isinstance(after, IllegalTransition):
+            return after
+        if isinstance(after, Empty) and isinstance(event, OrderClosed | OrderFilled):
+            self._finish(label)
+        self.put(state, after, now_ns)
+        return None
+
+    def _finish(self, label: str) -> None:
+        self._finished[label] = None
+        if len(self._finished) > FINISHED:
+            del self._finished[next(iter(self._finished))]
+
+    def finished(self, label: str) -> bool:
+        """The exchange has told us the end of this order."""
+        return label in self._finished
+
+    def adopt(self, order: OpenOrder | OrderAcked, side: Side, now_ns: int) -> None:
+        """An open order that no slot expects becomes a stray."""
+        stray = SideState(side)
+        filled = order.total_lots - order.remaining_lots
+        stray.slot = Live(order.label, order.order_id, order.price_ticks, order.total_lots, filled, now_ns)
+        stray.label = order.label
+        self.strays[order.label] = stray
+
+    def link_lost(self, now_ns: int) -> None:
+        """Nothing is known for sure any more."""
+        for state in self.every():
+            if not isinstance(state.slot, Empty):
+                self.put(state, lost(state.slot, now_ns), now_ns)
+
+    def reported(self, event: OrdersReported, now_ns: int) -> list[str]:
+        """Compare with all open orders as the exchange lists them; returns the labels of new strays.
+
+        Only slots whose answer is not under way are judged: those could have changed since.
+        """
+        open_there = {order.label: order for order in event.orders}
+        for state in self.every():
+            slot = state.slot
+            if isinstance(slot, Live | Unknown):
+                order = open_there.get(slot.label)
+                if order is None:
+                    absent = OrderAbsent(slot.label, event.received_ns)
+                    self.take(absent, slot.label, now_ns)
+                elif isinstance(slot, Unknown):
+                    ack = OrderAcked(
+                        order.label,
+                        order.order_id,
+                        order.price_ticks,
+                        order.remaining_lots,
+                        order.total_lots,
+                        event.received_ns,
+                    )
+                    self.take(ack, slot.label, now_ns)
+        strays = [order for order in event.orders if self.find(order.label) is None and not self.finished(order.label)]
+        for order in strays:
+            self.adopt(order, order.side, now_ns)
+        return [order.label for order in strays]
+
+    def worst(self, side: Side, besides: str = "") -> int:
+        """Lots on this side that may still fill, strays included, one label left out."""
+        own = self.bid if side is Side.BID else self.ask
+        total = worst_lots(own.slot) if own.label != besides or not besides else 0
+        if self.strays:
+            total += sum(
+                worst_lots(stray.slot)
+                for stray in self.strays.values()
+                if stray.side is side and stray.label != besides
+            )
+        return total
+
+    def stray_lots(self, side: Side) -> int:
+        if not self.strays:
+            return 0
+        return sum(worst_lots(stray.slot) for stray in self.strays.values() if stray.side is side)
+
+    def others_on_side(self, side: Side, label: str) -> int:
+        """How many orders other than this label's may rest on the side."""
+        own = self.bid if side is Side.BID else self.ask
+        count = 1 if own.label and own.label != label else 0
+        return count + sum(1 for stray in self.strays.values() if stray.side is side and stray.label != label)
+
+    @property
+    def resting(self) -> int:
+        """Orders of ours that are or may be at the exchange."""
+        return (1 if self.bid.label else 0) + (1 if self.ask.label else 0) + len(self.strays)
+
+    @property
+    def unknown(self) -> int:
+        return sum(1 for state in self.every() if isinstance(state.slot, Unknown))
+
+    def in_flight_since(self, slot: Occupied) -> int | None:
+        """When the request in flight was sent; None if there is none."""
+        return slot.sent_ns if isinstance(slot, Placing | Amending | Cancelling) else None

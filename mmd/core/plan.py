@@ -1,0 +1,49 @@
+"""Wanted against live: the smallest change per side. Widening acts at once, tightening is rate-limited."""
+
+from enum import Enum, auto
+
+from mmd.core.orders import Empty, Live, Slot
+from mmd.core.quoting import Quoted, Withheld
+from mmd.core.rules import Rules
+from mmd.domain.reasons import Side
+from mmd.domain.settings import Requote
+
+
+class Change(Enum):
+    """What to do about one side."""
+
+    KEEP = auto()
+    PLACE = auto()
+    AMEND = auto()
+    CANCEL = auto()
+
+
+def plan_side(
+    side: Side, wanted: Quoted, slot: Slot, rules: Rules, tolerance_ticks: float, changed_ns: int, now_ns: int
+) -> Change:
+    """The change for one side now; KEEP while a request is in flight.
+
+    `changed_ns`: when this side last changed in the market. Within `tolerance_ticks` an order
+    stays and keeps its place in the queue, unless it is larger than wanted.
+    """
+    if isinstance(slot, Empty):
+        return Change.KEEP if isinstance(wanted, Withheld) else Change.PLACE
+    if not isinstance(slot, Live):
+        return Change.KEEP
+    if isinstance(wanted, Withheld):
+        return Change.CANCEL
+    remaining = slot.total_lots - slot.filled_lots
+    away = slot.price_ticks - wanted.price_ticks if side is Side.BID else wanted.price_ticks - slot.price_ticks
+    if remaining > wanted.size_lots or away > tolerance_ticks:
+        return change(rules)  # too large, or too close to the market: at once
+    closer = -away > tolerance_ticks
+    # Topping up loses the queue: only once half is gone.
+    small = remaining * 2 < wanted.size_lots
+    if (closer or small) and now_ns - changed_ns >= rules.refresh_ns:
+        return change(rules)
+    return Change.KEEP
+
+
+def change(rules: Rules) -> Change:
+    """Amend where the profile allows; else cancel, and place when it is known gone."""
+    return Change.AMEND if rules.requote is Requote.AMEND else Change.CANCEL

@@ -1,0 +1,177 @@
+"""From a wanted quote to requests: smallest change per side, never two orders, never against ourselves."""
+
+from mmd.core import quoting
+from mmd.core.orders import Amending, Cancelling, Live, Placing, Unknown, lost, resting_prices
+from mmd.core.own import SideState
+from mmd.core.plan import Change, plan_side
+from mmd.core.quoting import Wanted, Withheld
+from mmd.core.rules import NS
+from mmd.core.symbol import SymbolState
+from mmd.domain.actions import AmendOrder, CancelOrder, Noted, PlaceOrder, QueryOrder, SetTimer
+from mmd.domain.ids import base36
+from mmd.domain.reasons import MARKET_DATA_REASONS, Missing, Side, State
+
+
+class Quoter(SymbolState):
+    """The part of the machine that makes requests. It decides nothing about states."""
+
+    def _overdue(self, now_ns: int) -> None:
+        """Requests whose answer did not come become UNKNOWN; UNKNOWN ones are asked about."""
+        timeout_ns = self.rules.ack_timeout_ns
+        for state in self.own.every():
+            slot = state.slot
+            if isinstance(slot, Placing | Amending | Cancelling) and now_ns - slot.sent_ns >= timeout_ns:
+                slot = lost(slot, now_ns)
+                self.own.put(state, slot, now_ns)
+                self._out.append(Noted("order.unknown", f"{slot.label}: no answer to {slot.was}"))
+            if isinstance(slot, Unknown) and self.market.trade_link and now_ns - slot.asked_ns >= timeout_ns:
+                asked = Unknown(
+                    slot.label,
+                    slot.order_id,
+                    slot.price_ticks,
+                    slot.total_lots,
+                    slot.filled_lots,
+                    slot.was,
+                    slot.since_ns,
+                    now_ns,
+                    slot.absent,
+                )
+                self.own.put(state, asked, now_ns)
+                self._out.append(QueryOrder(slot.label, slot.order_id))
+
+    def _quote(self, now_ns: int) -> None:
+        view = self.view()
+        wanted = quoting.quote(view, self.rules)
+        own = self.own
+        if own.strays:
+            wanted = quoting.both(Missing.STRAY_ORDER)
+        elif self.drift is not None or not self.position.known:
+            wanted = quoting.both(Missing.POSITION_UNKNOWN)
+        bid, ask = own.bid, own.ask
+        old = bid.wanted
+        bid.wanted, ask.wanted = wanted.bid, wanted.ask
+        fair = view.fair
+        tolerance = fair * self.rules.tolerance_bps * 1e-4 if isinstance(fair, float) else 0.0
+        # Moving up, the ask makes way for the bid; moving down, the bid for the ask.
+        new = wanted.bid
+        rising = isinstance(old, Wanted) and isinstance(new, Wanted) and new.price_ticks > old.price_ticks
+        for state in (ask, bid) if rising else (bid, ask):
+            self._side(state, tolerance, now_ns)
+
+    def _side(self, state: SideState, tolerance: float, now_ns: int) -> None:
+        wanted, slot = state.wanted, state.slot
+        change = plan_side(state.side, wanted, slot, self.rules, tolerance, state.changed_ns, now_ns)
+        if change is Change.KEEP:
+            return
+        if change is Change.CANCEL:
+            self._pull(state, now_ns)
+            return
+        assert isinstance(wanted, Wanted)
+        if state.hold_ns > now_ns:
+            if change is Change.AMEND and self._too_close(state, wanted):
+                self._pull(state, now_ns)
+            state.wanted = Withheld(Missing.REFUSED)
+            return
+        if self._crosses_own(state, wanted):
+            state.wanted = Withheld(Missing.SELF_CROSS)
+            if isinstance(slot, Live) and self._too_close(state, wanted):
+                self._pull(state, now_ns)
+            return
+        if change is Change.PLACE:
+            self._place(state, wanted, now_ns)
+        elif isinstance(slot, Live):
+            total = slot.filled_lots + wanted.size_lots
+            self.own.put(
+                state,
+                Amending(
+                    slot.label,
+                    slot.order_id,
+                    slot.price_ticks,
+                    slot.total_lots,
+                    slot.filled_lots,
+                    wanted.price_ticks,
+                    total,
+                    now_ns,
+                ),
+                now_ns,
+            )
+            self._out.append(
+                AmendOrder(slot.label, slot.order_id, state.side, wanted.price_ticks, total, wanted.size_lots)
+            )
+
+    def _place(self, state: SideState, wanted: Wanted, now_ns: int) -> None:
+        self._orders_made += 1
+        side = "b" if state.side is Side.BID else "a"
+        label = f"{self._label_prefix}{side}-{self._epoch}-{base36(self._orders_made)}"
+        self.own.put(state, Placing(label, wanted.price_ticks, wanted.size_lots, 0, now_ns), now_ns)
+        self._out.append(PlaceOrder(label, state.side, wanted.price_ticks, wanted.size_lots))
+
+    def _too_close(self, state: SideState, wanted: Wanted) -> bool:
+        """The live order is nearer to the market, or larger, than we want it."""
+        slot = state.slot
+        if not isinstance(slot, Live):
+            return False
+        if slot.total_lots - slot.filled_lots > wanted.size_lots:
+            return True
+        if state.side is Side.BID:
+            return slot.price_ticks > wanted.price_ticks
+        return slot.price_ticks < wanted.price_ticks
+
+    def _crosses_own(self, state: SideState, wanted: Wanted) -> bool:
+        """It would meet our own order on the other side before that one has moved."""
+        if state.side is Side.BID:
+            return any(wanted.price_ticks >= price for price in resting_prices(self.own.ask.slot))
+        return any(wanted.price_ticks <= price for price in resting_prices(self.own.bid.slot))
+
+    def _pull(self, state: SideState, now_ns: int) -> None:
+        """Cancel what rests; what is in flight or unknown is pulled when its answer is there."""
+        slot = state.slot
+        if not isinstance(slot, Live) or state.hold_cancel_ns > now_ns or not self.market.trade_link:
+            return
+        after = Cancelling(slot.label, slot.order_id, slot.price_ticks, slot.total_lots, slot.filled_lots, now_ns)
+        self.own.put(state, after, now_ns)
+        self._out.append(CancelOrder(slot.label, slot.order_id, state.side))
+
+    def _arm_timer(self, now_ns: int) -> None:
+        """Ask to be woken when something falls due; an early wake-up costs little, a late one quotes."""
+        due = self._next_due(now_ns)
+        if due and (not self.timer_ns or due < self.timer_ns or self.timer_ns <= now_ns):
+            self.timer_ns = due
+            self._out.append(SetTimer(due))
+
+    def _next_due(self, now_ns: int) -> int:
+        rules, own = self.rules, self.own
+        due = 0
+        if self.state is State.ACTIVE:
+            due = self.market.data_ns + rules.stale_ns + 1
+        elif self.state is State.PAUSED and rules.auto_resume and self.why in MARKET_DATA_REASONS:
+            due = now_ns + min(NS, rules.auto_resume_ns)
+        expiry_ns = self.instrument.expiry_ns
+        if expiry_ns and expiry_ns > now_ns:
+            due = min(due, expiry_ns) if due else expiry_ns
+        for state in (own.bid, own.ask, *own.strays.values()) if own.strays else (own.bid, own.ask):
+            at_ns = side_due(state, rules.ack_timeout_ns, now_ns)
+            if state.hold_ns > now_ns:
+                at_ns = min(at_ns, state.hold_ns) if at_ns else state.hold_ns
+            if not at_ns and isinstance(state.slot, Live) and self._pending(state):
+                at_ns = max(now_ns + 1, state.changed_ns + rules.refresh_ns)
+            if at_ns and (not due or at_ns < due):
+                due = at_ns
+        return due
+
+    def _pending(self, state: SideState) -> bool:
+        """A tightening waits for the refresh interval."""
+        wanted, slot = state.wanted, state.slot
+        return isinstance(wanted, Wanted) and isinstance(slot, Live) and wanted.price_ticks != slot.price_ticks
+
+
+def side_due(state: SideState, timeout_ns: int, now_ns: int) -> int:
+    """When this side's slot wants to be looked at; 0 = when something happens."""
+    slot = state.slot
+    if isinstance(slot, Placing | Amending | Cancelling):
+        return slot.sent_ns + timeout_ns
+    if isinstance(slot, Unknown):
+        return max(now_ns + 1, slot.asked_ns + timeout_ns)
+    if isinstance(slot, Live) and state.hold_cancel_ns > now_ns:
+        return state.hold_cancel_ns
+    return 0

@@ -1,0 +1,154 @@
+"""All that one symbol's machine holds, and what can be read off it without changing anything."""
+
+from collections import deque
+from typing import Any
+
+from mmd.core.fair import fair_value
+from mmd.core.gate import Exposure
+from mmd.core.market import NO_TOUCH, MarketState
+from mmd.core.orders import worst_lots
+from mmd.core.own import OwnOrders
+from mmd.core.pnl import Position
+from mmd.core.quoting import View
+from mmd.core.rules import NS, rules_for
+from mmd.core.volatility import Volatility
+from mmd.domain.actions import AmendOrder, Check, Decision, PlaceOrder
+from mmd.domain.ids import label_prefix
+from mmd.domain.instruments import Instrument
+from mmd.domain.reasons import Missing, Side, State, Why
+from mmd.domain.settings import SymbolSettings
+
+
+class SymbolState:
+    """The state, whole: `snapshot()` prints it, and two equal ones decide alike."""
+
+    def __init__(self, instrument: Instrument, settings: SymbolSettings, epoch: str, now_ns: int) -> None:
+        """`epoch`: base 36 seconds of the daemon's start, part of every label. ValueError: settings off the grid."""
+        self.instrument = instrument
+        self.settings = settings
+        self.rules = rules_for(instrument, settings)
+        self.mode = self.rules.mode
+        self.state = State.PAUSED
+        self.why = Why.STARTUP
+        self.detail = "waiting for resume"
+        self.by = "mmd"
+        self.since_ns = now_ns
+        self.market = MarketState(instrument)
+        self.position = Position(instrument)
+        self.own = OwnOrders(self.rules.ack_timeout_ns)
+        self.min_lots = 0
+        self.max_lots = 0
+        self.bounds_version = 0
+        self.bounds_acked = 0
+        self.touch = NO_TOUCH
+        self.fair: float | Missing = Missing.NO_BOOK
+        self.reconciled = False
+        self.drift: int | None = None
+        self.reported_lots: int | None = None
+        self.healthy_since_ns = 0
+        self.timer_ns = 0
+        self.volatility = self._new_volatility()
+        self._label_prefix = f"{label_prefix(settings.service)}{instrument.symbol}-"
+        self._epoch = epoch
+        self._orders_made = 0
+        self._rejects: deque[int] = deque(maxlen=self.rules.max_rejects + 1)
+        self._dirty = True
+        self._out: list[Decision] = []
+
+    def _new_volatility(self) -> Volatility:
+        width = self.rules.volatility
+        return Volatility(width.fast_seconds, width.slow_seconds) if width else Volatility(30.0, 300.0)
+
+    def view(self) -> View:
+        """What the pipeline sees now."""
+        market = self.market
+        fair = self.fair = fair_value(self.rules.fair, self.touch, market.mark_ticks, market.index_ticks)
+        width = self.rules.volatility
+        sigma = self.volatility.sigma_bps(width.horizon_seconds) if width and self.volatility.ready else None
+        lots = self.position.lots
+        maximum = max(1, self.rules.max_position_lots)
+        low, high = self.bounds()
+        return View(
+            self.touch,
+            fair,
+            market.reference_ticks(fair if isinstance(fair, float) else 0.0),
+            sigma,
+            lots / maximum,
+            high - lots - self.own.stray_lots(Side.BID),
+            lots - low - self.own.stray_lots(Side.ASK),
+            market.min_ticks,
+            market.max_ticks,
+        )
+
+    def bounds(self) -> tuple[int, int]:
+        """The tighter of the portfolio's grant and the symbol's own limit, signed lots."""
+        maximum = self.rules.max_position_lots
+        return (max(self.min_lots, -maximum), min(self.max_lots, maximum))
+
+    def exposure(self, order: PlaceOrder | AmendOrder, budget_allows: bool) -> Exposure:
+        """What the gate needs to judge this order."""
+        state = self.own.find(order.label)
+        low, high = self.bounds()
+        fair = self.fair if isinstance(self.fair, float) else 0.0
+        return Exposure(
+            self.state,
+            self.rules,
+            self.position.lots,
+            self.position.known,
+            low,
+            high,
+            self.own.worst(order.side, besides=order.label),
+            self.own.others_on_side(order.side, order.label),
+            worst_lots(state.slot) if state is not None else 0,
+            self.market.reference_ticks(fair),
+            budget_allows,
+        )
+
+    def checks(self, now_ns: int) -> tuple[Check, ...]:
+        """What must hold before this symbol may quote."""
+        market, rules = self.market, self.rules
+        trouble = market.trouble(now_ns, rules)
+        age = f"{(now_ns - market.data_ns) / NS:.1f} s" if market.data_ns else "never"
+        cod = market.cod_armed or not rules.require_cod
+        low, high = self.bounds()
+        amount = self.instrument.amount
+        inside = low <= self.position.lots <= high
+        return (
+            Check("data_link", market.data_link, "up" if market.data_link else market.link_detail, "up"),
+            Check("trade_link", market.trade_link, "up" if market.trade_link else market.link_detail, "up"),
+            Check("cancel_on_disconnect", cod, "armed" if market.cod_armed else "not armed", "armed"),
+            Check("market_data", trouble is None, trouble[1] if trouble else f"{age} old", "good and fresh"),
+            Check("instrument", market.tradable, market.instrument_state, "open"),
+            Check("orders_known", self.reconciled, "reconciled" if self.reconciled else "not asked yet", "reconciled"),
+            Check("no_unknown_orders", self.own.unknown == 0, f"{self.own.unknown} unknown", "0 unknown"),
+            Check("no_stray_orders", not self.own.strays, f"{len(self.own.strays)} strays", "0 strays"),
+            Check("position_known", self.position.known, "known" if self.position.known else "unknown", "known"),
+            Check("no_drift", self.drift is None, f"off by {self.drift} lots" if self.drift else "none", "none"),
+            Check(
+                "bounds",
+                self.bounds_version > 0 and inside,
+                str(amount(self.position.lots)) if self.bounds_version else "no bounds granted",
+                f"{amount(low)} .. {amount(high)}",
+            ),
+        )
+
+    def snapshot(self) -> dict[str, Any]:
+        """The whole state, for printing and comparing."""
+        return {
+            "key": self.instrument.key,
+            "state": self.state,
+            "why": self.why,
+            "detail": self.detail,
+            "mode": self.mode,
+            "bounds": [self.min_lots, self.max_lots, self.bounds_version, self.bounds_acked],
+            "touch": self.touch,
+            "bid": self.own.bid.slot,
+            "ask": self.own.ask.slot,
+            "strays": [stray.slot for stray in self.own.strays.values()],
+            "wanted": [self.own.bid.wanted, self.own.ask.wanted],
+            "position": self.position.snapshot(),
+            "volatility": self.volatility.snapshot(),
+            "reconciled": self.reconciled,
+            "timer_ns": self.timer_ns,
+            "orders_made": self._orders_made,
+        }
