@@ -21,14 +21,16 @@ class Touch(msgspec.Struct, frozen=True, gc=False):
 def best_external(levels: tuple[Level, ...], own: tuple[Level, ...], least_lots: int) -> Level:
     """The first level that holds at least `least_lots`, and at least one, that are not ours; (0, 0) if none.
 
-    `own`: where, and how large, our order of this side may show. A level smaller than our order
-    cannot hold it: the book has not shown it yet, or no longer does.
+    `own`: where, and how large, our one order of this side may show: alternatives, so at one price
+    only the largest counts. A level smaller than our order cannot hold it: the book has not shown
+    it yet, or no longer does.
     """
     for price_ticks, size_lots in levels:
-        external = size_lots
+        ours = 0
         for own_ticks, own_lots in own:
-            if price_ticks == own_ticks and external >= own_lots:
-                external -= own_lots
+            if own_ticks == price_ticks and ours < own_lots <= size_lots:
+                ours = own_lots
+        external = size_lots - ours
         if external > 0 and external >= least_lots:
             return (price_ticks, external)
     return (0, 0)

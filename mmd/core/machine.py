@@ -18,12 +18,13 @@ from mmd.core.quoting import Withheld
 from mmd.core.rules import NS, rules_for
 from mmd.domain import events as ev
 from mmd.domain.actions import AckBounds, Check, Decision, Noted, QueryState, Reply, StateChanged
-from mmd.domain.reasons import MARKET_DATA_REASONS, Fault, Missing, Rule, Side, State, Why
+from mmd.domain.ids import parse_label
+from mmd.domain.reasons import MARKET_DATA_REASONS, Fault, Missing, Mode, Rule, Side, State, Why
 
 # Seconds without a new order on a side after a refusal, by its class; doubled each time, at most MAX_HOLD.
 HOLD_SECONDS = {Fault.ORDER: 0.25, Fault.RATE_LIMIT: 2.0, Fault.MARKET: 5.0, Fault.RETRY: 1.0, Fault.STATE: 0.25}
 DEFAULT_HOLD_SECONDS = 1.0
-MAX_HOLD_SECONDS = 30.0
+MAX_HOLD_SECONDS = 5.0
 GATE_HOLD_NS = NS
 BUDGET_HOLD_NS = NS // 5
 
@@ -62,13 +63,16 @@ class SymbolMachine(Quoter):
         if touch != self.touch:
             self.touch = touch
             self._dirty = True
-            if touch.bid_lots and touch.ask_lots:
+            if touch.two_sided and market.book_trouble is None:
                 self.volatility.observe(microprice(touch), event.received_ns)
         if market.book_trouble is not before or market.jump is not None:
             self._dirty = True
 
     def _external_touch(self, book: ev.BookTop, now_ns: int) -> Touch:
         own, least = self.own, self.rules.improve_min_lots
+        if self.mode is Mode.SHADOW:  # what stays in the house is not in the book
+            bid, ask = best_external(book.bids, (), least), best_external(book.asks, (), least)
+            return Touch(bid[0], bid[1], ask[0], ask[1])
         bid = best_external(book.bids, own.bid.shown(now_ns), least)
         ask = best_external(book.asks, own.ask.shown(now_ns), least)
         return Touch(bid[0], bid[1], ask[0], ask[1])
@@ -76,7 +80,7 @@ class SymbolMachine(Quoter):
     def on_broken(self, event: ev.BookBroken, now_ns: int) -> None:
         self.market.on_broken(event)
         self.touch = NO_TOUCH
-        self._dirty = True
+        self._leave_for_market(now_ns)
 
     def on_ticker(self, event: ev.Ticker, now_ns: int) -> None:
         self.market.on_ticker(event)
@@ -87,7 +91,7 @@ class SymbolMachine(Quoter):
 
     def on_instrument_state(self, event: ev.InstrumentStateChanged, now_ns: int) -> None:
         self.market.on_state(event)
-        self._dirty = True
+        self._leave_for_market(now_ns)
 
     def on_data_up(self, event: ev.DataLinkUp, now_ns: int) -> None:
         self.market.data_link = True
@@ -96,7 +100,14 @@ class SymbolMachine(Quoter):
     def on_data_down(self, event: ev.DataLinkDown, now_ns: int) -> None:
         self.market.on_data_lost(event.detail)
         self.touch = NO_TOUCH
+        self._leave_for_market(now_ns)
+
+    def _leave_for_market(self, now_ns: int) -> None:
+        """At once, not at the end of the batch: what cures it there would hide that it happened."""
         self._dirty = True
+        trouble = self.market.trouble(now_ns, self.rules)
+        if trouble is not None and self.state is State.ACTIVE:
+            self._move(State.PAUSED, trouble[0], trouble[1], "mmd", now_ns)
 
     # --- links and reconciliation ----------------------------------------------------------------
 
@@ -111,7 +122,7 @@ class SymbolMachine(Quoter):
         self.market.link_detail = event.detail
         self.reconciled = False
         self.own.link_lost(now_ns)
-        self._dirty = True
+        self._leave_for_market(now_ns)
 
     def on_orders_reported(self, event: ev.OrdersReported, now_ns: int) -> None:
         strays = self.own.reported(event, now_ns)
@@ -121,7 +132,7 @@ class SymbolMachine(Quoter):
         self._dirty = True
 
     def on_position_reported(self, event: ev.PositionReported, now_ns: int) -> None:
-        self.reported_lots = event.position_lots
+        self.reported_lots, self.reported_average = event.position_lots, event.average_price
         self._dirty = True
         if not self.position.known:
             self.position.adopt(event.position_lots, event.average_price)
@@ -130,6 +141,8 @@ class SymbolMachine(Quoter):
         if off == 0:
             self.drift = None
         elif self.drift == off:
+            if self.state in (State.DRAINING, State.GONE) or self.why is Why.POSITION_DRIFT:
+                return
             amount = self.instrument.amount
             found = f"exchange says {amount(event.position_lots)}, fills say {amount(self.position.lots)}"
             self._move(State.HALTED, Why.POSITION_DRIFT, found, "mmd", now_ns)
@@ -155,8 +168,10 @@ class SymbolMachine(Quoter):
             state.failures = 0
             self._order_event(event, now_ns)
         elif not self.own.finished(event.label) and event.remaining_lots > 0:
-            side = Side.BID if event.label.rsplit("-", 3)[1:2] == ["b"] else Side.ASK
-            self.own.adopt(event, side, now_ns)
+            label = parse_label(event.label)
+            if label is None:
+                return
+            self.own.adopt(event, label.side, now_ns)
             self._out.append(Noted("order.stray", f"{event.label} was given up and rests after all: cancelling"))
             self._dirty = True
 
@@ -272,8 +287,11 @@ class SymbolMachine(Quoter):
         if self.state is not State.HALTED:
             self._reply(event.request_id, False, f"is {self.state}, only HALTED is reset", ())
             return
-        if self.why is Why.POSITION_DRIFT and self.reported_lots is not None:
-            self.position.adopt(self.reported_lots, self.position.average)
+        if self.drift is not None and self.why is not Why.POSITION_DRIFT:
+            self._out.append(QueryState())  # seen once: a second report confirms or clears it
+        elif self.drift is not None:
+            # What filled since the report was counted here and there: the difference is what is adopted.
+            self.position.adopt(self.position.lots + self.drift, self.reported_average or self.position.average)
             self.drift = None
         self._rejects.clear()
         self.market.clear_latches()

@@ -75,7 +75,10 @@ class Cancelling(msgspec.Struct, frozen=True, gc=False):
 
 
 class Unknown(msgspec.Struct, frozen=True, gc=False):
-    """An answer did not come. `was`: the phase it came from; `total_lots`: the most it may have been."""
+    """An answer, or the fills that an answer spoke of, did not come. Charged for all that it may have been.
+
+    `was`: the phase it came from; `total_lots`: the most that it may have been.
+    """
 
     label: str
     order_id: str
@@ -86,6 +89,7 @@ class Unknown(msgspec.Struct, frozen=True, gc=False):
     since_ns: int
     asked_ns: int
     absent: int
+    to_price_ticks: int = 0  # where an amend may have moved it; 0 = there was none
     phase = Phase.UNKNOWN
 
 
@@ -99,28 +103,28 @@ TRANSITIONS: dict[tuple[Phase, type], tuple[Phase, ...]] = {
     (P, OrderAcked): (L,),
     (P, OrderRefused): (E,),
     (P, GateRefused): (E,),
-    (P, OrderClosed): (E,),
+    (P, OrderClosed): (E, U),  # UNKNOWN where it speaks of fills that we have not seen
     (P, OrderFilled): (P, E),  # the fill overtook the answer
     (P, RequestLost): (U,),
     (L, OrderAcked): (L,),  # a late answer: the newest word counts
-    (L, OrderClosed): (E,),
+    (L, OrderClosed): (E, U),
     (L, OrderFilled): (L, E),
     (L, OrderRefused): (L, U),  # a late no; UNKNOWN where it says that the order is gone
     (L, OrderAbsent): (U,),
     (L, RequestLost): (U,),
-    (A, OrderAcked): (L,),
+    (A, OrderAcked): (L, A),  # AMENDING still where it describes the order before the amend
     (A, OrderRefused): (L, U),
     (A, GateRefused): (L,),
-    (A, OrderClosed): (E,),
+    (A, OrderClosed): (E, U),
     (A, OrderFilled): (A,),  # the amend may have made it larger: wait for the answer
     (A, RequestLost): (U,),
     (C, OrderAcked): (C,),  # the answer to an earlier request
-    (C, OrderClosed): (E,),
+    (C, OrderClosed): (E, U),
     (C, OrderFilled): (C, E),  # the fill won the race: legal, and common
     (C, OrderRefused): (L, U),
     (C, RequestLost): (U,),
     (U, OrderAcked): (L,),
-    (U, OrderClosed): (E,),
+    (U, OrderClosed): (E,),  # the answer to our question, after its fills
     (U, OrderFilled): (U, E),
     (U, OrderRefused): (E, U),  # a late no to the placing: it never was
     (U, OrderAbsent): (U, E),
@@ -147,7 +151,7 @@ def resting_prices(slot: Slot) -> tuple[int, ...]:
     """Prices at which this slot may have an order now."""
     if isinstance(slot, Empty):
         return ()
-    if isinstance(slot, Amending):
+    if isinstance(slot, Amending) or (isinstance(slot, Unknown) and slot.to_price_ticks):
         return (slot.price_ticks, slot.to_price_ticks)
     return (slot.price_ticks,)
 
@@ -156,9 +160,33 @@ def lost(slot: Occupied, now_ns: int) -> Unknown:
     """The slot once its answer is overdue or its link is gone."""
     if isinstance(slot, Unknown):
         return slot
-    total = max(slot.total_lots, slot.to_total_lots) if isinstance(slot, Amending) else slot.total_lots
+    total, to_price = slot.total_lots, 0
+    if isinstance(slot, Amending):
+        total, to_price = max(total, slot.to_total_lots), slot.to_price_ticks
     order_id = "" if isinstance(slot, Placing) else slot.order_id
-    return Unknown(slot.label, order_id, slot.price_ticks, total, slot.filled_lots, slot.phase, now_ns, 0, 0)
+    return Unknown(slot.label, order_id, slot.price_ticks, total, slot.filled_lots, slot.phase, now_ns, 0, 0, to_price)
+
+
+def closed(slot: Occupied, event: OrderClosed, now_ns: int) -> Slot:
+    """The slot once the exchange says that the order is over.
+
+    Fills that it speaks of and that we have not counted are still to come: forgetting the order
+    now would give their room away twice. An UNKNOWN slot has asked, and fills come before the answer.
+    """
+    missing = event.filled_lots > slot.filled_lots and not isinstance(slot, Unknown)
+    if not missing:
+        return EMPTY
+    return Unknown(
+        slot.label,
+        event.order_id,
+        slot.price_ticks,
+        event.filled_lots,
+        slot.filled_lots,
+        Phase.LIVE,
+        now_ns,
+        0,
+        0,
+    )
 
 
 def live_from(slot: Occupied, event: OrderAcked | OpenOrder, now_ns: int) -> Live:
@@ -167,6 +195,12 @@ def live_from(slot: Occupied, event: OrderAcked | OpenOrder, now_ns: int) -> Liv
     Only fills count fills: an answer that is ahead of its trades must not count them twice.
     """
     return Live(slot.label, event.order_id, event.price_ticks, event.total_lots, slot.filled_lots, now_ns)
+
+
+def is_from_before(slot: Amending, event: OrderAcked) -> bool:
+    """It describes the order before the amend: a second word about the placing, not the answer we wait for."""
+    before = (slot.price_ticks, slot.total_lots)
+    return (event.price_ticks, event.total_lots) == before
 
 
 def advance(slot: Occupied, event: Mail, now_ns: int, latency_ns: int) -> Slot | IllegalTransition:
@@ -189,9 +223,11 @@ def successor(slot: Occupied, event: Mail, now_ns: int, latency_ns: int) -> Slot
         case OrderAcked():
             if isinstance(slot, Cancelling):
                 return msgspec.structs.replace(slot, order_id=event.order_id)
+            if isinstance(slot, Amending) and is_from_before(slot, event):
+                return slot
             return live_from(slot, event, now_ns)
         case OrderClosed():
-            return EMPTY
+            return closed(slot, event, now_ns)
         case OrderFilled():
             filled = msgspec.structs.replace(slot, filled_lots=slot.filled_lots + event.size_lots)
             done = worst_lots(filled) == 0 and not isinstance(filled, Amending)

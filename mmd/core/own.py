@@ -86,6 +86,9 @@ class SideState:
                 (slot.price_ticks, slot.total_lots - slot.filled_lots),
                 (slot.to_price_ticks, slot.to_total_lots - slot.filled_lots),
             )
+        elif isinstance(slot, Unknown) and slot.to_price_ticks:
+            lots = slot.total_lots - slot.filled_lots
+            here = ((slot.price_ticks, lots), (slot.to_price_ticks, lots))
         else:
             here = ((slot.price_ticks, slot.total_lots - slot.filled_lots),)
         return (*here, self.ghost) if now_ns < self.ghost_ns else here
@@ -163,9 +166,12 @@ class OwnOrders:
         return label in self._finished
 
     def adopt(self, order: OpenOrder | OrderAcked, side: Side, now_ns: int) -> None:
-        """An open order that no slot expects becomes a stray."""
+        """An open order that no slot expects becomes a stray.
+
+        A report comes after the fills it knows of; an answer may be ahead of them, and is charged in full.
+        """
         stray = SideState(side)
-        filled = order.total_lots - order.remaining_lots
+        filled = order.total_lots - order.remaining_lots if isinstance(order, OpenOrder) else 0
         stray.slot = Live(order.label, order.order_id, order.price_ticks, order.total_lots, filled, now_ns)
         stray.label = order.label
         self.strays[order.label] = stray

@@ -10,7 +10,7 @@ total, every symbol gets the same share of its own limit: simple, and the same o
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 
 import msgspec
 
@@ -187,7 +187,8 @@ class PortfolioMachine:
         if share is None:
             return False
         share.pnl_usd = event.pnl_usd
-        outgrown = abs(event.lots) > max(share.granted, share.acked) and event.lots != share.lots
+        bound = max(share.granted, share.acked)
+        outgrown = event.lots != share.lots and max(abs(event.lots), abs(share.lots)) > bound
         share.lots = event.lots
         share.mark, share.index = event.mark, event.index
         coins, usd = self._worth(share)
@@ -227,25 +228,45 @@ class PortfolioMachine:
             out.append(GrantBounds(key, share.version, -target, target))
 
     def _targets(self) -> dict[str, int]:
-        """Each symbol's lots if everybody had acknowledged: its own limit times the tightest total's share."""
+        """Each symbol's lots if everybody had acknowledged: its own limit times the tightest total's share.
+
+        A position beyond its share cannot be lowered by a bound: it is taken off the totals as it
+        stands, and the others divide what is left.
+        """
+        beyond: dict[str, int] = {}
+        while True:
+            targets = self._divide(beyond)
+            found = {
+                key: targets[key]
+                for key, share in self.shares.items()
+                if key not in beyond and abs(share.lots) > targets[key]
+            }
+            if not found:
+                return targets | beyond
+            beyond |= found
+
+    def _divide(self, beyond: Container[str]) -> dict[str, int]:
+        """The shares of all, while those `beyond` theirs use what their positions use."""
         wanted_coins: dict[str, float] = {}
-        wanted_usd = 0.0
-        for share in self.shares.values():
+        used_coins: dict[str, float] = {}
+        wanted_usd, used_usd = 0.0, sum(abs(lots) * usd for _, lots, _, usd in self.left_behind.values())
+        for key, share in self.shares.items():
             base = share.instrument.base
-            wanted_coins[base] = wanted_coins.get(base, 0.0) + share.max_lots * share.coins
-            wanted_usd += share.max_lots * share.usd
-        room_usd = float(self.limits.max_notional_usd) - sum(
-            abs(lots) * usd for _, lots, _, usd in self.left_behind.values()
-        )
-        by_usd = fraction(room_usd, wanted_usd)
+            if key in beyond:
+                used_coins[base] = used_coins.get(base, 0.0) + abs(share.lots) * share.coins
+                used_usd += abs(share.lots) * share.usd
+            else:
+                wanted_coins[base] = wanted_coins.get(base, 0.0) + share.max_lots * share.coins
+                wanted_usd += share.max_lots * share.usd
+        by_usd = fraction(float(self.limits.max_notional_usd) - used_usd, wanted_usd)
         if any(share.lots and not (share.coins and share.usd) for share in self.shares.values()):
             by_usd = 0.0  # a position that cannot be valued may be any size: no room for anybody
         self.factor = 1.0 / by_usd if by_usd else math.inf
         targets: dict[str, int] = {}
         for key, share in self.shares.items():
             base = share.instrument.base
-            room = float(self.limits.max_exposure.get(base, 0)) - self._left_coins(base)
-            part = min(by_usd, fraction(room, wanted_coins[base]))
+            room = float(self.limits.max_exposure.get(base, 0)) - self._left_coins(base) - used_coins.get(base, 0.0)
+            part = min(by_usd, fraction(room, wanted_coins.get(base, 0.0)))
             self.factor = max(self.factor, 1.0 / part if part else math.inf)
             # Without a price there is no worth, and without a worth no room.
             targets[key] = math.floor(share.max_lots * part + 1e-9) if share.coins and share.usd else 0

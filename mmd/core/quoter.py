@@ -1,5 +1,7 @@
 """From a wanted quote to requests: smallest change per side, never two orders, never against ourselves."""
 
+import msgspec
+
 from mmd.core import quoting
 from mmd.core.orders import Amending, Cancelling, Live, Placing, Unknown, lost, resting_prices
 from mmd.core.own import SideState
@@ -25,18 +27,7 @@ class Quoter(SymbolState):
                 self.own.put(state, slot, now_ns)
                 self._out.append(Noted("order.unknown", f"{slot.label}: no answer to {slot.was}"))
             if isinstance(slot, Unknown) and self.market.trade_link and now_ns - slot.asked_ns >= timeout_ns:
-                asked = Unknown(
-                    slot.label,
-                    slot.order_id,
-                    slot.price_ticks,
-                    slot.total_lots,
-                    slot.filled_lots,
-                    slot.was,
-                    slot.since_ns,
-                    now_ns,
-                    slot.absent,
-                )
-                self.own.put(state, asked, now_ns)
+                self.own.put(state, msgspec.structs.replace(slot, asked_ns=now_ns), now_ns)
                 self._out.append(QueryOrder(slot.label, slot.order_id))
 
     def _quote(self, now_ns: int) -> None:
@@ -151,18 +142,24 @@ class Quoter(SymbolState):
             due = min(due, expiry_ns) if due else expiry_ns
         for state in (own.bid, own.ask, *own.strays.values()) if own.strays else (own.bid, own.ask):
             at_ns = side_due(state, rules.ack_timeout_ns, now_ns)
+            if isinstance(state.slot, Unknown) and not self.market.trade_link:
+                at_ns = 0  # nobody to ask: the link's return wakes us
             if state.hold_ns > now_ns:
                 at_ns = min(at_ns, state.hold_ns) if at_ns else state.hold_ns
-            if not at_ns and isinstance(state.slot, Live) and self._pending(state):
-                at_ns = max(now_ns + 1, state.changed_ns + rules.refresh_ns)
+            if not at_ns and self._pending(state):
+                # Once the interval is over a difference is one that the plan tolerates.
+                refresh_ns = state.changed_ns + rules.refresh_ns
+                at_ns = refresh_ns if refresh_ns > now_ns else 0
             if at_ns and (not due or at_ns < due):
                 due = at_ns
         return due
 
     def _pending(self, state: SideState) -> bool:
-        """A tightening waits for the refresh interval."""
+        """A tightening or a top-up may wait for the refresh interval."""
         wanted, slot = state.wanted, state.slot
-        return isinstance(wanted, Wanted) and isinstance(slot, Live) and wanted.price_ticks != slot.price_ticks
+        if not (isinstance(wanted, Wanted) and isinstance(slot, Live)):
+            return False
+        return (wanted.price_ticks, wanted.size_lots) != (slot.price_ticks, slot.total_lots - slot.filled_lots)
 
 
 def side_due(state: SideState, timeout_ns: int, now_ns: int) -> int:

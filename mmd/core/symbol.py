@@ -1,6 +1,7 @@
 """All that one symbol's machine holds, and what can be read off it without changing anything."""
 
 from collections import deque
+from decimal import Decimal
 from typing import Any
 
 from mmd.core.fair import fair_value
@@ -45,6 +46,7 @@ class SymbolState:
         self.reconciled = False
         self.drift: int | None = None
         self.reported_lots: int | None = None
+        self.reported_average = Decimal(0)
         self.healthy_since_ns = 0
         self.timer_ns = 0
         self.volatility = self._new_volatility()
@@ -149,6 +151,7 @@ class SymbolState:
             "position": self.position.snapshot(),
             "volatility": self.volatility.snapshot(),
             "reconciled": self.reconciled,
+            "drift": self.drift,
             "timer_ns": self.timer_ns,
             "orders_made": self._orders_made,
         }

@@ -1,0 +1,182 @@
+"""The command line of mmdctl: words in, a checked Namespace out. Usage errors end the program with status 2."""
+
+import argparse
+from pathlib import Path
+from typing import Protocol
+
+from mmd import __version__
+from mmd.control.protocol import EVENTS_MAX
+
+TIMEOUT_MAX_SECONDS = 600
+REASON_MAX = 500
+LINES_DEFAULT = 20
+EPILOG = """\
+SYMBOL is a name, EXCHANGE/NAME, a glob (quote it) or `all`.
+
+exit status:
+  0 done    1 refused, with reasons    2 usage    3 no daemon answers
+  4 not permitted    5 timed out, or degraded (status --check)
+
+examples:
+  mmdctl status                              the service and all its symbols
+  mmdctl explain BTC-PERPETUAL               how its quote comes about, or why there is none
+  mmdctl resume 'deribit/BTC-*'              quote again, once every check passes
+  mmdctl halt all --reason "bad fills"       emergency stop; asks no question
+  mmdctl reset all --reason "fills checked"  after a halt: to PAUSED; then resume
+  mmdctl plan && mmdctl reload --confirm 60  undone after a minute unless `mmdctl confirm`
+  mmdctl --json status | jq '.symbols[] | {symbol, state, position}'
+  mmdctl events --follow --json              one JSON object a line
+
+environment:
+  MMD_SOCKET, RUNTIME_DIRECTORY  where the socket is: --socket, else $MMD_SOCKET, else
+                                 $RUNTIME_DIRECTORY/mmd.sock, else /run/mmd/mmd.sock
+  NO_COLOR, COLUMNS, TERM        how the tables look
+"""
+EXAMPLES = {
+    "status": ["status", "status 'BTC-*' deribit/ETH-PERPETUAL", "status --check >/dev/null || page-somebody"],
+    "show": ["show BTC-PERPETUAL", "show config"],
+    "explain": ["explain BTC-PERPETUAL"],
+    "orders": ["orders", "orders 'BTC-*' --json"],
+    "positions": ["positions"],
+    "pause": ["pause 'BTC-*' --reason 'expiry in an hour'"],
+    "resume": ["resume all", "resume deribit/ETH-PERPETUAL --timeout 30"],
+    "halt": ["halt all", "halt BTC-PERPETUAL --reason 'odd fills'"],
+    "reset": ["reset BTC-PERPETUAL --reason 'fills reviewed with risk'"],
+    "plan": ["plan"],
+    "reload": ["reload", "reload --confirm 60"],
+    "confirm": ["confirm"],
+    "shadow": ["shadow 'BTC-*'", "shadow 'BTC-*' --off"],
+    "events": ["events --lines 100", "events --follow", "events --since 1042 --json"],
+    "log-level": ["log-level debug"],
+    "version": ["version"],
+}
+
+
+class AddCommand(Protocol):
+    def __call__(self, name: str, summary: str) -> argparse.ArgumentParser: ...
+
+
+def parser() -> argparse.ArgumentParser:
+    """The whole command line. Common options may stand before or after the command."""
+    top = argparse.ArgumentParser(
+        prog="mmdctl",
+        description="Ask the running market maker, or tell it what to do.",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    top.add_argument("--version", action="version", version=f"mmdctl {__version__}")
+    _add_common(top, absent=None)
+    commands = top.add_subparsers(dest="command", metavar="COMMAND", required=True, title="commands")
+
+    def command(name: str, summary: str) -> argparse.ArgumentParser:
+        sub: argparse.ArgumentParser = commands.add_parser(
+            name,
+            help=summary,
+            description=summary,
+            epilog="\n".join(["examples:", *(f"  mmdctl {example}" for example in EXAMPLES[name])]),
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+            allow_abbrev=False,
+        )
+        _add_common(sub, absent=argparse.SUPPRESS)
+        return sub
+
+    _add_views(command)
+    _add_changes(command)
+    return top
+
+
+def _add_views(command: AddCommand) -> None:
+    status = command("status", "The service, its exchanges and its symbols.")
+    status.add_argument("symbols", nargs="*", metavar="SYMBOL")
+    status.add_argument(
+        "--check", action="store_true", help="exit 5 if a symbol is halted, a link down, a file refused"
+    )
+    show = command("show", "Symbols in full, or the effective configuration.")
+    show.add_argument("symbols", nargs="*", metavar="SYMBOL", help="or the word `config` (secrets are masked)")
+    explain = command("explain", "Each step of a quote and each readiness check, with numbers.")
+    explain.add_argument("symbols", nargs="+", metavar="SYMBOL")
+    orders = command("orders", "Our orders.")
+    orders.add_argument("symbols", nargs="*", metavar="SYMBOL")
+    positions = command("positions", "Our positions and their profit.")
+    positions.add_argument("symbols", nargs="*", metavar="SYMBOL")
+    command("plan", "What a reload would change; changes nothing.")
+    events = command("events", "State changes, fills, refusals, operators' commands.")
+    events.add_argument("-f", "--follow", action="store_true", help="go on until Ctrl-C")
+    events.add_argument("--since", type=_sequence, metavar="SEQ", help="only events numbered above SEQ")
+    events.add_argument("-n", "--lines", type=_lines, metavar="N", help=f"the last N (default {LINES_DEFAULT})")
+    command("version", "Versions of mmdctl and of the daemon, and your role.")
+
+
+def _add_changes(command: AddCommand) -> None:
+    for name, summary in (
+        ("pause", "Stop quoting and pull the orders; waits until none rests."),
+        ("resume", "Quote if every readiness check passes, else print what fails."),
+        ("halt", "Emergency stop until `reset`; asks no question."),
+        ("reset", "From HALTED to PAUSED after a review; needs --reason."),
+    ):
+        change = command(name, summary)
+        change.add_argument("symbols", nargs="+", metavar="SYMBOL", help="or `all`")
+        _add_reason(change, required=name == "reset")
+    shadow = command("shadow", "Keep the orders of symbols to ourselves.")
+    shadow.add_argument("symbols", nargs="+", metavar="SYMBOL", help="or `all`")
+    shadow.add_argument("--off", action="store_true", help="go back to the mode of the configuration")
+    _add_reason(shadow, required=False)
+    reload = command("reload", "Apply the files on disk, all or nothing; waits for the outcome.")
+    reload.add_argument("--confirm", type=_confirm, metavar="S", help="undo it after S seconds unless confirmed")
+    reload.add_argument("--wait", action="store_true", help="wait for the outcome (it always does)")
+    _add_reason(reload, required=False)
+    confirm = command("confirm", "Keep a reload that was made with --confirm.")
+    _add_reason(confirm, required=False)
+    level = command("log-level", "How much the daemon logs, until it restarts.")
+    level.add_argument("level", choices=("debug", "info", "warning", "error", "critical"), type=str.lower)
+    _add_reason(level, required=False)
+
+
+def _add_common(to: argparse.ArgumentParser, *, absent: str | None) -> None:
+    """`absent`: the default; a command's own must not overwrite what stood before the command."""
+    to.add_argument("--socket", type=Path, default=absent, metavar="PATH", help="control socket of the daemon")
+    to.add_argument("--json", action="store_true", default=absent or False, help="print the result as JSON")
+    to.add_argument("--timeout", type=_timeout, default=absent, metavar="S", help="seconds to wait for the outcome")
+
+
+def _add_reason(to: argparse.ArgumentParser, *, required: bool) -> None:
+    to.add_argument("--reason", type=_reason, required=required, metavar="TEXT", help="for the record")
+
+
+def _reason(text: str) -> str:
+    text = text.strip()
+    if not text or not text.isprintable() or len(text) > REASON_MAX:
+        raise argparse.ArgumentTypeError(f"a reason is one printable line of 1 to {REASON_MAX} characters")
+    return text
+
+
+def _seconds(text: str, low: float, high: float) -> float:
+    """A number from `low` to `high`; nan is none."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not low <= value <= high:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds from {low:g} to {high:g}")
+    return value
+
+
+def _timeout(text: str) -> float:
+    return _seconds(text, 0.1, TIMEOUT_MAX_SECONDS)
+
+
+def _confirm(text: str) -> float:
+    return _seconds(text, 1, 86_400)
+
+
+def _sequence(text: str) -> int:
+    if not text.isascii() or not text.isdecimal() or len(text) > 18:
+        raise argparse.ArgumentTypeError(f"{text!r} is not the number of an event")
+    return int(text)
+
+
+def _lines(text: str) -> int:
+    if not text.isascii() or not text.isdecimal() or len(text) > 18 or int(text) > EVENTS_MAX:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of lines from 0 to {EVENTS_MAX}")
+    return int(text)

@@ -1,0 +1,202 @@
+"""The commands of mmd that only read configuration: check, show-config, init."""
+
+import argparse
+import os
+import sys
+import time
+from collections.abc import Callable, Mapping
+
+import msgspec
+
+from mmd.config.advise import advise
+from mmd.config.init import InitRefused, Order, parse, to_yaml
+from mmd.config.load import load, load_text
+from mmd.config.locate import config_path
+from mmd.config.model import Config
+from mmd.config.render import to_json
+from mmd.config.render import to_yaml as render_yaml
+from mmd.config.select import resolve
+from mmd.domain.errors import ConfigError, MmdError
+from mmd.domain.instruments import Instrument
+
+EX_OK = 0
+EX_WARNINGS = 1
+EX_USAGE = 64
+EX_UNAVAILABLE = 69
+EX_NOPERM = 77
+EX_CONFIG = 78
+
+Listing = tuple[Mapping[str, Instrument], Mapping[str, float]]
+"""Instruments by symbol, index prices in USD by coin."""
+
+Lister = Callable[[str, str], Listing]
+"""Asks an exchange (name, network) what it lists now. Raises MmdError or OSError where it cannot be asked."""
+
+Subparsers = argparse._SubParsersAction  # argparse has no public name for it
+
+
+def add_parsers(subparsers: "Subparsers[argparse.ArgumentParser]", lister: Lister | None = None) -> None:
+    """Adds the commands; each sets `func` to a callable that takes the arguments and returns an exit status."""
+    check = subparsers.add_parser("check", help="say everything that is wrong with a configuration")
+    _add_config(check)
+    check.add_argument("--strict", action="store_true", help="exit 1 where there are warnings")
+    check.add_argument("--json", action="store_true", help="one JSON object instead of lines")
+    check.set_defaults(func=check_command)
+    show = subparsers.add_parser("show-config", help="print the configuration with every default filled in")
+    _add_config(show)
+    show.add_argument("--origin", action="store_true", help="the file and line of each value")
+    show.add_argument("--json", action="store_true", help="one JSON object instead of YAML")
+    show.set_defaults(func=show_command)
+    _add_init(subparsers, lister)
+
+
+def _add_config(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("-c", "--config", metavar="FILE", help="default: mmd.yaml in /etc/mmd")
+
+
+def _add_init(subparsers: "Subparsers[argparse.ArgumentParser]", lister: Lister | None) -> None:
+    init = subparsers.add_parser(
+        "init",
+        help="print a first configuration",
+        description="Prints the YAML that quotes the options of one expiry. -word and --word are the same. "
+        "EXPIRY, STRIKES, ALL_STRIKES, SIZE, SPREAD_BPS, MAX_POSITION, MAX_EXPOSURE and DRY_RUN in the "
+        "environment stand in for flags that are not given.",
+        allow_abbrev=False,
+    )
+
+    def word(name: str, metavar: str, text: str) -> None:
+        init.add_argument(f"--{name}", f"-{name}", metavar=metavar, help=text)
+
+    def switch(name: str, text: str) -> None:
+        init.add_argument(f"--{name}", f"-{name}", action="store_true", help=text)
+
+    word("expiry", "YYYYMMDD", "day on which the options expire (required)")
+    word("strikes", "LIST", "strikes, separated by commas")
+    switch("all-strikes", "every strike of the expiry")
+    word("exchange", "NAME", "deribit (default)")
+    switch("test", "the test network")
+    word("network", "NAME", "mainnet (default), testnet or sandbox")
+    word("underlying", "COIN", "ETH (default) or BTC")
+    word("spread", "BPS", "whole distance from bid to ask; default 10")
+    word("min-spread", "BPS", "never less than this; default 1000")
+    word("size", "AMOUNT", "coins on each side; default 0.1")
+    word("refresh", "SECONDS", "quotes tighten at most this often; default 1")
+    word("max-position", "AMOUNT", "coins for each instrument; default 1.0")
+    word("max-exposure", "AMOUNT", "coins in all, sum of absolute positions; default 10.0")
+    word("max-notional-usd", "USD", "notional in all; default 100000")
+    word("max-drawdown-usd", "USD", "loss that halts everything; default 1000")
+    word("improvement", "USD", "better the best price by this; needs --index-price; default one tick")
+    word("index-price", "USD", "price of the coin, to turn --improvement into coins")
+    word("improvement-reference-size", "AMOUNT", "look through thinner levels; default 0, off")
+    word("aggression", "NUMBER", "0 joins the best price, 1 and above improves it (default)")
+    word("wallet", "ADDRESS", "has no meaning on deribit")
+    init.add_argument("--private-key", "-private-key", nargs="?", const="", help="refused: never on the command line")
+    switch("live", "write mode: live; without it the file says shadow")
+    switch("dry-run", "also ask the exchange and list what would be traded")
+    init.set_defaults(func=lambda args: init_command(args, lister))
+
+
+def check_command(args: argparse.Namespace) -> int:
+    """0 fine, 1 warnings under --strict, 77 a secret others can read, 78 wrong."""
+    path = config_path(args.config, os.environ)
+    errors: list[str] = []
+    config = None
+    try:
+        config = load(path)
+    except ConfigError as error:
+        errors = error.lines
+    advice = advise(config) if config is not None else None
+    exposed = advice.exposed if advice else []
+    warnings = advice.warnings if advice else []
+    if errors:
+        status = EX_CONFIG
+    elif exposed:
+        status = EX_NOPERM
+    else:
+        status = EX_WARNINGS if args.strict and warnings else EX_OK
+    if args.json:
+        report = {
+            "ok": status == EX_OK,
+            "errors": errors + exposed,
+            "warnings": warnings,
+            "notes": advice.notes if advice else [],
+            "not_checked": advice.not_checked if advice else [],
+            "files": list(config.files) if config else [str(path)],
+            "sha256": config.sha256 if config else None,
+        }
+        print(msgspec.json.encode(report).decode())
+        return status
+    for line in (*errors, *exposed):
+        print(line, file=sys.stderr)
+    if errors or advice is None or config is None:
+        print(f"{len(errors)} error{'s'[: len(errors) != 1]}", file=sys.stderr)
+        return status
+    for line in warnings:
+        print(f"warning: {line}", file=sys.stderr)
+    for line in advice.notes:
+        print(f"note: {line}")
+    for line in advice.not_checked:
+        print(f"not checked: {line}")
+    if not exposed:
+        print(f"{', '.join(config.files)}: good, {_summary(config)}, {len(warnings)} warnings")
+    return status
+
+
+def _summary(config: Config) -> str:
+    entries = len(config.entries)
+    return f"{entries} {'entry' if entries == 1 else 'entries'}, sha256 {config.sha256[:12]}"
+
+
+def show_command(args: argparse.Namespace) -> int:
+    """The effective configuration on standard output; secrets only as where they are."""
+    try:
+        config = load(config_path(args.config, os.environ))
+    except ConfigError as error:
+        for line in error.lines:
+            print(line, file=sys.stderr)
+        return EX_CONFIG
+    if args.json:
+        print(to_json(config, origin=args.origin).decode())
+    else:
+        print(render_yaml(config, origin=args.origin), end="")
+    return EX_OK
+
+
+def init_command(args: argparse.Namespace, lister: Lister | None) -> int:
+    """The YAML on standard output; with --dry-run the instruments follow it as comments."""
+    try:
+        order = parse(vars(args), os.environ)
+    except InitRefused as refused:
+        for line in refused.lines:
+            print(f"mmd init: {line}", file=sys.stderr)
+        return EX_USAGE
+    text = to_yaml(order)
+    print(text, end="")
+    for note in order.notes:
+        print(f"mmd init: {note}", file=sys.stderr)
+    return _dry_run(order, text, lister) if order.dry_run else EX_OK
+
+
+def _dry_run(order: Order, text: str, lister: Lister | None) -> int:
+    if lister is None:
+        print("mmd init: --dry-run: no exchange can be asked from here", file=sys.stderr)
+        return EX_UNAVAILABLE
+    try:
+        instruments, prices = lister("deribit", order.network)
+    except (MmdError, OSError) as error:
+        print(f"mmd init: --dry-run: deribit ({order.network}) could not be asked: {error}", file=sys.stderr)
+        return EX_UNAVAILABLE
+    index_prices = {("deribit", coin): price for coin, price in prices.items()}
+    config = load_text(text, "(mmd init)")
+    try:
+        resolution = resolve(config, {"deribit": instruments}, index_prices, time.time_ns())
+    except ConfigError as error:
+        for line in error.lines:
+            print(f"mmd init: {line}", file=sys.stderr)
+        return EX_CONFIG
+    print(f"\n# {len(resolution.symbols)} instruments would be traded:")
+    for resolved in resolution.symbols.values():
+        print(f"#   {resolved.instrument.symbol}")
+    for note in resolution.notes:
+        print(f"mmd init: {note}", file=sys.stderr)
+    return EX_OK

@@ -1,0 +1,163 @@
+"""`mmd run`: the daemon, composed: configuration, exchanges, control socket, metrics, signals, systemd."""
+
+import argparse
+import fcntl
+import os
+import sys
+from pathlib import Path
+from typing import TextIO
+
+import trio
+
+from mmd.config.load import load
+from mmd.config.locate import config_path, socket_path, state_directory
+from mmd.config.model import Config
+from mmd.config.secrets import ExposedSecret
+from mmd.control.door import DoorError
+from mmd.control.server import serve_control
+from mmd.domain.errors import ConfigError, CredentialError
+from mmd.shell import logs, notify
+from mmd.shell.daemon import Daemon
+from mmd.shell.desk import Caller
+from mmd.shell.service import attend, heed_signals, serve_metrics
+from mmd.shell.statistics import sentence
+
+EXIT_OK = 0
+EXIT_INTERNAL = 70
+EXIT_PERMISSION = 77
+EXIT_CONFIG = 78
+log = logs.get("mmd")
+
+
+def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    parser = subparsers.add_parser("run", help="run the daemon in the foreground")
+    parser.add_argument("-c", "--config", metavar="FILE", help="the configuration (default: /etc/mmd/mmd.yaml)")
+    parser.add_argument("--state-dir", metavar="DIR", help="default: $STATE_DIRECTORY, else /var/lib/mmd")
+    parser.add_argument("--socket", metavar="PATH", help="control socket (default: /run/mmd/mmd.sock)")
+    parser.add_argument("--log-level", choices=["debug", "info", "warning", "error"], help="instead of the config's")
+    parser.add_argument("--log-format", choices=["auto", "text", "json"], help="instead of the config's")
+    parser.set_defaults(func=run)
+
+
+def complain(text: str) -> None:
+    print(text, file=sys.stderr)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Exit status: 0 stopped with nothing left behind, 70, 77, 78 as in mmd(8)."""
+    path = config_path(args.config, os.environ)
+    try:
+        config = load(path)
+        logs.setup(
+            args.log_level or config.service.log_level, logs.Format(args.log_format or config.service.log_format)
+        )
+        state = state_directory(args.state_dir, config.service.state_dir, os.environ)
+        with lock_state(state):
+            socket = socket_path(args.socket, config.service.control.socket, os.environ)
+            return trio.run(main, config, path, socket)
+    except ConfigError as wrong:
+        complain("\n".join(wrong.lines))
+        return EXIT_CONFIG
+    except ExposedSecret as wrong:
+        complain(f"mmd: {wrong}")
+        return EXIT_PERMISSION
+    except CredentialError as wrong:
+        complain(f"mmd: {wrong}")
+        return EXIT_CONFIG
+    except PermissionError as wrong:
+        complain(f"mmd: {wrong.filename}: {wrong.strerror}; run as a user that may, or pass --state-dir and --socket")
+        return EXIT_PERMISSION
+    except (OSError, DoorError) as wrong:
+        complain(f"mmd: {wrong}")
+        return EXIT_INTERNAL
+
+
+def lock_state(directory: Path) -> TextIO:
+    """One daemon per state directory: holds `mmd.lock` until it is closed. Raises OSError."""
+    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    lock = (directory / "mmd.lock").open("w")
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        lock.close()
+        raise OSError(f"{directory}/mmd.lock is held: another mmd uses this state directory") from None
+    lock.write(f"{os.getpid()}\n")
+    lock.flush()
+    return lock
+
+
+async def main(config: Config, path: Path, socket: Path) -> int:
+    """The nurseries: control outermost, so that it answers while everything else starts and stops."""
+    notifier = notify.Notifier(notify.connect())
+    daemon = Daemon(config, path)
+
+    def on_reload(begins: bool) -> None:
+        if begins:
+            notifier.reloading()
+        else:
+            notifier.ready(sentence(daemon.status(["all"])))
+
+    daemon.on_reload = on_reload
+    service = config.service
+    status = EXIT_INTERNAL
+    try:
+        async with trio.open_nursery() as outer:
+            await outer.start(
+                heed_signals, daemon, notifier, lambda: outer.start_soon(reload, daemon), outer.cancel_scope.cancel
+            )
+            await outer.start(serve, daemon, config, socket)
+            if service.metrics_listen is not None:
+                await outer.start(serve_metrics, daemon, service.metrics_listen)
+            outer.start_soon(attend, daemon, notifier, service.statistics_seconds)
+            outer.start_soon(announce, daemon, notifier)
+            notifier.status("connecting to " + ", ".join(config.exchanges))
+            log.info("service.started", config=str(path), sha256=config.sha256[:12], socket=str(socket))
+            await daemon.run()
+            status = farewell(daemon)
+            outer.cancel_scope.cancel()
+    except* DoorError as group:
+        raise group.exceptions[0] from None
+    except* OSError as group:
+        raise group.exceptions[0] from None
+    return status
+
+
+def farewell(daemon: Daemon) -> int:
+    """0 when it is proven that nothing rests, or nothing was ever begun."""
+    end = daemon.farewell
+    if end is None or end.proven_empty:
+        log.info("service.stopped", orders_left=0)
+        return EXIT_OK
+    log.critical("service.stopped", orders_left=", ".join(f"{k}: {v}" for k, v in end.left.items()))
+    return EXIT_INTERNAL
+
+
+async def serve(
+    daemon: Daemon, config: Config, socket: Path, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
+) -> None:
+    """The control socket; every change is written into the events with who asked."""
+
+    def audit(caller: Caller, method: str, outcome: str) -> None:
+        daemon.diary.note(f"command.{method}", outcome, by=f"{caller.name} (uid {caller.uid}, pid {caller.pid})")
+
+    control = config.service.control
+    await serve_control(
+        socket,
+        daemon,
+        admin_group=control.admin_group,
+        view_group=control.view_group,
+        audit=audit,
+        task_status=task_status,
+    )
+
+
+async def announce(daemon: Daemon, notifier: notify.Notifier) -> None:
+    """READY=1 once every symbol is reconciled."""
+    await daemon.running.wait()
+    notifier.ready(f"ready, {len(daemon.pump.workers)} symbols PAUSED: mmdctl resume all")
+    log.info("service.ready", symbols=len(daemon.pump.workers))
+
+
+async def reload(daemon: Daemon) -> None:
+    """SIGHUP: the asynchronous way in; the outcome is in the log, the metrics and the status."""
+    await daemon.reload(None, Caller(uid=os.getuid(), pid=os.getpid(), name="SIGHUP"))

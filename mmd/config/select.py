@@ -1,0 +1,288 @@
+"""Entries of the configuration to instruments of the exchanges: named ones looked up, selections resolved.
+
+Pure: what is listed, the index prices and the time come in. Everything that does not fit an
+instrument is reported at once, with its place in the file.
+"""
+
+import difflib
+from collections.abc import Iterable, Mapping
+from datetime import UTC, date, datetime
+from decimal import Decimal
+
+import msgspec
+
+from mmd.config.model import (
+    AllExpiries,
+    AllStrikes,
+    Config,
+    Entry,
+    Expiries,
+    Named,
+    NearestExpiries,
+    NearestToMoney,
+    Selection,
+    WithinDays,
+)
+from mmd.config.nodes import Finding
+from mmd.domain.errors import ConfigError
+from mmd.domain.instruments import Instrument, Kind
+from mmd.domain.settings import SymbolSettings
+
+NS_PER_SECOND = 1_000_000_000
+NS_PER_DAY = 86_400 * NS_PER_SECOND
+SHOWN_MAX = 12
+
+Listed = Mapping[str, Mapping[str, Instrument]]
+"""Exchange name to symbol to instrument."""
+
+IndexPrices = Mapping[tuple[str, str], float]
+"""(exchange name, coin) to USD."""
+
+
+class Resolved(msgspec.Struct, frozen=True):
+    """One symbol that is to be quoted; `entry` is the path of what asked for it."""
+
+    instrument: Instrument
+    settings: SymbolSettings
+    entry: str
+
+
+class Resolution(msgspec.Struct, frozen=True):
+    """By instrument key, entries in file order, symbols of a selection by kind, expiry and strike."""
+
+    symbols: dict[str, Resolved]
+    notes: list[str]
+
+
+def resolve(config: Config, listed: Listed, index_prices: IndexPrices, now_ns: int) -> Resolution:
+    """Every symbol to quote. Raises ConfigError with one line for each thing that does not fit."""
+    work = _Work(config, listed, index_prices, now_ns)
+    found = [(entry, work.find(entry)) for entry in config.entries]
+    named = {
+        instrument.key: entry.path
+        for entry, instruments in found
+        if isinstance(entry.target, Named)
+        for instrument in instruments
+    }
+    symbols: dict[str, Resolved] = {}
+    for entry, instruments in found:
+        kept = [
+            instrument
+            for instrument in instruments
+            if isinstance(entry.target, Named) or not work.taken(entry, instrument, named, symbols)
+        ]
+        work.check_fit(entry, kept)
+        for instrument in kept:
+            symbols[instrument.key] = Resolved(instrument, entry.settings, entry.path)
+    if work.findings:
+        raise ConfigError([str(finding) for finding in sorted(set(work.findings))])
+    return Resolution(symbols, work.notes)
+
+
+def expiry_day(instrument: Instrument) -> date | None:
+    """The day (UTC) on which it expires."""
+    if instrument.expiry_ns is None:
+        return None
+    return datetime.fromtimestamp(instrument.expiry_ns // NS_PER_SECOND, UTC).date()
+
+
+class _Work:
+    """One resolution under way: the inputs, and what was found wrong so far."""
+
+    def __init__(self, config: Config, listed: Listed, index_prices: IndexPrices, now_ns: int) -> None:
+        self.config = config
+        self.listed = listed
+        self.index_prices = index_prices
+        self.now_ns = now_ns
+        self.findings: list[Finding] = []
+        self.notes: list[str] = []
+
+    def wrong(self, path: str, text: str) -> None:
+        self.findings.append(Finding(self.config.where(path), path, text))
+
+    def find(self, entry: Entry) -> list[Instrument]:
+        """What the entry asks for; nothing, and a finding, where it cannot be had."""
+        if isinstance(entry.target, Named):
+            return self.look_up(entry, entry.target)
+        return self.select(entry, entry.target)
+
+    def look_up(self, entry: Entry, target: Named) -> list[Instrument]:
+        path = f"{entry.path}.symbol"
+        known = self.listed.get(target.exchange, {})
+        instrument = known.get(target.symbol)
+        if instrument is None:
+            close = difflib.get_close_matches(target.symbol.upper(), known, n=3)
+            hint = f"; close to it: {', '.join(close)}" if close else f"; it lists {len(known)} instruments"
+            self.wrong(path, f"{target.exchange} lists no {target.symbol}{hint}")
+            return []
+        if instrument.expiry_ns is not None and instrument.expiry_ns <= self.now_ns:
+            self.wrong(path, f"{target.symbol} expired on {expiry_day(instrument)}; allowed: an instrument that lives")
+            return []
+        if not instrument.tradable:
+            self.notes.append(f"{entry.path}: {instrument.key} takes no orders at the exchange now")
+        return [instrument]
+
+    def taken(
+        self, entry: Entry, instrument: Instrument, named: Mapping[str, str], symbols: Mapping[str, Resolved]
+    ) -> bool:
+        """Whether another entry has this symbol: one that names it wins, a second selection is refused."""
+        key = instrument.key
+        if key in named:
+            self.notes.append(f"{entry.path}: {key} is quoted as {named[key]} says, which names it")
+            return True
+        if key in symbols:
+            text = (
+                f"finds {instrument.symbol}, which {symbols[key].entry} finds too; allowed: one entry for each symbol"
+            )
+            self.wrong(f"{entry.path}.select", text)
+            return True
+        return False
+
+    # --- selections ------------------------------------------------------------------------------
+
+    def select(self, entry: Entry, target: Selection) -> list[Instrument]:
+        path = f"{entry.path}.select"
+        alive = [
+            instrument
+            for instrument in self.listed.get(target.exchange, {}).values()
+            if instrument.base == target.underlying
+            and instrument.kind in target.kinds
+            and (instrument.expiry_ns is None or instrument.expiry_ns > self.now_ns)
+        ]
+        matching = [instrument for instrument in alive if instrument.contract is target.contract]
+        if not matching:
+            others = sorted({str(instrument.contract) for instrument in alive})
+            kinds = ", ".join(target.kinds)
+            hint = f"; there are {others[0]} ones: write contract: {others[0]}" if others else ""
+            self.wrong(path, f"{target.exchange} lists no {target.contract} {kinds} of {target.underlying}{hint}")
+            return []
+        dated = [instrument for instrument in matching if instrument.expiry_ns is not None]
+        days = self.expiry_days(path, target.expiries, dated)
+        within = [instrument for instrument in matching if expiry_day(instrument) in {None, *days}]
+        options = [instrument for instrument in within if instrument.is_option]
+        strikes = self.strikes(path, target, options)
+        chosen = [i for i in within if not i.is_option or (expiry_day(i), i.strike) in strikes]
+        closed = [instrument.symbol for instrument in chosen if not instrument.tradable]
+        if closed:
+            self.notes.append(f"{entry.path}: left out, no orders taken there now: {_listing(closed)}")
+        kept = [instrument for instrument in chosen if instrument.tradable]
+        if not kept and not self.findings:
+            self.wrong(path, "selects nothing that takes orders now")
+        return sorted(kept, key=_order)
+
+    def expiry_days(self, path: str, wanted: Expiries, dated: list[Instrument]) -> set[date]:
+        """The days that are meant, of those listed."""
+        listed = sorted({day for instrument in dated if (day := expiry_day(instrument)) is not None})
+        match wanted:
+            case AllExpiries():
+                return set(listed)
+            case NearestExpiries(count=count):
+                if count > len(listed):
+                    self.notes.append(f"{path}: {count} expiries are asked for, {len(listed)} listed")
+                return set(listed[:count])
+            case WithinDays(days=days):
+                end_ns = self.now_ns + int(days * NS_PER_DAY)
+                found = {
+                    day
+                    for instrument in dated
+                    if (instrument.expiry_ns or 0) <= end_ns and (day := expiry_day(instrument)) is not None
+                }
+                if not found:
+                    self.wrong(f"{path}.expiries", f"nothing expires within {days} days; listed: {_listing(listed)}")
+                return found
+        for day in wanted:
+            if day not in listed:
+                key = "expiry" if f"{path}.expiry" in self.config.origins else "expiries"
+                self.wrong(f"{path}.{key}", f"nothing expires on {day}; listed: {_listing(listed)}")
+        return set(wanted)
+
+    def strikes(
+        self, path: str, target: Selection, options: list[Instrument]
+    ) -> set[tuple[date | None, Decimal | None]]:
+        """(day, strike) pairs that are meant, of those listed."""
+        by_day: dict[date | None, set[Decimal]] = {}
+        for option in options:
+            if option.strike is not None:
+                by_day.setdefault(expiry_day(option), set()).add(option.strike)
+        match target.strikes:
+            case AllStrikes():
+                return {(day, strike) for day, strikes in by_day.items() for strike in strikes}
+            case NearestToMoney(count=count):
+                index = self.index_prices.get((target.exchange, target.underlying), 0.0)
+                if not index > 0:
+                    text = f"no index price of {target.underlying} is known, so nothing is near the money"
+                    self.wrong(f"{path}.strikes", f"{text}; allowed: a list of strikes or all")
+                    return set()
+                return {
+                    (day, strike)
+                    for day, strikes in by_day.items()
+                    for strike in sorted(strikes, key=lambda each: (abs(float(each) - index), each))[:count]
+                }
+        available = set().union(*by_day.values())
+        for strike in target.strikes if by_day else ():
+            lacking = [str(day) for day in sorted(by_day, key=str) if strike not in by_day[day]]
+            if strike not in available:
+                nearest = sorted(available, key=lambda each: (abs(each - strike), each))[:6]
+                self.wrong(f"{path}.strikes", f"no strike {strike} is listed; the nearest: {_listing(sorted(nearest))}")
+            elif lacking:
+                self.notes.append(f"{path}: strike {strike} is not listed for {_listing(lacking)}")
+        return {(day, strike) for day, strikes in by_day.items() for strike in strikes & set(target.strikes)}
+
+    # --- do the figures fit the instruments? --------------------------------------------------------
+
+    def check_fit(self, entry: Entry, instruments: Iterable[Instrument]) -> None:
+        """Sizes and limits on each instrument's grid; one finding for all symbols with the same trouble."""
+        troubles: dict[tuple[str, str], list[str]] = {}
+        for instrument in instruments:
+            for trouble in _troubles(entry, instrument, self.config):
+                troubles.setdefault(trouble, []).append(instrument.symbol)
+        for (key, text), symbols in troubles.items():
+            more = f" and {len(symbols) - 1} more" if len(symbols) > 1 else ""
+            self.wrong(self.place_of(entry, key), f"{text} ({symbols[0]}{more})")
+
+    def place_of(self, entry: Entry, key: str) -> str:
+        """The path at which the entry's value of this key was written."""
+        home = {"max_position": "limits", "max_order_size": "limits"}.get(key)
+        own = f"{entry.path}.{home}.{key}" if home else f"{entry.path}.{key}"
+        if own in self.config.origins:
+            return own
+        if key == "max_exposure":
+            return "limits.portfolio.max_exposure"
+        return f"limits.per_symbol.{key}" if home else f"spreads.{entry.spread}.{key}"
+
+
+def _troubles(entry: Entry, instrument: Instrument, config: Config) -> list[tuple[str, str]]:
+    """(key, what is wrong) for one instrument."""
+    troubles = []
+    lot, smallest = instrument.lot, instrument.amount(max(1, instrument.min_lots))
+    size, limits = entry.settings.profile.size, entry.settings.limits
+    if size < smallest:
+        troubles.append(("size", f"is {size}; allowed: at least {smallest}, the least amount of the exchange"))
+    elif size % lot:
+        below = size - size % lot
+        troubles.append(("size", f"is {size}; allowed: multiples of {lot}, as {below} or {below + lot}"))
+    if limits.max_position < smallest:
+        text = f"is {limits.max_position}; allowed: at least {smallest}, else nothing can ever be quoted"
+        troubles.append(("max_position", text))
+    if limits.max_order_size < smallest:
+        text = f"is {limits.max_order_size}; allowed: at least {smallest}, the least amount of the exchange"
+        troubles.append(("max_order_size", text))
+    if instrument.base not in config.portfolio.max_exposure:
+        text = f"has no line for {instrument.base}; a symbol without a limit is refused"
+        troubles.append(("max_exposure", text))
+    return troubles
+
+
+def _order(instrument: Instrument) -> tuple[int, int, Decimal, str]:
+    """Perpetuals, futures, then options by expiry and strike."""
+    rank = {Kind.PERPETUAL: 0, Kind.FUTURE: 1}.get(instrument.kind, 2)
+    return rank, instrument.expiry_ns or 0, instrument.strike or Decimal(0), instrument.symbol
+
+
+def _listing(values: Iterable[object]) -> str:
+    """The first few, and how many more."""
+    texts = [str(value) for value in values]
+    if not texts:
+        return "none"
+    more = f" and {len(texts) - SHOWN_MAX} more" if len(texts) > SHOWN_MAX else ""
+    return ", ".join(texts[:SHOWN_MAX]) + more

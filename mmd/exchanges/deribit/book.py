@@ -1,0 +1,137 @@
+"""One instrument's L2 book: snapshot and changes joined by change id. Pure.
+
+A change is applied only when its prev_change_id is the id applied last; ids are not consecutive,
+only equality counts. Anything else breaks the book until the next snapshot. A crossed book is
+handed out as it is: judging prices is not this room's business.
+"""
+
+from bisect import bisect_left, insort
+
+from mmd.domain.errors import OffGrid
+from mmd.domain.events import BookBroken, BookTop, Level
+from mmd.domain.instruments import Instrument
+from mmd.domain.reasons import Why
+from mmd.domain.units import whole
+from mmd.exchanges.deribit.messages import BookChange, BookData
+
+TOP_LEVELS = 5
+MS = 1_000_000
+
+
+class BookSide:
+    """Levels of one side: sizes by price, and the prices sorted upwards."""
+
+    __slots__ = ("_bids", "_prices", "_sizes", "_top_levels", "top", "unknown_deletes")
+
+    def __init__(self, *, bids: bool, top_levels: int) -> None:
+        self._bids = bids
+        self._top_levels = top_levels
+        self._prices: list[int] = []
+        self._sizes: dict[int, int] = {}
+        self.top: tuple[Level, ...] = ()
+        self.unknown_deletes = 0
+
+    def __len__(self) -> int:
+        return len(self._prices)
+
+    def levels(self) -> list[Level]:
+        """All levels, best first."""
+        prices = reversed(self._prices) if self._bids else iter(self._prices)
+        return [(price, self._sizes[price]) for price in prices]
+
+    def clear(self) -> None:
+        self._prices.clear()
+        self._sizes.clear()
+        self.top = ()
+
+    def set(self, price: int, size: int) -> None:
+        """The new total at a price; 0 removes the level."""
+        sizes = self._sizes
+        if size:
+            if price not in sizes:
+                insort(self._prices, price)
+            sizes[price] = size
+        elif price in sizes:
+            del sizes[price]
+            del self._prices[bisect_left(self._prices, price)]
+        else:
+            self.unknown_deletes += 1
+
+    def in_view(self, price: int) -> bool:
+        """Whether a change at this price can change the top."""
+        top = self.top
+        if len(top) < self._top_levels:
+            return True
+        return price >= top[-1][0] if self._bids else price <= top[-1][0]
+
+    def renew_top(self) -> bool:
+        """Take the top anew; True if it is another one."""
+        sizes = self._sizes
+        prices = self._prices[: -self._top_levels - 1 : -1] if self._bids else self._prices[: self._top_levels]
+        top = tuple([(price, sizes[price]) for price in prices])
+        if top == self.top:
+            return False
+        self.top = top
+        return True
+
+
+class L2Book:
+    """The book of one instrument. `live` between a snapshot and whatever breaks it."""
+
+    __slots__ = ("_lot", "_tick", "asks", "bids", "change_id", "live")
+
+    def __init__(self, instrument: Instrument, top_levels: int = TOP_LEVELS) -> None:
+        self._tick = instrument.grid.tick
+        self._lot = instrument.lot
+        self.bids = BookSide(bids=True, top_levels=top_levels)
+        self.asks = BookSide(bids=False, top_levels=top_levels)
+        self.change_id = 0
+        self.live = False
+
+    @property
+    def unknown_deletes(self) -> int:
+        """Deletes of levels that were not there: ignored, counted."""
+        return self.bids.unknown_deletes + self.asks.unknown_deletes
+
+    def clear(self) -> None:
+        """Wait for a snapshot; changes are dropped until then."""
+        self.bids.clear()
+        self.asks.clear()
+        self.live = False
+
+    def apply(self, data: BookData, received_ns: int) -> BookTop | BookBroken | None:
+        """Apply one message. None when the top levels did not change or no snapshot came yet."""
+        snapshot = data.type == "snapshot" or (data.type is None and data.prev_change_id is None)
+        if snapshot:
+            self.clear()
+        elif not self.live:
+            return None
+        elif data.prev_change_id != self.change_id:
+            detail = f"change {data.change_id} follows {data.prev_change_id}, the book is at {self.change_id}"
+            return self.broken(Why.BOOK_GAP, detail, received_ns)
+        try:
+            changed = self._put(self.bids, data.bids) | self._put(self.asks, data.asks)
+        except (OffGrid, ArithmeticError) as error:
+            return self.broken(Why.BOOK_MALFORMED, f"change {data.change_id}: {error}", received_ns)
+        self.change_id = data.change_id
+        self.live = True
+        if not (changed or snapshot):
+            return None
+        return BookTop(self.bids.top, self.asks.top, data.change_id, data.timestamp * MS, received_ns)
+
+    def broken(self, why: Why, detail: str, received_ns: int) -> BookBroken:
+        """Give the book up until the next snapshot."""
+        self.clear()
+        return BookBroken(why, detail, received_ns)
+
+    def _put(self, side: BookSide, changes: list[BookChange]) -> bool:
+        """Apply all changes of one side; True if its top is another one now."""
+        seen = False
+        for action, price, amount in changes:
+            price_ticks = whole(price, self._tick)
+            size_lots = 0 if action == "delete" else whole(amount, self._lot)
+            if price_ticks <= 0 or size_lots < 0:
+                raise OffGrid(f"level {price} x {amount} is not positive")
+            seen = seen or side.in_view(price_ticks)
+            side.set(price_ticks, size_lots)
+        return seen and side.renew_top()

@@ -1,0 +1,189 @@
+"""Deribit's private messages as domain events: orders, fills, positions, account. Pure.
+
+Where an order carries one of our labels, the label says its side; elsewhere the direction does
+(documentation and recordings disagree on whose side a trade's direction is).
+"""
+
+from decimal import Decimal
+
+import msgspec
+
+from mmd.domain.actions import AmendOrder, CancelOrder, PlaceOrder
+from mmd.domain.errors import ExchangeMalformed, OffGrid
+from mmd.domain.events import Mail, OpenOrder, OrderAcked, OrderClosed, OrderFilled, OrderRefused, PositionReported
+from mmd.domain.events import RequestLost as Lost
+from mmd.domain.ids import parse_label
+from mmd.domain.instruments import Instrument
+from mmd.domain.reasons import Fault, Side
+from mmd.domain.units import whole
+from mmd.exchanges.api import Account
+from mmd.exchanges.deribit.errors import meaning
+from mmd.exchanges.deribit.messages import (
+    OrderData,
+    OrderResult,
+    PositionData,
+    Summaries,
+    TradePage,
+    UserChanges,
+    UserTradeData,
+)
+from mmd.exchanges.jsonrpc import Decoder, RpcError
+
+MS = 1_000_000
+CLOSED_STATES = frozenset({"filled", "cancelled", "rejected"})
+# "speed_bumped": held some milliseconds before it may match; it will rest or fill.
+RESTING_STATES = frozenset({"open", "untriggered", "triggered", "speed_bumped"})
+
+Order = PlaceOrder | AmendOrder | CancelOrder
+
+decode_changes: Decoder[UserChanges] = Decoder(UserChanges)
+decode_orders: Decoder[list[OrderData]] = Decoder(list[OrderData])
+decode_positions: Decoder[list[PositionData]] = Decoder(list[PositionData])
+decode_trade_page: Decoder[TradePage] = Decoder(TradePage)
+decode_count: Decoder[int] = Decoder(int)
+decode_summaries: Decoder[Summaries] = Decoder(Summaries)
+_decode_order: Decoder[OrderData] = Decoder(OrderData)
+_decode_result: Decoder[OrderResult] = Decoder(OrderResult)
+
+
+def filled(trade: UserTradeData, instrument: Instrument, received_ns: int) -> OrderFilled:
+    """One execution. Raises ExchangeMalformed where its size is no whole number of lots."""
+    return OrderFilled(
+        label=trade.label,
+        order_id=trade.order_id,
+        trade_id=trade.trade_id,
+        side=_side(trade.label, trade.direction),
+        price=trade.price,
+        size_lots=_lots(trade.amount, instrument, f"trade {trade.trade_id}"),
+        fee=trade.fee,
+        fee_currency=trade.fee_currency,
+        maker=trade.liquidity == "M",
+        index=trade.index_price or 0.0,
+        exchange_ns=trade.timestamp * MS,
+        received_ns=received_ns,
+    )
+
+
+def acked(order: OrderData, instrument: Instrument, received_ns: int) -> OrderAcked:
+    """A resting order."""
+    resting = open_order(order, instrument)
+    return OrderAcked(
+        resting.label,
+        resting.order_id,
+        resting.price_ticks,
+        resting.remaining_lots,
+        resting.total_lots,
+        received_ns,
+    )
+
+
+def closed(order: OrderData, instrument: Instrument, received_ns: int) -> OrderClosed:
+    """An order that is no longer open; the cause in the exchange's words."""
+    lots = _lots(order.filled_amount or Decimal(0), instrument, f"order {order.order_id}")
+    return OrderClosed(order.label, order.order_id, order.cancel_reason or order.order_state, lots, received_ns)
+
+
+def open_order(order: OrderData, instrument: Instrument) -> OpenOrder:
+    """One row of open orders. Raises ExchangeMalformed for an order without a price on the grid."""
+    if not isinstance(order.price, Decimal) or order.amount is None:
+        raise ExchangeMalformed(f"order {order.order_id} of {instrument.symbol} has no price or no amount")
+    try:
+        price_ticks = instrument.grid.ticks(order.price)
+    except (OffGrid, ArithmeticError) as error:
+        raise ExchangeMalformed(f"order {order.order_id} of {instrument.symbol}: {error}") from error
+    total = _lots(order.amount, instrument, f"order {order.order_id}")
+    done = _lots(order.filled_amount or Decimal(0), instrument, f"order {order.order_id}")
+    side = _side(order.label, order.direction)
+    return OpenOrder(order.label, order.order_id, side, price_ticks, total - done, total)
+
+
+def position(data: PositionData, instrument: Instrument, received_ns: int) -> PositionReported:
+    """Signed lots; a size that contradicts its direction is taken by the direction."""
+    size = -abs(data.size) if data.direction == "sell" else data.size
+    lots = _lots(size, instrument, "position")
+    return PositionReported(lots, data.average_price or Decimal(0), received_ns)
+
+
+def order_state(order: OrderData, instrument: Instrument, received_ns: int) -> OrderAcked | OrderClosed:
+    """Open or closed, as the exchange says. Raises ExchangeMalformed for a state that is neither."""
+    if order.order_state in CLOSED_STATES:
+        return closed(order, instrument, received_ns)
+    if order.order_state in RESTING_STATES:
+        return acked(order, instrument, received_ns)
+    raise ExchangeMalformed(f"order {order.order_id} is in the unknown state {order.order_state!r}")
+
+
+def reply(order: Order, raw: msgspec.Raw, instrument: Instrument, received_ns: int) -> list[Mail]:
+    """The answer to a place, an amend or a cancel by id: fills first, then what the order is now."""
+    if isinstance(order, CancelOrder):
+        state, trades = _decode_order(raw), []
+    else:
+        result = _decode_result(raw)
+        state, trades = result.order, result.trades
+    if state.instrument_name != instrument.symbol:
+        raise ExchangeMalformed(f"answer for {state.instrument_name} to a request for {instrument.symbol}")
+    if not isinstance(order, PlaceOrder) and state.order_id != order.order_id:
+        raise ExchangeMalformed(f"answer for order {state.order_id} to a request for {order.order_id}")
+    # An order that an earlier process placed may have lost its label in the answer: ours is the one asked for.
+    state.label = order.label
+    for trade in trades:
+        trade.label = trade.label or order.label
+    events: list[Mail] = [filled(trade, instrument, received_ns) for trade in trades]
+    verdict = order_state(state, instrument, received_ns)
+    events.append(verdict)
+    if isinstance(order, CancelOrder) and isinstance(verdict, OrderAcked):
+        events.append(not_cancelled(order, received_ns))
+    return events
+
+
+def not_cancelled(order: CancelOrder, received_ns: int) -> OrderRefused:
+    """The cancel was answered, and the order still rests."""
+    return OrderRefused(order.label, Fault.STATE, "not_cancelled", "the order is still open", False, received_ns)
+
+
+def refused(order: Order, error: RpcError, received_ns: int) -> OrderRefused | Lost:
+    """An error answer: a definite no, or, where the table says so, an outcome to look up."""
+    told = meaning(error.code)
+    if told.fault is Fault.AMBIGUOUS:
+        return Lost(order.label, f"{told.name} ({error.code}): {error.text}", received_ns)
+    gone = told.gone and not isinstance(order, PlaceOrder)
+    return OrderRefused(order.label, told.fault, told.name, f"{error.text} ({error.code})", gone, received_ns)
+
+
+def accounts(summaries: Summaries) -> list[Account]:
+    """The account, one row a currency."""
+    return [
+        Account(
+            currency=row.currency,
+            equity=row.equity,
+            balance=row.balance,
+            initial_margin=row.initial_margin,
+            maintenance_margin=row.maintenance_margin,
+        )
+        for row in summaries.summaries
+    ]
+
+
+def label_epoch_ms(label: str) -> int | None:
+    """When the process that made this label started; None for a label that is not ours."""
+    parsed = parse_label(label)
+    if parsed is None:
+        return None
+    try:
+        return int(parsed.epoch, 36) * 1000
+    except ValueError:
+        return None
+
+
+def _side(label: str, direction: str) -> Side:
+    parsed = parse_label(label)
+    if parsed is not None:
+        return parsed.side
+    return Side.BID if direction == "buy" else Side.ASK
+
+
+def _lots(amount: Decimal, instrument: Instrument, what: str) -> int:
+    try:
+        return whole(amount, instrument.lot)
+    except (OffGrid, ArithmeticError) as error:
+        raise ExchangeMalformed(f"{what} of {instrument.symbol}: {error}") from error

@@ -1,0 +1,297 @@
+"""The trade link's duty: orders out, answers and fills in, and what to believe after a loss.
+
+Cancel-on-disconnect is armed and read back at every login. A symbol hears TradeLinkUp only after
+its fills, open orders and position were asked on this connection. Every answer about an order is
+posted in the order of the stream; a closing that overtakes the answer is held back until then.
+"""
+
+from collections.abc import Sequence
+from itertools import islice
+
+import msgspec
+import trio
+
+from mmd.domain.actions import CancelOrder, QueryOrder, QueryState, Request
+from mmd.domain.errors import ExchangeAmbiguous, ExchangeMalformed, ExchangeRefused, LinkLost
+from mmd.domain.events import Mail, OrderAcked, OrderClosed, OrderFilled, OrderRefused, RequestLost, TradeLinkDown
+from mmd.domain.ids import label_prefix
+from mmd.domain.reasons import Fault
+from mmd.exchanges.api import Account, LinkStats
+from mmd.exchanges.deribit import codec, orders
+from mmd.exchanges.deribit.connection import Connection, House
+from mmd.exchanges.deribit.inquiry import Inquiry
+from mmd.exchanges.deribit.messages import OrderData, UserTradeData
+from mmd.exchanges.jsonrpc import Head, Sent
+
+ORDER_SECONDS = 5.0  # deadline of an order's answer
+MAX_CLOSED = 2000
+RESERVE_SHARE = 0.25  # of the burst, for cancels
+
+
+class OrderSent(msgspec.Struct, frozen=True):
+    """Context of an order request in flight."""
+
+    symbol: str
+    order: orders.Order
+
+
+class Trading:
+    """Implements Duty for orders."""
+
+    name = "trade"
+    heartbeat_seconds = 10
+    scope = "connection account:read_write trade:read_write wallet:none"
+
+    def __init__(self, house: House) -> None:
+        self.stats = LinkStats()
+        self.connection: Connection | None = None
+        self.first_up = trio.Event()
+        self.inquiry = Inquiry(house, self)
+        self._house = house
+        self._prefix = label_prefix(house.service)
+        self._flying: dict[str, int] = {}  # requests in flight by label
+        self._closed: dict[str, OrderClosed] = {}  # what closed lately, by label
+        self.activity: dict[str, int] = {}  # grows with everything that changes a symbol's orders
+        self.fills: dict[str, int] = {}  # grows with every fill of a symbol
+
+    @property
+    def up(self) -> bool:
+        """Orders can be sent."""
+        return self.connection is not None and self.connection.ready
+
+    def rewatch(self) -> None:
+        """The watched symbols changed."""
+        self.inquiry.wake()
+
+    def was_closed(self, label: str) -> OrderClosed | None:
+        """The closing of this order, if it was seen."""
+        return self._closed.get(label)
+
+    def is_ours(self, label: str) -> bool:
+        return label.startswith(self._prefix)
+
+    def is_flying(self, label: str) -> bool:
+        """An order request on this label has no answer yet."""
+        return label in self._flying
+
+    # --- Duty ---
+
+    async def work(self, connection: Connection) -> None:
+        self.connection = connection
+        armed = await self._arm(connection)
+        await self._subscribe(connection)
+        await self._read_account(connection)
+        connection.ready = self.stats.up = True
+        self.stats.connects += 1
+        self._house.sink.report("link.up", f"{self._house.name} trade, cancel on disconnect: {armed}")
+        self.first_up.set()
+        await self.inquiry.serve(connection, armed)
+
+    def notified(self, channel: str, data: msgspec.Raw, received_ns: int) -> None:
+        if not channel.startswith("user.changes."):
+            return
+        changes = orders.decode_changes(data)
+        for trade in changes.trades:
+            self.take_trade(trade, received_ns)
+        for order in changes.orders:
+            self._take_order(order, received_ns)
+
+    def answered(self, sent: Sent, head: Head, received_ns: int) -> None:
+        symbol, order = sent.context.symbol, sent.context.order
+        if not sent.expired:
+            self._landed(order.label)
+        instrument = self._house.instruments[symbol]
+        if head.error is not None:
+            self._post(symbol, [orders.refused(order, head.error, received_ns)])
+            self._post_closing(symbol, order.label)
+            return
+        if isinstance(order, CancelOrder) and not order.order_id:
+            # The answer is a count; what became of the order has to be asked.
+            self.ask_label(symbol, order)
+            return
+        try:
+            self._post(symbol, orders.reply(order, head.result, instrument, received_ns))
+        except ExchangeMalformed as error:
+            self._malformed(f"{sent.method}: {error}")
+            self._post(symbol, [RequestLost(order.label, f"unreadable answer: {error}", received_ns)])
+        self._post_closing(symbol, order.label)
+
+    def lost(self, sent: Sent, why: str) -> None:
+        if isinstance(sent.context, OrderSent):
+            self._landed(sent.context.order.label)
+            event = RequestLost(sent.context.order.label, why, self._house.wall_clock_ns())
+            self._house.sink.post(sent.context.symbol, event)
+
+    def garbled(self, channel: str) -> None:
+        """It may have been a fill: ask for everything."""
+        self.inquiry.doubt_all()
+
+    def down(self, why: str) -> None:
+        """The connection is gone."""
+        was_up, self.stats.up = self.stats.up, False
+        self.connection = None
+        self._flying.clear()
+        self.inquiry.forget_link(self.stats.last_received_ns)
+        if was_up:
+            self._house.sink.post_all(TradeLinkDown(why, self._house.wall_clock_ns()))
+
+    # --- orders out ---
+
+    def submit(self, requests: Sequence[tuple[str, Request]]) -> bool:
+        """Queue requests in order. True if some were answered at once because the link is down."""
+        connection = self.connection
+        refused = False
+        for symbol, request in requests:
+            try:
+                if connection is None or not connection.ready:
+                    raise LinkLost("the trade link is down")
+                self._send(connection, symbol, request)
+            except LinkLost as error:
+                refused = True
+                self._refuse(symbol, request, str(error))
+        return refused
+
+    def _send(self, connection: Connection, symbol: str, request: Request) -> None:
+        if isinstance(request, QueryState):
+            connection.nursery.start_soon(self.inquiry.ask_state, connection, symbol)
+            return
+        if isinstance(request, QueryOrder):
+            connection.nursery.start_soon(self.inquiry.ask_order, connection, symbol, request)
+            return
+        valid = self._house.order_valid_ms
+        until = None if valid is None else self._house.exchange_ms() + valid
+        method, params = codec.order_request(self._house.instruments[symbol], request, until)
+        connection.request(method, params, OrderSent(symbol, request), ORDER_SECONDS)
+        self._flying[request.label] = self._flying.get(request.label, 0) + 1
+
+    def _refuse(self, symbol: str, request: Request, why: str) -> None:
+        now_ns = self._house.wall_clock_ns()
+        match request:
+            case QueryState():
+                return  # the reconcile after the next login answers it
+            case QueryOrder() | CancelOrder():
+                self._house.sink.post(symbol, RequestLost(request.label, why, now_ns))
+            case _:
+                event = OrderRefused(request.label, Fault.STATE, "link_down", why, False, now_ns)
+                self._house.sink.post(symbol, event)
+
+    def ask_label(self, symbol: str, order: CancelOrder) -> None:
+        """Find out what a cancel by label did."""
+        connection = self.connection
+        if connection is None or not connection.ready:
+            self._house.sink.post(symbol, RequestLost(order.label, "link lost", self._house.wall_clock_ns()))
+        else:
+            connection.nursery.start_soon(self.inquiry.ask_cancelled, connection, symbol, order)
+
+    # --- orders and fills in ---
+
+    def take_trade(self, trade: UserTradeData, received_ns: int) -> None:
+        """Post one execution; the machine drops what it has seen. Raises ExchangeMalformed."""
+        instrument = self._house.instruments.get(trade.instrument_name)
+        if instrument is None:
+            return  # spot, or the aggregate row of a combo: its legs come as rows of their own
+        if not self.is_ours(trade.label):
+            self.stats.unknown_labels += 1
+        if self.inquiry.is_in_baseline(trade):
+            return
+        self._count(self.activity, trade.instrument_name)
+        self._count(self.fills, trade.instrument_name)
+        self._house.sink.post(trade.instrument_name, orders.filled(trade, instrument, received_ns))
+
+    def _take_order(self, order: OrderData, received_ns: int) -> None:
+        """An order's news: only closings matter, and not before the answer that they overtook."""
+        if not self.is_ours(order.label):
+            self.stats.unknown_labels += 1
+            return
+        instrument = self._house.instruments.get(order.instrument_name)
+        if instrument is None:
+            return
+        self._count(self.activity, order.instrument_name)
+        if order.order_state not in orders.CLOSED_STATES:
+            return
+        self.note_closed(orders.closed(order, instrument, received_ns))
+        if not self.is_flying(order.label):
+            self._post_closing(order.instrument_name, order.label)
+
+    def note_closed(self, event: OrderClosed) -> None:
+        """Remember a closing."""
+        self._closed[event.label] = event
+        if len(self._closed) > MAX_CLOSED:
+            for label in list(islice(self._closed, MAX_CLOSED // 2)):
+                del self._closed[label]
+
+    def _post(self, symbol: str, events: list[Mail]) -> None:
+        self._count(self.activity, symbol)
+        for event in events:
+            if isinstance(event, OrderClosed):
+                self.note_closed(event)
+                continue  # posted by _post_closing, once
+            if isinstance(event, OrderAcked) and event.label in self._closed:
+                continue  # the closing overtook this answer
+            if isinstance(event, OrderFilled):
+                self._count(self.fills, symbol)
+            self._house.sink.post(symbol, event)
+
+    def _post_closing(self, symbol: str, label: str) -> None:
+        """The last word on a label: whatever was said before, the order is closed."""
+        event = self._closed.get(label)
+        if event is not None:
+            self._house.sink.post(symbol, event)
+
+    def _landed(self, label: str) -> None:
+        left = self._flying.get(label, 0) - 1
+        if left > 0:
+            self._flying[label] = left
+        else:
+            self._flying.pop(label, None)
+
+    def _count(self, counters: dict[str, int], symbol: str) -> None:
+        counters[symbol] = counters.get(symbol, 0) + 1
+
+    def _malformed(self, detail: str) -> None:
+        if self.connection is not None:
+            self.connection.malformed(detail)
+
+    # --- login ---
+
+    async def _arm(self, connection: Connection) -> bool:
+        """Cancel on disconnect: arm and read back. False where the exchange says no."""
+        try:
+            await connection.call("private/enable_cancel_on_disconnect", {"scope": "connection"})
+            raw = await connection.call("private/get_cancel_on_disconnect", {"scope": "connection"})
+        except ExchangeRefused as error:
+            self._house.sink.report("cancel_on_disconnect.refused", str(error))
+            return False
+        return codec.decode_cancel_on_disconnect(raw).enabled
+
+    async def _subscribe(self, connection: Connection) -> None:
+        """Our own orders and fills. Without them nothing may be traded: the connection is given up."""
+        for channel in codec.USER_CHANGES:
+            try:
+                raw = await connection.call("private/subscribe", codec.channels([channel]))
+            except ExchangeRefused as error:
+                self._house.sink.report("subscription.refused", f"{channel}: {error}")
+                continue
+            if not codec.missing_channels([channel], raw):
+                return
+        raise LinkLost(f"the exchange refuses {' and '.join(codec.USER_CHANGES)}: fills would not be seen")
+
+    async def _read_account(self, connection: Connection) -> None:
+        """The account's rate limits into the budget."""
+        try:
+            await self.accounts(connection)
+        except (ExchangeRefused, ExchangeMalformed, ExchangeAmbiguous) as error:
+            self._house.sink.report("limits.unknown", f"the budget stays at the lowest tier: {error}")
+
+    async def accounts(self, connection: Connection) -> list[Account]:
+        """Asked now; also renews the message budget."""
+        raw = await connection.call("private/get_account_summaries", {"extended": True})
+        summaries = orders.decode_summaries(raw)
+        sources = [summaries.limits, *(row.limits for row in summaries.summaries)]
+        for limits in sources:
+            found = None if limits is None else codec.matching_limits(limits)
+            if found is not None:
+                rate, burst = found
+                self._house.budget.set_limits(rate, burst, min(burst * RESERVE_SHARE, burst - 1))
+                break
+        return orders.accounts(summaries)

@@ -1,0 +1,209 @@
+"""One WebSocket client connection over one trio byte stream, driven by whoever reads it: no task of its own.
+
+The Sans-I/O protocol of the `websockets` package does the framing; this file moves its bytes.
+Everything queued by `send` leaves in one write at the next `flush`.
+"""
+
+import logging
+import ssl
+from urllib.parse import urlsplit
+
+import trio
+from websockets.client import ClientProtocol
+from websockets.frames import Frame, Opcode
+from websockets.protocol import State
+from websockets.uri import parse_uri
+
+from mmd.domain.errors import LinkLost
+from mmd.exchanges.api import Dial
+
+# The list of all instruments is the largest message by far (about 1 kB each).
+MAX_MESSAGE_BYTES = 16 * 2**20
+CHUNK_BYTES = 256 * 1024
+
+# Outside the logger hierarchy on purpose: the protocol's debug lines would print whole frames, secrets included.
+_SILENT = logging.Logger("mmd.link", logging.CRITICAL + 1)
+
+
+def tcp_dialer(url: str) -> Dial:
+    """A dialer for a ws:// or wss:// URL: TCP with no delay (trio's default), TLS with the system's trust store.
+
+    ValueError for any other URL. The dialer raises OSError or trio.BrokenResourceError.
+    """
+    parts = urlsplit(url)
+    if parts.scheme not in ("ws", "wss") or not parts.hostname:
+        raise ValueError(f"{url!r} is not a WebSocket URL: wanted ws://HOST[:PORT]/PATH or wss://HOST[:PORT]/PATH")
+    host = parts.hostname
+    secure = parts.scheme == "wss"
+    port = parts.port or (443 if secure else 80)
+
+    async def dial() -> trio.abc.Stream:
+        stream = await trio.open_tcp_stream(host, port)
+        if not secure:
+            return stream
+        wrapped: trio.SSLStream[trio.SocketStream] = trio.SSLStream(
+            stream, ssl.create_default_context(), server_hostname=host, https_compatible=True
+        )
+        await wrapped.do_handshake()
+        return wrapped
+
+    return dial
+
+
+class Link:
+    """One connection. `receive` is for one task, `send` and `flush` for any.
+
+    Every method raises LinkLost, with the reason in words, once the connection is of no more use.
+    """
+
+    def __init__(self, stream: trio.abc.Stream, host: str, path: str) -> None:
+        """`host` as in the Host header, port included where it is not the default; `path` of the upgrade request."""
+        self.bytes_in = 0
+        self.bytes_out = 0
+        self._stream = stream
+        uri = parse_uri(f"ws://{host}{path}")
+        self._protocol = ClientProtocol(uri, max_size=MAX_MESSAGE_BYTES, logger=_SILENT)
+        self._parts: list[bytes | bytearray | memoryview] = []
+        self._part_is_text = True
+        self._binaries = 0
+        self._flushing = False
+        self._lost = ""
+
+    @property
+    def lost(self) -> str:
+        """Why the connection is of no more use; empty while it is."""
+        return self._lost
+
+    @property
+    def dirty(self) -> bool:
+        """Bytes wait for `flush`."""
+        return bool(self._protocol.writes)
+
+    async def handshake(self) -> None:
+        """Upgrade the stream to a WebSocket."""
+        self._protocol.send_request(self._protocol.connect())
+        await self.flush()
+        while self._protocol.state is State.CONNECTING:
+            await self._feed()
+            if self._protocol.handshake_exc is not None:
+                raise self._fail(f"handshake refused: {self._protocol.handshake_exc}")
+        # Frames that came in the same chunk as the answer stay queued in the protocol for `receive`.
+
+    async def receive(self) -> list[bytes]:
+        """The text messages that the next chunk from the stream completes; often one, maybe none."""
+        if self._lost:
+            raise LinkLost(self._lost)
+        messages = self._collect()
+        if messages:
+            return messages
+        await self._feed()
+        return self._collect()
+
+    def take_binaries(self) -> int:
+        """How many binary messages came since the last look; they are dropped unread."""
+        count, self._binaries = self._binaries, 0
+        return count
+
+    def send(self, payload: bytes) -> None:
+        """Queue one text message."""
+        if self._lost or self._protocol.state is not State.OPEN:
+            raise LinkLost(self._lost or "the connection is closing")
+        self._protocol.send_text(payload)
+
+    async def flush(self) -> None:
+        """Write all that is queued in one send. While another task is at it, it takes ours along: return at once."""
+        if self._flushing:
+            return
+        self._flushing = True
+        sent = False
+        try:
+            while self._protocol.writes:
+                # An empty chunk asks for a half-close; closing the stream is the owner's business.
+                data = b"".join(self._protocol.data_to_send())
+                if data:
+                    await self._stream.send_all(data)
+                    self.bytes_out += len(data)
+            sent = True
+        except (trio.BrokenResourceError, trio.ClosedResourceError, OSError) as error:
+            raise self._fail(f"write failed: {_words(error)}") from error
+        finally:
+            self._flushing = False
+            if not sent and not self._lost:
+                # Cancelled in the middle: part of a frame may be out, so nothing may follow it.
+                self._lost = "a write was interrupted"
+
+    async def _feed(self) -> None:
+        """One chunk from the stream into the protocol."""
+        try:
+            data = await self._stream.receive_some(CHUNK_BYTES)
+        except (trio.BrokenResourceError, trio.ClosedResourceError, OSError) as error:
+            raise self._fail(f"read failed: {_words(error)}") from error
+        if not data:
+            self._protocol.receive_eof()
+            refusal = self._protocol.handshake_exc
+            raise self._fail("closed by the exchange" if refusal is None else f"handshake refused: {refusal}")
+        self.bytes_in += len(data)
+        self._protocol.receive_data(data)
+
+    def _collect(self) -> list[bytes]:
+        messages: list[bytes] = []
+        for event in self._protocol.events_received():
+            if isinstance(event, Frame):
+                self._take(event, messages)
+        if self._protocol.state is not State.OPEN and not self._lost:
+            # What came before the close is still delivered; the next `receive` raises.
+            self._lost = self._close_reason()
+            if not messages:
+                raise LinkLost(self._lost)
+        return messages
+
+    def _take(self, frame: Frame, messages: list[bytes]) -> None:
+        opcode = frame.opcode
+        if opcode is Opcode.TEXT or opcode is Opcode.BINARY:
+            self._part_is_text = opcode is Opcode.TEXT
+        elif opcode is not Opcode.CONT:
+            return
+        if frame.fin and not self._parts:
+            data = frame.data
+        else:
+            self._parts.append(frame.data)
+            if not frame.fin:
+                return
+            data = b"".join(self._parts)
+            self._parts.clear()
+        if self._part_is_text:
+            messages.append(data)  # type: ignore[arg-type]  # any buffer will do for the decoder, and a copy costs
+        else:
+            self._binaries += 1
+
+    def _close_reason(self) -> str:
+        protocol = self._protocol
+        if protocol.parser_exc is not None:
+            return f"protocol error: {protocol.parser_exc or type(protocol.parser_exc).__name__}"
+        if protocol.close_rcvd is not None:
+            return f"closed by the exchange: {protocol.close_rcvd}"
+        return "closed"
+
+    def _fail(self, reason: str) -> LinkLost:
+        self._lost = self._lost or reason
+        return LinkLost(self._lost)
+
+
+def _words(error: BaseException) -> str:
+    """What an error of the stream says; trio's own keep it in the cause."""
+    return str(error) or str(error.__cause__ or "") or type(error).__name__
+
+
+async def open_link(dial: Dial, host: str, path: str) -> tuple[trio.abc.Stream, Link]:
+    """Dial and shake hands. The caller owns the stream. Raises LinkLost; nothing stays open then."""
+    try:
+        stream = await dial()
+    except (OSError, trio.BrokenResourceError, trio.ClosedResourceError) as error:
+        raise LinkLost(f"connect failed: {_words(error)}") from error
+    link = Link(stream, host, path)
+    try:
+        await link.handshake()
+    except BaseException:
+        await trio.aclose_forcefully(stream)
+        raise
+    return stream, link

@@ -1,0 +1,65 @@
+"""One connection as the dialect sees it: who it is, what it follows, what waits to be written."""
+
+from collections.abc import Callable
+from typing import Any
+
+from mmd.sandbox.deribit.auth import Grant
+
+MAX_WAITING_BYTES = 64 * 1024 * 1024
+
+
+class Link:
+    """`number` is unique in the sandbox. `wake` tells the transport that there is something to write or close."""
+
+    def __init__(self, number: int, *, websocket: bool, wake: Callable[[], None]) -> None:
+        self.number = number
+        self.websocket = websocket
+        self.grant: Grant | None = None
+        self.channels: dict[str, Any] = {}
+        self.cancel_on_disconnect = False
+        self.heartbeat_seconds: float | None = None
+        self.test_pending = False
+        self.close_reason: str | None = None
+        self.cut = False
+        self.logged_out = False
+        self._outgoing: list[bytes] = []
+        self._waiting_bytes = 0
+        self._wake = wake
+
+    @property
+    def owner(self) -> str:
+        """Whose rate limits count: the account's, or the connection's own before it logged in."""
+        return self.grant.account if self.grant is not None else f"#{self.number}"
+
+    def push(self, payload: bytes) -> None:
+        """Queue one message. A reader that lets too much pile up is closed."""
+        if self.close_reason is not None:
+            return
+        self._outgoing.append(payload)
+        self._waiting_bytes += len(payload)
+        if self._waiting_bytes > MAX_WAITING_BYTES:
+            self._outgoing.clear()
+            self.close("connection_too_slow")
+        self._wake()
+
+    def take(self) -> list[bytes]:
+        """Everything queued, oldest first."""
+        outgoing, self._outgoing = self._outgoing, []
+        self._waiting_bytes = 0
+        return outgoing
+
+    def close(self, reason: str) -> None:
+        """Close once what is queued has been written."""
+        if self.close_reason is None:
+            self.close_reason = reason
+            self._wake()
+
+    def cut_off(self) -> None:
+        """Drop the connection now, without goodbye."""
+        self.cut = True
+        self.close("cut")
+        self._wake()
+
+    def heartbeat_changed(self) -> None:
+        """Let the transport look at `heartbeat_seconds` again."""
+        self._wake()

@@ -1,0 +1,374 @@
+"""The daemon: starts exchanges and symbols, answers the desk, reloads, and stops with nothing left behind.
+
+What must stop last stands outermost: links outside, symbols within, helpers inmost.
+"""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import msgspec
+import trio
+
+import mmd
+from mmd.config.model import Config, Selection
+from mmd.config.render import to_yaml
+from mmd.config.select import Resolution, resolve
+from mmd.domain.errors import ExchangeRefused, MmdError
+from mmd.domain.ids import base36
+from mmd.domain.instruments import Instrument
+from mmd.domain.reasons import Why
+from mmd.exchanges.api import Exchange, LinkStats
+from mmd.shell import logs, views
+from mmd.shell.clock import Clock
+from mmd.shell.counters import Counters
+from mmd.shell.desk import (
+    Caller,
+    ChangeResult,
+    EventLine,
+    ExchangeStatus,
+    Explanation,
+    OrderLine,
+    PlanResult,
+    PositionLine,
+    ReloadResult,
+    Status,
+)
+from mmd.shell.diary import Diary
+from mmd.shell.office import Office, caller_name, matching
+from mmd.shell.pump import Pump
+from mmd.shell.reload import Generation, Reloader
+from mmd.shell.roster import Roster
+from mmd.shell.sink import ExchangeSink
+from mmd.shell.totals import Treasury
+from mmd.shell.wiring import Wired, wire
+
+RECONCILE_SECONDS = 30.0
+DRAIN_SECONDS = 20.0
+PROOF_SECONDS = 5.0
+log = logs.get("mmd.daemon")
+
+
+def _ignore(_: bool) -> None:
+    """Until somebody wants to know of reloads."""
+
+
+class Counted(msgspec.Struct, frozen=True):
+    """Orders and fills of all symbols since the start, those that are gone included."""
+
+    placed: int
+    amended: int
+    cancelled: int
+    rejected: int
+    fills: int
+
+
+class Farewell(msgspec.Struct, frozen=True):
+    """How a stop ended. `left` orders of ours at each exchange, None where it could not be asked."""
+
+    left: dict[str, int | None]
+
+    @property
+    def proven_empty(self) -> bool:
+        return all(count == 0 for count in self.left.values())
+
+
+class Daemon:
+    """Implements `Desk` and `MetricsView`. Made inside trio; `run` once."""
+
+    def __init__(self, config: Config, path: Path, wall_ns: Callable[[], int] | None = None) -> None:
+        self.clock = Clock(wall_ns) if wall_ns else Clock()
+        self.path = path
+        self.started_ns = self.clock.now_ns()
+        self.diary = Diary(self.clock)
+        self.counters = Counters()
+        self.wired: dict[str, Wired] = {
+            name: wire(exchange, config.service.name, self.started_ns, self.clock.now_ns)
+            for name, exchange in config.exchanges.items()
+        }
+        exchanges: dict[str, Exchange] = {name: wired.exchange for name, wired in self.wired.items()}
+        self.pump = Pump(self.clock, self.diary, self.counters, exchanges)
+        self.sinks = {name: ExchangeSink(name, self.pump, self.counters.exchange(name)) for name in exchanges}
+        self.treasury = Treasury(config.portfolio, self.pump)
+        self.office = Office(self.pump)
+        self._config = config
+        self._reloader: Reloader | None = None
+        self._nursery: trio.Nursery | None = None
+        self.phase = "starting"
+        self.drain_seconds = DRAIN_SECONDS
+        self.farewell: Farewell | None = None
+        self.on_reload: Callable[[bool], None] = _ignore
+        self.running = trio.Event()
+        self.stopped = trio.Event()
+        self._starting = trio.CancelScope()
+        self._stop_requested = trio.Event()
+
+    # --- life ------------------------------------------------------------------------------------
+
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Until `stop`. Started once every symbol is reconciled (or had its time to be)."""
+        async with trio.open_nursery() as links:
+            with self._starting:
+                await self._connect(links)
+                async with trio.open_nursery() as symbols:
+                    self._nursery = symbols
+                    await self._enlist(symbols)
+                    symbols.start_soon(self.treasury.run)
+                    await self._reconciled()
+                    self.phase = "running"
+                    self.running.set()
+                    task_status.started()
+                    await self._stop_requested.wait()
+                    self.phase = "stopping"
+                    self.farewell = await self._drain()
+                    symbols.cancel_scope.cancel()
+            links.cancel_scope.cancel()
+        self.phase = "stopped"
+        self.stopped.set()
+
+    def stop(self) -> None:
+        """Drain and end; before anything quotes, just end."""
+        self._stop_requested.set()
+        if self.phase == "starting":
+            self._starting.cancel()
+
+    async def _connect(self, links: trio.Nursery) -> None:
+        """All exchanges at once; returns when each has listed its instruments."""
+        async with trio.open_nursery() as starting:
+            for name, wired in self.wired.items():
+                starting.start_soon(self._connect_one, name, wired, links)
+
+    async def _connect_one(self, name: str, wired: Wired, links: trio.Nursery) -> None:
+        if wired.sandbox is not None:
+            await links.start(wired.sandbox.run)
+        await links.start(wired.exchange.run, self.sinks[name])
+
+    async def _enlist(self, symbols: trio.Nursery) -> None:
+        resolution = await self._resolve(self._config)
+        roster = Roster(self.pump, self.treasury, base36(self.started_ns // 1_000_000_000), symbols)
+        workers = roster.prepare(resolution.symbols.values())
+        first = Generation(1, self._config, resolution)
+        self._reloader = Reloader(self.path, first, self._resolve, (self.pump, roster, self.treasury))
+        self.counters.config_applied_at = self.clock.now_ns() * 1e-9
+        for note in resolution.notes:
+            self.diary.note("config.note", note)
+        roster.enlist(workers)
+        await self.pump.deliver()
+
+    async def _resolve(self, config: Config) -> Resolution:
+        """Select instruments with what the exchanges list now."""
+        listed = {name: exchange.instruments for name, exchange in self.pump.exchanges.items()}
+        prices = {}
+        for name, base, index in sorted(indexes(config, listed)):
+            try:
+                prices[(name, base)] = await self.pump.exchanges[name].index_price(index)
+            except ExchangeRefused as refused:
+                self.diary.note("exchange.no_index", f"{index}: {refused}", exchange=name)
+        return resolve(config, listed, prices, self.clock.now_ns())
+
+    async def _reconciled(self) -> None:
+        """Every symbol knows its orders and its position, or the time for it is up."""
+        with trio.move_on_after(RECONCILE_SECONDS) as waited:
+            while waiting := self.unreconciled():
+                await self.pump.wait_turn()
+        if waited.cancelled_caught:
+            self.diary.note("service.unreconciled", f"started without knowing orders of: {', '.join(waiting)}")
+
+    def unreconciled(self) -> list[str]:
+        """Symbols whose orders or position are not known."""
+        return [
+            worker.key
+            for worker in self.pump.workers.values()
+            if not (worker.machine.reconciled and worker.machine.position.known)
+        ]
+
+    async def _drain(self) -> Farewell:
+        """Pull everything, wait until the exchanges confirm, then ask them once more."""
+        reloader = self.reloader
+        reloader.roster.remove(list(self.pump.workers), Why.SHUTDOWN)
+        with trio.move_on_after(self.drain_seconds):
+            await self.pump.deliver()
+            while self.pump.workers:
+                await self.pump.wait_turn()
+        left: dict[str, int | None] = {}
+        for name, exchange in self.pump.exchanges.items():
+            left[name] = None
+            with trio.move_on_after(PROOF_SECONDS):
+                try:
+                    left[name] = sum(len(orders) for orders in (await exchange.open_orders()).values())
+                except MmdError as failed:
+                    self.diary.note("service.orders_unknown", str(failed), exchange=name)
+        farewell = Farewell(left)
+        if farewell.proven_empty:
+            self.diary.note("service.orders_gone", "no order of ours rests at any exchange")
+        else:
+            text = ", ".join(f"{name}: {'unknown' if n is None else n}" for name, n in left.items())
+            self.diary.note("service.orders_left", f"orders of ours that may rest: {text}")
+        return farewell
+
+    @property
+    def reloader(self) -> Reloader:
+        """Raises MmdError while the daemon is still starting."""
+        if self._reloader is None:
+            raise MmdError("still starting: instruments are not known yet")
+        return self._reloader
+
+    # --- Desk ------------------------------------------------------------------------------------
+
+    def status(self, symbols: list[str]) -> Status:
+        now_ns = self.clock.now_ns()
+        workers = matching(self.pump.workers.values(), symbols)
+        totals = self.treasury.totals()
+        counted = self.counted()
+        generation = self._reloader.current if self._reloader else None
+        config = generation.config if generation else self._config
+        deadline = self._reloader.confirm_deadline_ns if self._reloader else None
+        return Status(
+            service=config.service.name,
+            version=mmd.__version__,
+            mode=str(config.service.mode),
+            started=self.started_ns * 1e-9,
+            uptime_seconds=(now_ns - self.started_ns) * 1e-9,
+            config_hash=config.sha256,
+            config_generation=generation.number if generation else 0,
+            config_error=self._reloader.error if self._reloader else None,
+            confirm_deadline=deadline * 1e-9 if deadline else None,
+            orders_placed=counted.placed,
+            orders_amended=counted.amended,
+            orders_cancelled=counted.cancelled,
+            orders_rejected=counted.rejected,
+            fills=counted.fills,
+            pnl_usd=totals.pnl_usd,
+            exposure=totals.exposure,
+            notional_usd=totals.notional_usd,
+            exchanges=[self._exchange_status(name) for name in self.wired],
+            symbols=[views.symbol_status(worker, now_ns) for worker in workers],
+        )
+
+    def counted(self) -> Counted:
+        counted = list(self.counters.symbols.values())
+        return Counted(
+            placed=sum(c.placed for c in counted),
+            amended=sum(c.amended for c in counted),
+            cancelled=sum(c.cancelled for c in counted),
+            rejected=sum(sum(c.rejected.values()) for c in counted),
+            fills=sum(c.fills for c in counted),
+        )
+
+    def _exchange_status(self, name: str) -> ExchangeStatus:
+        stats = self.pump.exchanges[name].stats
+        workers = [worker for worker in self.pump.workers.values() if worker.exchange == name]
+        last = self.sinks[name].last_round_trip
+        return ExchangeStatus(
+            name=name,
+            network=self.wired[name].network,
+            data_link=stats["data"].up,
+            trade_link=stats["trade"].up,
+            cancel_on_disconnect=bool(workers) and all(worker.machine.market.cod_armed for worker in workers),
+            subscriptions=2 * len(workers),
+            round_trip_ms=None if last is None else last * 1e3,
+        )
+
+    def explain(self, symbols: list[str]) -> list[Explanation]:
+        now_ns = self.clock.now_ns()
+        found = matching(self.pump.workers.values(), symbols)
+        return [views.explanation(worker, self.pump.exchanges[worker.exchange], now_ns) for worker in found]
+
+    def orders(self, symbols: list[str]) -> list[OrderLine]:
+        now_ns = self.clock.now_ns()
+        found = matching(self.pump.workers.values(), symbols)
+        return [line for worker in found for line in views.order_lines(worker, now_ns)]
+
+    def positions(self, symbols: list[str]) -> list[PositionLine]:
+        return [views.position_line(worker) for worker in matching(self.pump.workers.values(), symbols)]
+
+    async def pause(self, symbols: list[str], reason: str, caller: Caller, timeout_seconds: float) -> ChangeResult:
+        found = matching(self.pump.workers.values(), symbols)
+        return await self.office.pause(found, reason, caller_name(caller), timeout_seconds)
+
+    async def resume(self, symbols: list[str], reason: str, caller: Caller, timeout_seconds: float) -> ChangeResult:
+        found = matching(self.pump.workers.values(), symbols)
+        return await self.office.resume(found, reason, caller_name(caller), timeout_seconds)
+
+    async def halt(self, symbols: list[str], reason: str, caller: Caller, timeout_seconds: float) -> ChangeResult:
+        found = matching(self.pump.workers.values(), symbols)
+        return await self.office.halt(found, reason, caller_name(caller), timeout_seconds)
+
+    async def reset(self, symbols: list[str], reason: str, caller: Caller, timeout_seconds: float) -> ChangeResult:
+        found = matching(self.pump.workers.values(), symbols)
+        tripped = self.treasury.machine.tripped and any(w.machine.why is Why.DRAWDOWN for w in found)
+        result = await self.office.reset(found, reason, caller_name(caller), timeout_seconds)
+        if tripped:
+            self.treasury.machine.reset_drawdown()
+        return result
+
+    async def shadow(
+        self, symbols: list[str], on: bool, reason: str, caller: Caller, timeout_seconds: float
+    ) -> ChangeResult:
+        found = matching(self.pump.workers.values(), symbols)
+        word = "shadow" if on else "the config's mode"
+        for worker in found:
+            detail = f"to {word}" + (f": {reason}" if reason else "")
+            self.diary.note(
+                "symbol.mode", detail, symbol=worker.symbol, exchange=worker.exchange, by=caller_name(caller)
+            )
+        return await self.office.shadow(found, on, timeout_seconds)
+
+    async def plan(self) -> PlanResult:
+        return await self.reloader.plan()
+
+    async def reload(self, confirm_seconds: float | None, caller: Caller) -> ReloadResult:
+        reloader = self.reloader
+        assert self._nursery is not None, "a reloader exists only with its nursery"
+        self.on_reload(True)
+        try:
+            return await reloader.reload(confirm_seconds, caller_name(caller), self._nursery)
+        finally:
+            self.on_reload(False)
+
+    async def confirm(self, caller: Caller) -> ReloadResult:
+        return self.reloader.confirm(caller_name(caller))
+
+    def config(self) -> str:
+        return to_yaml(self._reloader.current.config if self._reloader else self._config)
+
+    def set_log_level(self, level: str, caller: Caller) -> str:
+        now = logs.set_level(level)
+        self.diary.note("service.log_level", now, by=caller_name(caller))
+        return now
+
+    def events_since(self, seq: int, limit: int) -> list[EventLine]:
+        return self.diary.since(seq, limit)
+
+    async def wait_event(self, seq: int) -> None:
+        await self.diary.wait(seq)
+
+    # --- MetricsView -----------------------------------------------------------------------------
+
+    def links(self) -> Mapping[str, Mapping[str, LinkStats]]:
+        return {name: exchange.stats for name, exchange in self.pump.exchanges.items()}
+
+    def mailbox_depths(self) -> Mapping[str, int]:
+        return {key: worker.depth for key, worker in self.pump.workers.items()}
+
+    def not_ready(self) -> str:
+        """Empty once everything is reconciled and nothing stops."""
+        return "" if self.phase == "running" else self.phase
+
+    def stuck(self) -> list[str]:
+        """Workers that have mail although nobody is pumping: they make no progress."""
+        return [worker.key for worker in self.pump.workers.values() if worker.depth]
+
+
+def indexes(config: Config, listed: Mapping[str, Mapping[str, Instrument]]) -> set[tuple[str, str, str]]:
+    """(exchange, coin, index) of every underlying that the configuration speaks of."""
+    wanted = {
+        (entry.target.exchange, entry.target.underlying, entry.target.contract)
+        for entry in config.entries
+        if isinstance(entry.target, Selection)
+    }
+    return {
+        (name, instrument.base, instrument.index)
+        for name, instruments in listed.items()
+        for instrument in instruments.values()
+        if (name, instrument.base, instrument.contract) in wanted
+    }

@@ -1,0 +1,149 @@
+"""The desk behind the counter: operators' requests turned into events, answered when they have come true."""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+
+import trio
+
+from mmd.domain.actions import Reply
+from mmd.domain.events import HaltRequested, Mail, PauseRequested, ResetRequested, ResumeRequested, SettingsChanged
+from mmd.domain.reasons import Mode, State, Why
+from mmd.shell.desk import Caller, ChangeResult, CheckLine, Outcome, SymbolResult
+from mmd.shell.pump import Pump
+from mmd.shell.worker import Worker
+
+Make = Callable[[int, str], Mail]
+WORST = (Outcome.DONE, Outcome.REFUSED, Outcome.TIMED_OUT)
+
+
+def matching(workers: Iterable[Worker], patterns: list[str]) -> list[Worker]:
+    """Workers whose `symbol` or `exchange/symbol` matches a name or glob; `all` is every one.
+
+    Raises KeyError with the pattern that matches nothing.
+    """
+    known = list(workers)
+    found: dict[str, Worker] = {}
+    for pattern in patterns:
+        if pattern == "all":
+            found.update({worker.key: worker for worker in known})
+            continue
+        hits = {w.key: w for w in known if fnmatchcase(w.symbol, pattern) or fnmatchcase(w.key, pattern)}
+        if not hits:
+            raise KeyError(pattern)
+        found.update(hits)
+    return list(found.values())
+
+
+@dataclass
+class Office:
+    """Changes of state, by people. Each waits until it is true or its time is up."""
+
+    pump: Pump
+    requests: int = 0
+
+    def _ask(self, workers: list[Worker], make: Make) -> dict[str, Reply]:
+        """Post one request to each, pump, and collect the answers: machines answer at once."""
+        asked: dict[int, Worker] = {}
+        for worker in workers:
+            self.requests += 1
+            asked[self.requests] = worker
+            self.pump.post(worker, make(self.requests, worker.key))
+        self.pump.run()
+        lost = Reply(0, False, "did not answer: see the log", ())
+        return {worker.key: self.pump.replies.pop(number, lost) for number, worker in asked.items()}
+
+    async def change(
+        self, workers: list[Worker], make: Make, until: Callable[[Worker], bool], timeout_seconds: float
+    ) -> ChangeResult:
+        """Ask, then wait until `until` holds for every worker that agreed."""
+        replies = self._ask(workers, make)
+        waiting = [worker for worker in workers if replies[worker.key].ok]
+        with trio.move_on_after(max(0.0, timeout_seconds)):
+            await self.pump.deliver()
+            while not all(until(worker) for worker in waiting):
+                await self.pump.wait_turn()
+        rows = [self._row(worker, replies[worker.key], until) for worker in workers]
+        worst = max((row.outcome for row in rows), key=WORST.index, default=Outcome.DONE)
+        bad = sum(row.outcome is not Outcome.DONE for row in rows)
+        detail = f"{len(rows)} symbols" if not bad else f"{bad} of {len(rows)} symbols: {worst.replace('_', ' ')}"
+        return ChangeResult(outcome=worst, detail=detail, symbols=rows)
+
+    @staticmethod
+    def _row(worker: Worker, reply: Reply, until: Callable[[Worker], bool]) -> SymbolResult:
+        checks = [CheckLine(check.name, check.ok, check.found, check.wanted) for check in reply.checks]
+        outcome, detail = Outcome.DONE, reply.detail
+        if not reply.ok:
+            outcome = Outcome.REFUSED
+        elif not until(worker):
+            outcome = Outcome.TIMED_OUT
+            detail = f"{worker.machine.own.resting} orders may still rest at the exchange"
+        return SymbolResult(
+            symbol=worker.symbol, outcome=outcome, state=worker.machine.state, detail=detail, checks=checks
+        )
+
+    async def pause(self, workers: list[Worker], reason: str, by: str, timeout: float) -> ChangeResult:
+        def make(number: int, key: str) -> Mail:
+            return PauseRequested(number, by, reason, self.pump.clock.now_ns())
+
+        return await self.change(workers, make, rests_nothing, timeout)
+
+    async def halt(self, workers: list[Worker], reason: str, by: str, timeout: float) -> ChangeResult:
+        def make(number: int, key: str) -> Mail:
+            return HaltRequested(number, Why.OPERATOR, by, reason, self.pump.clock.now_ns())
+
+        return await self.change(workers, make, rests_nothing, timeout)
+
+    async def resume(self, workers: list[Worker], reason: str, by: str, timeout: float) -> ChangeResult:
+        def make(number: int, key: str) -> Mail:
+            return ResumeRequested(number, by, reason, self.pump.clock.now_ns())
+
+        return await self.change(workers, make, is_active, timeout)
+
+    async def reset(self, workers: list[Worker], reason: str, by: str, timeout: float) -> ChangeResult:
+        def make(number: int, key: str) -> Mail:
+            return ResetRequested(number, by, reason, self.pump.clock.now_ns())
+
+        return await self.change(workers, make, rests_nothing, timeout)
+
+    async def shadow(self, workers: list[Worker], on: bool, timeout: float) -> ChangeResult:
+        """Keep these symbols' orders to ourselves, or go back to the config's mode: orders are pulled first."""
+        now_ns = self.pump.clock.now_ns()
+        modes: dict[str, Mode] = {}
+        for worker in workers:
+            worker.shadowed = on
+            modes[worker.key] = Mode.SHADOW if on else worker.configured_mode
+            self.pump.post(worker, SettingsChanged(worker.effective(worker.machine.settings), now_ns))
+
+        def switched(worker: Worker) -> bool:
+            return worker.machine.mode is modes[worker.key]
+
+        with trio.move_on_after(max(0.0, timeout)):
+            await self.pump.deliver()
+            while not all(switched(worker) for worker in workers):
+                await self.pump.wait_turn()
+        rows = [
+            SymbolResult(
+                symbol=worker.symbol,
+                outcome=Outcome.DONE if switched(worker) else Outcome.TIMED_OUT,
+                state=worker.machine.state,
+                detail=f"mode {worker.machine.mode}",
+                checks=[],
+            )
+            for worker in workers
+        ]
+        worst = max((row.outcome for row in rows), key=WORST.index, default=Outcome.DONE)
+        return ChangeResult(outcome=worst, detail=f"{len(rows)} symbols", symbols=rows)
+
+
+def rests_nothing(worker: Worker) -> bool:
+    return worker.machine.own.resting == 0
+
+
+def is_active(worker: Worker) -> bool:
+    return worker.machine.state is State.ACTIVE
+
+
+def caller_name(caller: Caller) -> str:
+    """For the journal and the log: who it was."""
+    return f"{caller.name} (uid {caller.uid})"

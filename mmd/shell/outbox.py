@@ -1,0 +1,76 @@
+"""The way out: every order passes the gate and the message budget here, cancels leave first, one write per link."""
+
+from collections.abc import Callable
+
+from mmd.core.gate import Refused, review
+from mmd.domain.actions import AmendOrder, Approved, CancelOrder, Order, PlaceOrder, QueryOrder, QueryState, Request
+from mmd.domain.events import GateRefused, Mail
+from mmd.domain.reasons import Mode
+from mmd.exchanges.api import Exchange
+from mmd.shell.counters import count
+from mmd.shell.worker import Worker
+
+
+class Outbox:
+    """Collects what one pump decided, per exchange, and hands it over in one call each."""
+
+    def __init__(self, exchanges: dict[str, Exchange], post: Callable[[Worker, Mail], None]) -> None:
+        self._exchanges = exchanges
+        self._post = post
+        self._first: dict[str, list[tuple[str, Request]]] = {}
+        self._then: dict[str, list[tuple[str, Request]]] = {}
+
+    def order(self, worker: Worker, order: Order, now_ns: int) -> None:
+        """Through the gate; a refusal goes back to the machine as an event."""
+        exchange = self._exchanges[worker.exchange]
+        if isinstance(order, CancelOrder):
+            verdict = review(order, None)
+        else:
+            allowed = exchange.budget.allows(now_ns)
+            verdict = review(order, worker.machine.exposure(order, allowed))
+        if isinstance(verdict, Refused):
+            count(worker.counters.refused, verdict.rule)
+            refusal = GateRefused(order.label, order.side, verdict.rule, verdict.number, verdict.limit, now_ns)
+            self._post(worker, refusal)
+            return
+        exchange.budget.spend(now_ns)
+        self._approved(worker, verdict, now_ns)
+
+    def _approved(self, worker: Worker, approved: Approved, now_ns: int) -> None:
+        order = approved.order
+        counters = worker.counters
+        if isinstance(order, PlaceOrder):
+            counters.placed += 1
+        elif isinstance(order, AmendOrder):
+            counters.amended += 1
+        else:
+            counters.cancelled += 1
+        if self.kept(worker, order.label):
+            self._post(worker, worker.shadow.send(order, now_ns))
+        elif isinstance(order, CancelOrder):
+            self._first.setdefault(worker.exchange, []).append((worker.symbol, order))
+        else:
+            self._then.setdefault(worker.exchange, []).append((worker.symbol, order))
+
+    def query(self, worker: Worker, query: QueryOrder | QueryState, now_ns: int) -> None:
+        """Questions carry no risk and pass no gate."""
+        if isinstance(query, QueryOrder) and self.kept(worker, query.label):
+            self._post(worker, worker.shadow.look_up(query.label, now_ns))
+        else:
+            self._then.setdefault(worker.exchange, []).append((worker.symbol, query))
+
+    @staticmethod
+    def kept(worker: Worker, label: str) -> bool:
+        """In shadow mode our own orders stay here; a stray of an earlier life is really out there."""
+        return worker.machine.mode is Mode.SHADOW and label not in worker.machine.own.strays
+
+    def submit(self) -> None:
+        """Hand everything over, cancels first; never waits."""
+        if not self._first and not self._then:
+            return
+        first, then = self._first, self._then
+        self._first, self._then = {}, {}
+        for name, exchange in self._exchanges.items():
+            requests = first.get(name, []) + then.get(name, [])
+            if requests:
+                exchange.submit(requests)

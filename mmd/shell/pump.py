@@ -1,0 +1,186 @@
+"""The pump: mail in, one decision per symbol and batch, requests out. The one supervisor of machines.
+
+Synchronous from end to end: whoever received something posts it and pumps, in its own task, and
+then flushes the links that have bytes to write. A machine that raises halts its own symbol only.
+"""
+
+import time
+import traceback
+from collections.abc import Callable
+
+import trio
+
+from mmd.core.machine import SymbolMachine
+from mmd.domain.actions import (
+    AckBounds,
+    AmendOrder,
+    CancelOrder,
+    Decision,
+    Noted,
+    PlaceOrder,
+    QueryOrder,
+    QueryState,
+    Reply,
+    SetTimer,
+    StateChanged,
+)
+from mmd.domain.events import HaltRequested, Mail, OrderFilled, OrderRefused, TradeLinkDown
+from mmd.domain.reasons import State, Why
+from mmd.exchanges.api import Exchange
+from mmd.shell import logs
+from mmd.shell.clock import Clock
+from mmd.shell.counters import Counters, count
+from mmd.shell.diary import Diary
+from mmd.shell.outbox import Outbox
+from mmd.shell.worker import MailboxFull, Worker
+
+# A refused order comes back as an event: two rounds are usual, more than this is a loop.
+ROUNDS = 50
+log = logs.get("mmd.pump")
+
+
+class Pump:
+    """Owns the list of workers with mail. `settle` is called when bounds were acknowledged or fills came in."""
+
+    def __init__(self, clock: Clock, diary: Diary, counters: Counters, exchanges: dict[str, Exchange]) -> None:
+        self.clock = clock
+        self.diary = diary
+        self.counters = counters
+        self.exchanges = exchanges
+        self.workers: dict[str, Worker] = {}
+        self.by_symbol: dict[tuple[str, str], Worker] = {}
+        self.outbox = Outbox(exchanges, self.post)
+        self.replies: dict[int, Reply] = {}
+        self.acked: list[tuple[str, int]] = []
+        self.filled: list[Worker] = []
+        self.settle: Callable[[], None] = self._nothing_to_settle
+        self.turned = trio.lowlevel.ParkingLot()
+        self._ready: list[Worker] = []
+
+    def _nothing_to_settle(self) -> None:
+        """Until the totals are connected."""
+        self.acked.clear()
+        self.filled.clear()
+
+    def add(self, worker: Worker) -> None:
+        self.workers[worker.key] = worker
+        self.by_symbol[(worker.exchange, worker.symbol)] = worker
+
+    def drop(self, worker: Worker) -> None:
+        del self.workers[worker.key]
+        del self.by_symbol[(worker.exchange, worker.symbol)]
+
+    def post(self, worker: Worker, event: Mail) -> None:
+        """Put an event into a mailbox; an overflow is a fault of that worker."""
+        try:
+            worker.post(event)
+        except MailboxFull as full:
+            worker.take()  # nothing in it can be trusted to be complete: the halt reconciles
+            worker.post(HaltRequested(0, Why.INBOX_OVERFLOW, "mmd", str(full), self.clock.now_ns()))
+        if not worker.ready:
+            worker.ready = True
+            self._ready.append(worker)
+
+    def run(self) -> None:
+        """Let everybody with mail decide, until nobody has mail; then hand the requests over."""
+        if not self._ready:
+            return
+        now_ns = self.clock.now_ns()
+        for _ in range(ROUNDS):
+            ready, self._ready = self._ready, []
+            for worker in ready:
+                worker.ready = False
+                self._handle(worker, now_ns)
+            if self.acked or self.filled:
+                self.settle()
+            if not self._ready:
+                break
+        else:
+            for worker in self._ready:
+                self._fault(worker, f"still undecided after {ROUNDS} rounds", now_ns)
+        self.outbox.submit()
+        if self.turned:
+            self.turned.unpark_all()
+
+    async def deliver(self) -> None:
+        """`run`, then one write per link that has bytes."""
+        self.run()
+        for exchange in self.exchanges.values():
+            if exchange.dirty:
+                await exchange.flush()
+
+    async def wait_turn(self) -> None:
+        """Return after the next pump that handled something."""
+        await self.turned.park()
+
+    # --- one worker ------------------------------------------------------------------------------
+
+    def _handle(self, worker: Worker, now_ns: int) -> None:
+        batch = worker.take()
+        if worker.fault is not None and worker.machine.state is State.GONE:
+            return
+        started = time.perf_counter_ns()
+        try:
+            decisions = worker.machine.handle(batch, now_ns)
+        except Exception as bug:  # noqa: BLE001  the one supervisor: a bug halts its own symbol
+            log.error("worker.raised", symbol=worker.symbol, exchange=worker.exchange, trace=traceback.format_exc())
+            self._fault(worker, f"{type(bug).__name__}: {bug}", now_ns)
+            return
+        for event in batch:
+            kind = type(event)
+            if kind is OrderFilled:
+                self.filled.append(worker)
+                worker.counters.fills = worker.machine.position.fills
+            elif isinstance(event, OrderRefused):
+                count(worker.counters.rejected, event.fault)
+            elif kind is TradeLinkDown:
+                worker.shadow.drop()
+        for decision in decisions:
+            self._act(worker, decision, now_ns)
+        worker.counters.decisions.observe((time.perf_counter_ns() - started) * 1e-9)
+
+    def _act(self, worker: Worker, decision: Decision, now_ns: int) -> None:
+        match decision:
+            case PlaceOrder() | AmendOrder() | CancelOrder():
+                self.outbox.order(worker, decision, now_ns)
+            case QueryOrder() | QueryState():
+                self.outbox.query(worker, decision, now_ns)
+            case SetTimer(at_ns=at_ns):
+                worker.set_timer(at_ns)
+            case AckBounds(version=version):
+                self.acked.append((worker.key, version))
+            case Reply(request_id=request_id):
+                if request_id:
+                    self.replies[request_id] = decision
+            case Noted(name=name, detail=detail):
+                self.diary.note(name, detail, symbol=worker.symbol, exchange=worker.exchange)
+            case StateChanged():
+                self._state_changed(worker, decision)
+
+    def _state_changed(self, worker: Worker, change: StateChanged) -> None:
+        detail = f"{change.old} -> {change.new}: {change.why}" + (f", {change.detail}" if change.detail else "")
+        name = f"symbol.{change.new.lower()}"
+        self.diary.note(name, detail, symbol=worker.symbol, exchange=worker.exchange, by=change.by)
+        if change.new is State.GONE:
+            worker.gone.set()
+
+    def _fault(self, worker: Worker, detail: str, now_ns: int) -> None:
+        """A bug in this worker: halt it; if even that raises, pull its orders without it."""
+        self.diary.note("symbol.fault", detail, symbol=worker.symbol, exchange=worker.exchange)
+        first = worker.fault is None
+        worker.fault = detail
+        if first and self._halted(worker.machine, detail, worker, now_ns):
+            return
+        for state in worker.machine.own.every():
+            if state.label:
+                self.outbox.order(worker, CancelOrder(state.label, "", state.side), now_ns)
+
+    def _halted(self, machine: SymbolMachine, detail: str, worker: Worker, now_ns: int) -> bool:
+        try:
+            decisions = machine.handle([HaltRequested(0, Why.WORKER_FAULT, "mmd", detail, now_ns)], now_ns)
+        except Exception as bug:  # noqa: BLE001  the same supervisor: the machine cannot even halt itself
+            log.error("worker.cannot_halt", symbol=worker.symbol, exchange=worker.exchange, error=str(bug))
+            return False
+        for decision in decisions:
+            self._act(worker, decision, now_ns)
+        return machine.state in (State.HALTED, State.DRAINING)

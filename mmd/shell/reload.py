@@ -1,0 +1,201 @@
+"""Reload is parse, plan, commit: any error leaves everything as it was; a confirmed reload can undo itself."""
+
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+import msgspec
+import trio
+
+from mmd.config import plan as planning
+from mmd.config.load import load
+from mmd.config.model import Config
+from mmd.config.select import Resolution
+from mmd.core.rules import rules_for
+from mmd.domain.errors import ConfigError, MmdError
+from mmd.domain.reasons import Why
+from mmd.shell.desk import Outcome, PlanLine, PlanResult, ReloadResult
+from mmd.shell.pump import Pump
+from mmd.shell.roster import Roster
+from mmd.shell.totals import Treasury
+
+Resolve = Callable[[Config], Awaitable[Resolution]]
+
+
+class Generation(msgspec.Struct, frozen=True):
+    """A configuration in force, and what it selected."""
+
+    number: int
+    config: Config
+    resolution: Resolution
+
+
+NOTHING = PlanResult(ok=True, errors=[], lines=[], added=[], removed=[], changed=[], unchanged=[])
+
+
+class Reloader:
+    """Owns which configuration is in force."""
+
+    def __init__(
+        self,
+        path: Path,
+        first: Generation,
+        resolve: Resolve,
+        parts: tuple[Pump, Roster, Treasury],
+    ) -> None:
+        self.path = path
+        self.current = first
+        self.error: str | None = None
+        self._resolve = resolve
+        self._pump, self.roster, self._treasury = parts
+        self._before: Generation | None = None
+        self._undo = trio.CancelScope()
+        self.confirm_deadline_ns: int | None = None
+        self._busy = trio.Lock()
+
+    async def plan(self) -> PlanResult:
+        """What a reload would change; nothing is changed."""
+        try:
+            return (await self._read())[1]
+        except ConfigError as wrong:
+            return msgspec.structs.replace(NOTHING, ok=False, errors=wrong.lines)
+        except (MmdError, OSError) as wrong:
+            return msgspec.structs.replace(NOTHING, ok=False, errors=[str(wrong)])
+
+    async def _read(self) -> tuple[Generation, PlanResult]:
+        config = await trio.to_thread.run_sync(load, self.path)
+        resolution = await self._resolve(config)
+        candidate = Generation(self.current.number + 1, config, resolution)
+        return candidate, self._compare(candidate)
+
+    def _compare(self, candidate: Generation) -> PlanResult:
+        old = self.current
+        plan = planning.diff(old.config, old.resolution, candidate.config, candidate.resolution)
+        lines = [
+            PlanLine(path=line.path, effect=str(line.effect), old=line.old, new=line.new, symbols=line.symbols)
+            for line in plan.lines
+        ]
+        errors = [plan.refusal] if plan.refusal else []
+        errors += self._misfits(candidate.resolution, plan.added + plan.changed)
+        parting = sorted(set(plan.added) & set(self.roster.parting))
+        errors += [f"{key} is still draining: wait until it is gone, then reload" for key in parting]
+        return PlanResult(
+            ok=not errors,
+            errors=errors,
+            lines=lines,
+            added=plan.added,
+            removed=plan.removed,
+            changed=plan.changed,
+            unchanged=plan.unchanged,
+        )
+
+    @staticmethod
+    def _misfits(resolution: Resolution, keys: list[str]) -> list[str]:
+        """Settings that cannot be put on their instrument's grid: found before anything is applied."""
+        wrong: list[str] = []
+        for key in keys:
+            found = resolution.symbols[key]
+            try:
+                rules_for(found.instrument, found.settings)
+            except ValueError as misfit:
+                wrong.append(f"{found.entry}: {misfit}")
+        return wrong
+
+    async def reload(self, confirm_seconds: float | None, by: str, nursery: trio.Nursery) -> ReloadResult:
+        """Apply the files on disk, all or nothing. `nursery`: where the undo timer lives."""
+        async with self._busy:
+            try:
+                candidate, plan = await self._read()
+            except ConfigError as wrong:
+                return self._refused(wrong.lines, by)
+            except (MmdError, OSError) as wrong:
+                return self._refused([str(wrong)], by)
+            if not plan.ok:
+                return self._refused(plan.errors, by, plan)
+            undo_to = self._before or self.current
+            self._apply(candidate, plan)
+            self._pump.diary.note("config.applied", summary(plan, candidate), by=by)
+            await self._pump.deliver()
+            detail = summary(plan, candidate)
+            if confirm_seconds is not None:
+                self._before = undo_to
+                self._arm_undo(confirm_seconds, nursery)
+                detail += f"; undone in {confirm_seconds:g} s unless confirmed"
+            elif self._before is not None:
+                self._confirmed()
+            return ReloadResult(outcome=Outcome.DONE, detail=detail, generation=self.current.number, plan=plan)
+
+    def _refused(self, lines: list[str], by: str, plan: PlanResult = NOTHING) -> ReloadResult:
+        self.error = "; ".join(lines)
+        counters = self._pump.counters
+        counters.reloads_refused += 1
+        counters.last_reload_ok = False
+        self._pump.diary.note("config.refused", self.error, by=by)
+        refused = msgspec.structs.replace(plan, ok=False, errors=lines)
+        detail = "nothing was applied, the configuration in force stays"
+        return ReloadResult(outcome=Outcome.REFUSED, detail=detail, generation=self.current.number, plan=refused)
+
+    def _apply(self, candidate: Generation, plan: PlanResult) -> None:
+        """One step between two events: no await in here."""
+        new = candidate.resolution.symbols
+        workers = self.roster.prepare([new[key] for key in plan.added])
+        self.current = candidate
+        self.error = None
+        self.roster.remove([key for key in plan.removed if key in self._pump.workers], Why.REMOVED)
+        for key in plan.changed:
+            if key in self._pump.workers:
+                self.roster.change(key, new[key])
+        self._pump.run()
+        changed = [self._pump.workers[key] for key in plan.changed if key in self._pump.workers]
+        self._treasury.change_limits(candidate.config.portfolio, changed)
+        self.roster.enlist(workers)
+        counters = self._pump.counters
+        counters.reloads_applied += 1
+        counters.last_reload_ok = True
+        counters.config_applied_at = self._pump.clock.now_ns() * 1e-9
+
+    # --- commit-confirm --------------------------------------------------------------------------
+
+    def _arm_undo(self, seconds: float, nursery: trio.Nursery) -> None:
+        self._undo.cancel()
+        self._undo = trio.CancelScope()
+        self.confirm_deadline_ns = self._pump.clock.now_ns() + int(seconds * 1e9)
+        nursery.start_soon(self._undo_later, seconds, self._undo)
+
+    async def _undo_later(self, seconds: float, scope: trio.CancelScope) -> None:
+        with scope:
+            await trio.sleep(seconds)
+            async with self._busy:
+                before = self._before
+                if before is None:
+                    return
+                back = Generation(self.current.number + 1, before.config, before.resolution)
+                plan = self._compare(back)
+                # What drains meanwhile comes back with the next reload; everything else returns now.
+                draining = set(self.roster.parting)
+                plan = msgspec.structs.replace(plan, added=[key for key in plan.added if key not in draining])
+                self._apply(back, plan)
+                self._before = None
+                self.confirm_deadline_ns = None
+                self._pump.diary.note("config.undone", f"not confirmed within {seconds:g} s: {summary(plan, back)}")
+                await self._pump.deliver()
+
+    def _confirmed(self) -> None:
+        self._undo.cancel()
+        self._before = None
+        self.confirm_deadline_ns = None
+
+    def confirm(self, by: str) -> ReloadResult:
+        """Keep what the last `reload --confirm` applied."""
+        if self._before is None:
+            outcome, detail = Outcome.REFUSED, "no reload waits for confirmation"
+        else:
+            self._confirmed()
+            outcome, detail = Outcome.DONE, f"generation {self.current.number} stays"
+            self._pump.diary.note("config.confirmed", detail, by=by)
+        return ReloadResult(outcome=outcome, detail=detail, generation=self.current.number, plan=NOTHING)
+
+
+def summary(plan: PlanResult, generation: Generation) -> str:
+    """One line for people."""
+    counts = f"{len(plan.added)} added, {len(plan.removed)} removed, {len(plan.changed)} changed"
+    return f"generation {generation.number}: {counts}, {len(plan.unchanged)} unchanged"

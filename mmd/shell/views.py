@@ -1,0 +1,197 @@
+"""The daemon's state in the shapes of the desk: statuses, orders, positions, explanations. Only looks."""
+
+from decimal import Decimal
+
+from mmd.core import quoting
+from mmd.core.fair import fair_value
+from mmd.core.gate import Refused, review
+from mmd.core.orders import Empty, Live, Unknown, worst_lots
+from mmd.core.own import SideState
+from mmd.core.pnl import usd_value
+from mmd.core.quoting import Quoted, Step, Wanted, Withheld
+from mmd.domain.actions import PlaceOrder
+from mmd.domain.reasons import Mode, Side, State
+from mmd.exchanges.api import Exchange
+from mmd.shell.desk import (
+    CheckLine,
+    Explanation,
+    OrderLine,
+    PositionLine,
+    SideStatus,
+    StepLine,
+    SymbolStatus,
+)
+from mmd.shell.totals import mark_price, pnl_usd
+from mmd.shell.worker import Worker
+
+
+def number(value: Decimal) -> Decimal:
+    """Without trailing zeros and without an exponent, so that JSON shows 32200 and 0.0005."""
+    value = value.normalize()
+    return value if value.as_tuple().exponent in (0, None) else Decimal(format(value, "f"))
+
+
+def side_status(worker: Worker, state: SideState) -> SideStatus:
+    instrument = worker.machine.instrument
+    slot = state.slot
+    withheld = None
+    if isinstance(state.wanted, Withheld):
+        withheld = str(state.wanted.why)
+        if state.hold_detail and state.wanted.why == "refused":
+            withheld = f"{withheld}: {state.hold_detail}"
+    if isinstance(slot, Empty):
+        return SideStatus(price=None, size=None, phase=slot.phase, order_id=None, label=None, withheld=withheld)
+    return SideStatus(
+        price=number(instrument.grid.price(slot.price_ticks)),
+        size=number(instrument.amount(worst_lots(slot))),
+        phase=slot.phase,
+        order_id=getattr(slot, "order_id", None) or None,
+        label=slot.label,
+        withheld=withheld,
+    )
+
+
+def symbol_status(worker: Worker, now_ns: int) -> SymbolStatus:
+    machine = worker.machine
+    instrument, market = machine.instrument, machine.market
+    low, high = machine.bounds()
+    granted = machine.bounds_version > 0
+    touch, grid = machine.touch, instrument.grid
+    return SymbolStatus(
+        symbol=worker.symbol,
+        exchange=worker.exchange,
+        state=machine.state,
+        reason=machine.why,
+        detail=machine.detail if worker.fault is None else worker.fault,
+        by=machine.by,
+        since=machine.since_ns * 1e-9,
+        mode=machine.mode,
+        resting=machine.own.resting,
+        bid=side_status(worker, machine.own.bid),
+        ask=side_status(worker, machine.own.ask),
+        market_bid=number(grid.price(touch.bid_ticks)) if touch.bid_lots else None,
+        market_ask=number(grid.price(touch.ask_ticks)) if touch.ask_lots else None,
+        fair=machine.fair * market.tick if isinstance(machine.fair, float) else None,
+        position=number(instrument.amount(machine.position.lots)),
+        min_position=number(instrument.amount(low)) if granted else None,
+        max_position=number(instrument.amount(high)) if granted else None,
+        pnl_usd=pnl_usd(worker),
+        data_age_seconds=max(0.0, (now_ns - market.data_ns) * 1e-9) if market.data_ns else None,
+    )
+
+
+def order_lines(worker: Worker, now_ns: int) -> list[OrderLine]:
+    machine = worker.machine
+    lines: list[OrderLine] = []
+    for state in machine.own.every():
+        slot = state.slot
+        if isinstance(slot, Empty):
+            continue
+        began_ns: int = slot.since_ns if isinstance(slot, Live | Unknown) else slot.sent_ns
+        lines.append(
+            OrderLine(
+                symbol=worker.symbol,
+                exchange=worker.exchange,
+                side=state.side,
+                phase=slot.phase,
+                price=number(machine.instrument.grid.price(slot.price_ticks)),
+                size=number(machine.instrument.amount(worst_lots(slot))),
+                order_id=getattr(slot, "order_id", None) or None,
+                label=slot.label,
+                age_seconds=max(0.0, (now_ns - began_ns) * 1e-9),
+                mode=machine.mode if state.label not in machine.own.strays else Mode.LIVE,
+            )
+        )
+    return lines
+
+
+def position_line(worker: Worker) -> PositionLine:
+    machine = worker.machine
+    instrument, position = machine.instrument, machine.position
+    mark = mark_price(worker)
+    profit = position.profit(mark)
+    index = machine.market.index
+    try:
+        coins: float | None = position.lots * instrument.coins_per_lot(mark) if position.lots else 0.0
+    except ValueError:
+        coins = None
+
+    def usd(amount: float) -> float | None:
+        return usd_value(instrument, amount, index)
+
+    return PositionLine(
+        symbol=worker.symbol,
+        exchange=worker.exchange,
+        position=number(instrument.amount(position.lots)),
+        average_price=number(position.average) if position.lots else None,
+        mark_price=mark or None,
+        pnl_usd=pnl_usd(worker),
+        realized_usd=usd(profit.realized) if profit else None,
+        unrealized_usd=usd(profit.unrealized) if profit else None,
+        fees_usd=usd(profit.fees) if profit else None,
+        coins=coins,
+    )
+
+
+def explanation(worker: Worker, exchange: Exchange, now_ns: int) -> Explanation:
+    """Run the pipeline once more, with its trace; the machine is not touched."""
+    machine = worker.machine
+    trace: list[Step] = []
+    view = machine.view()
+    quote = quoting.quote(view, machine.rules, trace)
+    grid = machine.instrument.grid
+
+    def price(ticks: float) -> str:
+        return f"{float(grid.tick) * ticks:.10g}"
+
+    steps = [book_line(worker)]
+    fair = fair_value(machine.rules.fair, machine.touch, machine.market.mark_ticks, machine.market.index_ticks)
+    if not isinstance(fair, float):
+        steps.append(StepLine("fair", f"{machine.rules.fair} cannot be computed: {fair}", "-", "-"))
+    steps += [StepLine(step.name, step.detail, price(step.bid), price(step.ask)) for step in trace]
+    allowed = exchange.budget.allows(now_ns)
+    return Explanation(
+        symbol=worker.symbol,
+        exchange=worker.exchange,
+        state=machine.state,
+        reason=machine.why,
+        detail=machine.detail,
+        quoting=machine.state is State.ACTIVE,
+        steps=steps,
+        bid=quoted(worker, quote.bid),
+        ask=quoted(worker, quote.ask),
+        gate_bid=gate_says(worker, Side.BID, quote.bid, allowed),
+        gate_ask=gate_says(worker, Side.ASK, quote.ask, allowed),
+        checks=[CheckLine(c.name, c.ok, c.found, c.wanted) for c in machine.checks(now_ns)],
+    )
+
+
+def book_line(worker: Worker) -> StepLine:
+    """The touch without our own orders."""
+    machine = worker.machine
+    touch, instrument = machine.touch, machine.instrument
+    bid = str(number(instrument.grid.price(touch.bid_ticks))) if touch.bid_lots else "none"
+    ask = str(number(instrument.grid.price(touch.ask_ticks))) if touch.ask_lots else "none"
+    sizes = f"{number(instrument.amount(touch.bid_lots))} x {number(instrument.amount(touch.ask_lots))} without ours"
+    return StepLine("book", sizes, bid, ask)
+
+
+def quoted(worker: Worker, side: Quoted) -> str:
+    instrument = worker.machine.instrument
+    if isinstance(side, Withheld):
+        return f"withheld: {side.why}"
+    return f"{number(instrument.amount(side.size_lots))} at {number(instrument.grid.price(side.price_ticks))}"
+
+
+def gate_says(worker: Worker, side: Side, wanted: Quoted, budget_allows: bool) -> str:
+    """What the gate would say to this quote now."""
+    if not isinstance(wanted, Wanted):
+        return "nothing to judge"
+    own = worker.machine.own
+    state = own.bid if side is Side.BID else own.ask
+    order = PlaceOrder(state.label, side, wanted.price_ticks, wanted.size_lots)
+    verdict = review(order, worker.machine.exposure(order, budget_allows))
+    if isinstance(verdict, Refused):
+        where = f" ({verdict.key})" if verdict.key else ""
+        return f"refused by {verdict.rule}: {verdict.number}, limit {verdict.limit}{where}"
+    return "passes"

@@ -1,0 +1,95 @@
+"""From an exchange's part of the configuration to a live exchange: where it is, how to get there, who we are."""
+
+import random
+from collections.abc import Callable
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import msgspec
+
+from mmd.config.model import ExchangeConfig, NetworkKind, SandboxMarket
+from mmd.config.secrets import ExposedSecret
+from mmd.domain.errors import CredentialError
+from mmd.exchanges.api import Exchange
+from mmd.exchanges.deribit.session import Deribit
+from mmd.exchanges.link import tcp_dialer
+from mmd.sandbox.markets import generated_market, recorded_market
+from mmd.sandbox.serve import Sandbox
+from mmd.shell import logs
+
+DERIBIT_URLS = {
+    NetworkKind.MAINNET: "wss://www.deribit.com/ws/api/v2",
+    NetworkKind.TESTNET: "wss://test.deribit.com/ws/api/v2",
+}
+# In the sandbox every client id is an account of its own; with no key configured, this one.
+SANDBOX_KEY = ("mmd-sandbox", "mmd-sandbox")
+
+
+class Wired(msgspec.Struct, frozen=True):
+    """An exchange, and the sandbox that serves it if it is the one inside this process."""
+
+    exchange: Exchange
+    sandbox: Sandbox | None
+    network: str
+
+
+def is_local(config: ExchangeConfig) -> bool:
+    """A sandbox, in this process or in another one on this machine: no account of anybody's is there."""
+    if config.network is NetworkKind.URL and config.url:
+        return urlsplit(config.url).hostname in ("127.0.0.1", "::1", "localhost")
+    return config.network is NetworkKind.SANDBOX
+
+
+def credentials(config: ExchangeConfig) -> tuple[str, str]:
+    """Client id and secret, read now; CredentialError says what is missing or exposed.
+
+    Where no account can be (`is_local`), a missing key is replaced by a name of our own.
+    """
+    try:
+        if config.credentials is None:
+            raise CredentialError(f"exchanges.{config.name}.credentials: needed for network {config.network}")
+        pair = (config.credentials.client_id.reveal(), config.credentials.client_secret.reveal())
+    except ExposedSecret:
+        raise
+    except CredentialError:
+        if is_local(config):
+            return SANDBOX_KEY
+        raise
+    logs.register_secret(pair[1])
+    return pair
+
+
+def make_sandbox(config: ExchangeConfig, wall_ns: Callable[[], int]) -> Sandbox:
+    """The in-process sandbox with the market that the options ask for."""
+    options = config.sandbox
+    if options.market is SandboxMarket.RECORDED:
+        feed = Path(options.feed) if options.feed else None
+        market = recorded_market(feed, None, options.seed, as_recorded=False)
+    else:
+        market = generated_market(options.seed)
+    return Sandbox(market, wall_clock_ns=wall_ns)
+
+
+def wire(config: ExchangeConfig, service: str, started_ns: int, now_ns: Callable[[], int]) -> Wired:
+    """Build, not connect. Raises CredentialError."""
+    client_id, client_secret = credentials(config)
+    sandbox = None
+    if config.network is NetworkKind.SANDBOX:
+        sandbox = make_sandbox(config, now_ns)
+        dial, host, network = sandbox.connect, "sandbox.invalid", "sandbox"
+    else:
+        url = config.url or DERIBIT_URLS[config.network]
+        dial, host, network = tcp_dialer(url), url.split("/")[2], config.url or str(config.network)
+    exchange = Deribit(
+        name=config.name,
+        service=service,
+        dial=dial,
+        host=host,
+        client_id=client_id,
+        client_secret=client_secret,
+        grant=str(config.grant),
+        wall_clock_ns=now_ns,
+        rng=random.Random(f"{service}/{config.name}/{started_ns}"),
+        started_ns=started_ns,
+    )
+    return Wired(exchange, sandbox, network)

@@ -1,0 +1,83 @@
+"""One symbol in the shell: its machine, its bounded mailbox, its counters, its timer."""
+
+import msgspec
+import trio
+
+from mmd.core.machine import SymbolMachine
+from mmd.domain.events import BookBroken, BookTop, Mail, Ticker
+from mmd.domain.reasons import Mode
+from mmd.domain.settings import SymbolSettings
+from mmd.shell.counters import SymbolCounters
+from mmd.shell.shadow import ShadowBook
+
+MAILBOX = 1000
+
+
+class MailboxFull(Exception):
+    """More events than a worker may have waiting: a fault of this worker."""
+
+
+class Worker:
+    """`post` and `take` are the mailbox: book tops and tickers are conflated, newest wins; nothing else ever is."""
+
+    def __init__(self, machine: SymbolMachine, counters: SymbolCounters) -> None:
+        self.machine = machine
+        self.key = machine.instrument.key
+        self.exchange = machine.instrument.exchange
+        self.symbol = machine.instrument.symbol
+        self.counters = counters
+        self.shadow = ShadowBook()
+        self.configured_mode = machine.settings.mode
+        self.shadowed = False  # an operator's word, stronger than the config until it is taken back
+        self.fault: str | None = None
+        self.gone = trio.Event()
+        self.timer_ns = 0
+        self.timer_moved = trio.Event()
+        self.ready = False  # in the pump's list of workers with mail
+        self._mail: list[Mail] = []
+        self._book_at = -1
+        self._ticker_at = -1
+
+    def effective(self, settings: SymbolSettings) -> SymbolSettings:
+        """The settings with the operator's shadow order applied."""
+        mode = Mode.SHADOW if self.shadowed else self.configured_mode
+        return msgspec.structs.replace(settings, mode=mode)
+
+    @property
+    def depth(self) -> int:
+        return len(self._mail)
+
+    def post(self, event: Mail) -> None:
+        """Put an event in; MailboxFull when it cannot be conflated and there is no room."""
+        kind = type(event)
+        mail = self._mail
+        if kind is BookTop:
+            if self._book_at >= 0:
+                mail[self._book_at] = event
+                self.counters.conflated += 1
+                return
+            self._book_at = len(mail)
+        elif kind is Ticker:
+            if self._ticker_at >= 0:
+                mail[self._ticker_at] = event
+                self.counters.conflated += 1
+                return
+            self._ticker_at = len(mail)
+        elif kind is BookBroken:
+            self._book_at = -1
+        if len(mail) >= MAILBOX:
+            self.counters.overflows += 1
+            raise MailboxFull(f"{self.key}: {MAILBOX} events wait")
+        mail.append(event)
+
+    def take(self) -> list[Mail]:
+        """Everything that waits, in order; the mailbox is empty afterwards."""
+        mail = self._mail
+        self._mail = []
+        self._book_at = self._ticker_at = -1
+        return mail
+
+    def set_timer(self, at_ns: int) -> None:
+        """Wake the symbol's timer task at this time; it replaces the one before."""
+        self.timer_ns = at_ns
+        self.timer_moved.set()

@@ -1,0 +1,328 @@
+"""A desk with two exchanges and a few symbols: answers at once, waits where told, keeps what it was asked."""
+
+import fnmatch
+from decimal import Decimal
+
+import msgspec
+import trio
+
+from mmd.shell.desk import (
+    Caller,
+    ChangeResult,
+    CheckLine,
+    EventLine,
+    ExchangeStatus,
+    Explanation,
+    OrderLine,
+    Outcome,
+    PlanLine,
+    PlanResult,
+    PositionLine,
+    ReloadResult,
+    SideStatus,
+    Status,
+    StepLine,
+    SymbolResult,
+    SymbolStatus,
+)
+
+NOW = 1_767_225_600.0
+LONG_OPTION = "BTC-25DEC26-120000-C"
+LONGEST = "XRP_USDC-30JUN27-0d625-C"
+SYMBOLS = ("BTC-PERPETUAL", LONG_OPTION, LONGEST, "ETH-PERPETUAL")
+FAILING = CheckLine("book_fresh", False, "no book for 12.3 s", "a book younger than 10 s")
+
+
+def side(price: str | None, size: str | None, withheld: str | None = None) -> SideStatus:
+    return SideStatus(
+        price=None if price is None else Decimal(price),
+        size=None if size is None else Decimal(size),
+        phase="EMPTY" if price is None else "LIVE",
+        order_id=None if price is None else "ETH-584849853",
+        label=None if price is None else "mmd-mmd-BTC-PERPETUAL-b-t4k2-1z",
+        withheld=withheld,
+    )
+
+
+def symbol_status(symbol: str, **changes: object) -> SymbolStatus:
+    quoted = SymbolStatus(
+        symbol=symbol,
+        exchange="deribit",
+        state="ACTIVE",
+        reason="resumed",
+        detail="",
+        by="root",
+        since=NOW - 125,
+        mode="live",
+        resting=2,
+        bid=side("64010.5", "50"),
+        ask=side("64031.0", "50"),
+        market_bid=Decimal("64015.0"),
+        market_ask=Decimal("64015.5"),
+        fair=64015.25,
+        position=Decimal("-120"),
+        min_position=Decimal("-1000"),
+        max_position=Decimal("1000"),
+        pnl_usd=12.345,
+        data_age_seconds=0.21,
+    )
+    return msgspec.structs.replace(quoted, **changes)
+
+
+def make_symbols() -> dict[str, SymbolStatus]:
+    none = side(None, None, "not_active")
+    return {
+        "BTC-PERPETUAL": symbol_status("BTC-PERPETUAL"),
+        LONG_OPTION: symbol_status(
+            LONG_OPTION,
+            bid=side("0.0005", "0.1"),
+            ask=side(None, None, "no_ask"),
+            market_bid=Decimal("0.0004"),
+            market_ask=None,
+            fair=None,
+            position=Decimal("0"),
+            pnl_usd=None,
+        ),
+        LONGEST: symbol_status(
+            LONGEST,
+            state="PAUSED",
+            reason="exchange_disconnected",
+            detail="data link: connection reset by peer",
+            by="market data",
+            bid=none,
+            ask=none,
+            market_bid=None,
+            market_ask=None,
+            resting=0,
+            position=Decimal("12345.678"),
+            pnl_usd=-1234.5,
+            data_age_seconds=7300.0,
+        ),
+        "ETH-PERPETUAL": symbol_status(
+            "ETH-PERPETUAL",
+            state="HALTED",
+            reason="drawdown",
+            detail="lost 5123.40 USD since 09:00, the limit is 5000",
+            by="portfolio",
+            bid=none,
+            ask=none,
+            resting=1,
+            data_age_seconds=None,
+        ),
+    }
+
+
+class FakeDesk:
+    """`gate`: changes wait for it when set. `calls`: (method, what was asked)."""
+
+    def __init__(self) -> None:
+        self.symbols = make_symbols()
+        self.calls: list[tuple[object, ...]] = []
+        self.events: list[EventLine] = []
+        self.more = trio.Event()
+        self.gate: trio.Event | None = None
+        self.fault: Exception | None = None
+        self.outcome = Outcome.DONE
+        self.config_error: str | None = None
+        self.confirm_deadline: float | None = None
+        self.plan_errors: list[str] = []
+
+    def happen(self, name: str, **fields: object) -> None:
+        line = EventLine(seq=len(self.events) + 1, time=NOW, name=name, symbol=None, exchange=None, detail="", by=None)
+        self.events.append(msgspec.structs.replace(line, **fields))
+        self.more.set()
+        self.more = trio.Event()
+
+    def matching(self, patterns: list[str]) -> list[SymbolStatus]:
+        if self.fault is not None:
+            raise self.fault
+        found = []
+        for pattern in patterns:
+            names = [
+                status
+                for status in self.symbols.values()
+                if pattern == "all"
+                or fnmatch.fnmatchcase(status.symbol, pattern)
+                or fnmatch.fnmatchcase(f"{status.exchange}/{status.symbol}", pattern)
+            ]
+            if not names:
+                raise KeyError(pattern)
+            found += [status for status in names if status not in found]
+        return found
+
+    def status(self, symbols: list[str]) -> Status:
+        return Status(
+            service="mmd",
+            version="0.1.0",
+            mode="live",
+            started=NOW - 7300,
+            uptime_seconds=7300,
+            config_hash="3f2a9c1b77aa",
+            config_generation=4,
+            config_error=self.config_error,
+            confirm_deadline=self.confirm_deadline,
+            orders_placed=1204,
+            orders_amended=8800,
+            orders_cancelled=300,
+            orders_rejected=3,
+            fills=14,
+            pnl_usd=-1222.16,
+            exposure={"BTC": 0.3512, "ETH": 2.0},
+            notional_usd=123456.7,
+            exchanges=[
+                ExchangeStatus(
+                    name="deribit",
+                    network="sandbox",
+                    data_link=True,
+                    trade_link=True,
+                    cancel_on_disconnect=True,
+                    subscriptions=12,
+                    round_trip_ms=1.24,
+                )
+            ],
+            symbols=self.matching(symbols),
+        )
+
+    def explain(self, symbols: list[str]) -> list[Explanation]:
+        return [
+            Explanation(
+                symbol=status.symbol,
+                exchange=status.exchange,
+                state=status.state,
+                reason=status.reason,
+                detail=status.detail,
+                quoting=status.state == "ACTIVE",
+                steps=[
+                    StepLine("fair", "microprice of 64015.0 x 1200 / 64015.5 x 400", "64015.375", "64015.375"),
+                    StepLine("half_width", "10 bps of fair, both sides", "63983.37", "64047.38"),
+                    StepLine("inventory", "-120 of 1000: both prices 3.84 up", "63987.21", "64051.22"),
+                    StepLine("grid", "tick 0.5: bid floors, ask ceils", "63987.0", "64051.5"),
+                ],
+                bid="50 at 63987.0",
+                ask="50 at 64051.5",
+                gate_bid="passes",
+                gate_ask="refused: position: worst case -1050, at most -1000",
+                checks=[CheckLine("trade_link", True, "up", "up"), FAILING],
+            )
+            for status in self.matching(symbols)
+        ]
+
+    def orders(self, symbols: list[str]) -> list[OrderLine]:
+        return [
+            OrderLine(
+                symbol=status.symbol,
+                exchange=status.exchange,
+                side=name,
+                phase=our.phase,
+                price=our.price,
+                size=our.size,
+                order_id=our.order_id,
+                label=our.label or "",
+                age_seconds=75.0,
+                mode=status.mode,
+            )
+            for status in self.matching(symbols)
+            for name, our in (("bid", status.bid), ("ask", status.ask))
+            if our.price is not None
+        ]
+
+    def positions(self, symbols: list[str]) -> list[PositionLine]:
+        return [
+            PositionLine(
+                symbol=status.symbol,
+                exchange=status.exchange,
+                position=status.position,
+                average_price=Decimal("64000.25") if status.position else None,
+                mark_price=status.fair,
+                pnl_usd=status.pnl_usd,
+                realized_usd=3.5,
+                unrealized_usd=None,
+                fees_usd=-0.25,
+                coins=0.00187,
+            )
+            for status in self.matching(symbols)
+        ]
+
+    async def change(self, name: str, symbols: list[str], reason: str, caller: Caller, state: str) -> ChangeResult:
+        found = self.matching(symbols)
+        self.calls.append((name, symbols, reason, caller))
+        if self.gate is not None and name != "halt":
+            await self.gate.wait()
+        checks = [FAILING] if self.outcome is Outcome.REFUSED else []
+        rows = []
+        for status in found:
+            if self.outcome is Outcome.DONE:
+                self.symbols[status.symbol] = msgspec.structs.replace(status, state=state, reason="operator")
+            rows.append(
+                SymbolResult(
+                    symbol=status.symbol,
+                    outcome=self.outcome,
+                    state=self.symbols[status.symbol].state,
+                    detail="" if self.outcome is Outcome.DONE else "1 check failed",
+                    checks=checks,
+                )
+            )
+        return ChangeResult(outcome=self.outcome, detail=f"{len(rows)} symbols", symbols=rows)
+
+    async def pause(self, symbols: list[str], reason: str, caller: Caller, timeout_seconds: float) -> ChangeResult:
+        return await self.change("pause", symbols, reason, caller, "PAUSED")
+
+    async def resume(self, symbols: list[str], reason: str, caller: Caller, timeout_seconds: float) -> ChangeResult:
+        return await self.change("resume", symbols, reason, caller, "ACTIVE")
+
+    async def halt(self, symbols: list[str], reason: str, caller: Caller, timeout_seconds: float) -> ChangeResult:
+        return await self.change("halt", symbols, reason, caller, "HALTED")
+
+    async def reset(self, symbols: list[str], reason: str, caller: Caller, timeout_seconds: float) -> ChangeResult:
+        return await self.change("reset", symbols, reason, caller, "PAUSED")
+
+    async def shadow(
+        self, symbols: list[str], on: bool, reason: str, caller: Caller, timeout_seconds: float
+    ) -> ChangeResult:
+        return await self.change(f"shadow {on}", symbols, reason, caller, "ACTIVE")
+
+    async def plan(self) -> PlanResult:
+        if self.plan_errors:
+            return PlanResult(
+                ok=False, errors=self.plan_errors, lines=[], added=[], removed=[], changed=[], unchanged=[]
+            )
+        return PlanResult(
+            ok=True,
+            errors=[],
+            lines=[
+                PlanLine(
+                    path="spreads.perp.spread_bps", effect="requote", old="10", new="12", symbols=["BTC-PERPETUAL"]
+                ),
+                PlanLine(path="service.log_level", effect="live", old=None, new="debug", symbols=[]),
+            ],
+            added=["deribit/SOL_USDC-PERPETUAL"],
+            removed=[],
+            changed=["deribit/BTC-PERPETUAL"],
+            unchanged=["deribit/ETH-PERPETUAL", f"deribit/{LONGEST}"],
+        )
+
+    async def reload(self, confirm_seconds: float | None, caller: Caller) -> ReloadResult:
+        self.calls.append(("reload", confirm_seconds, caller))
+        if self.gate is not None:
+            await self.gate.wait()
+        outcome = Outcome.REFUSED if self.plan_errors else Outcome.DONE
+        plan = await self.plan()
+        return ReloadResult(outcome=outcome, detail="generation 5 is in force", generation=5, plan=plan)
+
+    async def confirm(self, caller: Caller) -> ReloadResult:
+        self.calls.append(("confirm", caller))
+        return ReloadResult(outcome=Outcome.DONE, detail="kept", generation=5, plan=await self.plan())
+
+    def config(self) -> str:
+        return "version: 1\nservice:\n  name: mmd\n"
+
+    def set_log_level(self, level: str, caller: Caller) -> str:
+        self.calls.append(("log_level", level, caller))
+        return f"log level is {level}, was info"
+
+    def events_since(self, seq: int, limit: int) -> list[EventLine]:
+        return self.events[seq : seq + limit]
+
+    async def wait_event(self, seq: int) -> None:
+        while len(self.events) <= seq:
+            await self.more.wait()
