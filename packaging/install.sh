@@ -35,7 +35,9 @@ build_tree() {
   mkdir -p "$(dirname "$new")"
   "$python" -m venv "$new"
   lock_entries setuptools wheel packaging >"$work/backend.lock"
-  lock_entries $(grep -v '^#' packaging/runtime.txt) >"$work/runtime.lock"
+  local names
+  mapfile -t names < <(grep -v '^#' packaging/runtime.txt)
+  lock_entries "${names[@]}" >"$work/runtime.lock"
   "${pip[@]}" -r "$work/backend.lock"
   "${pip[@]}" --no-build-isolation -r "$work/runtime.lock"
   # A copy is built, so that no build folder appears in the checkout.

@@ -23,3 +23,11 @@ if grep -n '://' "$tools/lock.whole"; then
   exit 1
 fi
 cat "$tools/lock.whole" >requirements.lock
+
+# The part of it that an installed daemon needs: names only, the versions stand above.
+"$tools/bin/uv" pip compile --quiet --universal --python-version 3.11 --constraints requirements.lock \
+  --no-header --no-annotate --no-emit-index-url --output-file "$tools/runtime" pyproject.toml
+{
+  printf '# Packages of requirements.lock that mmd runs with. Written by make lock.\n'
+  sed -n 's/^\([A-Za-z0-9._-]*\)==.*/\1/p' "$tools/runtime"
+} >packaging/runtime.txt

@@ -28,8 +28,8 @@ need_venv() {
   fi
   say "installing python3-venv"
   export DEBIAN_FRONTEND=noninteractive
-  apt-get install -y -q --no-install-recommends python3-venv >&2 ||
-    { apt-get update -q >&2 && apt-get install -y -q --no-install-recommends python3-venv >&2; } ||
+  apt-get install -y -qq --no-install-recommends python3-venv >&2 ||
+    { apt-get update -qq >&2 && apt-get install -y -qq --no-install-recommends python3-venv >&2; } ||
     die "apt-get could not install python3-venv"
   "$1" -c 'import ensurepip, venv' || die "$1 still cannot make virtual environments"
 }

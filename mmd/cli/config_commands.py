@@ -5,6 +5,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Mapping
+from typing import TypeVar
 
 import msgspec
 
@@ -33,9 +34,10 @@ Lister = Callable[[str, str], Listing]
 """Asks an exchange (name, network) what it lists now. Raises MmdError or OSError where it cannot be asked."""
 
 Subparsers = argparse._SubParsersAction  # argparse has no public name for it
+Parser = TypeVar("Parser", bound=argparse.ArgumentParser)
 
 
-def add_parsers(subparsers: "Subparsers[argparse.ArgumentParser]", lister: Lister | None = None) -> None:
+def add_parsers(subparsers: "Subparsers[Parser]", lister: Lister | None = None) -> None:
     """Adds the commands; each sets `func` to a callable that takes the arguments and returns an exit status."""
     check = subparsers.add_parser("check", help="say everything that is wrong with a configuration")
     _add_config(check)
@@ -54,7 +56,7 @@ def _add_config(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-c", "--config", metavar="FILE", help="default: mmd.yaml in /etc/mmd")
 
 
-def _add_init(subparsers: "Subparsers[argparse.ArgumentParser]", lister: Lister | None) -> None:
+def _add_init(subparsers: "Subparsers[Parser]", lister: Lister | None) -> None:
     init = subparsers.add_parser(
         "init",
         help="print a first configuration",

@@ -22,7 +22,7 @@ class Parser(argparse.ArgumentParser):
 def parser() -> argparse.ArgumentParser:
     main: argparse.ArgumentParser = Parser(prog="mmd", description="The market-maker daemon that sysadmins trust.")
     main.add_argument("--version", action="version", version=f"mmd {mmd.__version__}")
-    commands = main.add_subparsers(dest="command", metavar="COMMAND", required=True, parser_class=Parser)
+    commands = main.add_subparsers(dest="command", metavar="COMMAND", required=True)
     run.add_parser(commands)
     config_commands.add_parsers(commands, list_instruments)
     sandbox.add_parser(commands)

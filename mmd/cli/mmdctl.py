@@ -16,7 +16,7 @@ from mmd import __version__
 from mmd.cli import views
 from mmd.cli.arguments import LINES_DEFAULT, parser
 from mmd.cli.client import Client, Forbidden, NoAnswer, NoDaemon, Refused, default_socket
-from mmd.cli.tables import Page, page_of
+from mmd.cli.tables import Page, clean, page_of
 from mmd.control.protocol import (
     DEFAULT_TIMEOUT_SECONDS,
     EVENTS_MAX,
@@ -92,7 +92,7 @@ def say(lines: Iterable[str]) -> None:
 
 
 def complain(text: str) -> None:
-    print(f"mmdctl: {text}", file=sys.stderr)
+    print(f"mmdctl: {clean(text)}", file=sys.stderr)
 
 
 class Call:
@@ -308,7 +308,7 @@ def finish_reload(call: Call, method: str, params: dict[str, object]) -> int:
 
 def run_log_level(call: Call) -> int:
     params: dict[str, object] = {"level": call.asked.level, "reason": call.reason}
-    call.ask("log_level", LogLevelResult, params, lambda answer: [answer.detail])
+    call.ask("log_level", LogLevelResult, params, lambda answer: [clean(answer.detail)])
     return Exit.DONE
 
 

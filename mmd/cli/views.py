@@ -399,7 +399,7 @@ def reload_lines(page: Page, result: ReloadResult) -> list[str]:
 def event_line(page: Page, event: EventLine) -> str:
     """One line whatever its length: for grep, and for scrolling terminals."""
     where = "/".join(part for part in (event.exchange, event.symbol) if part)
-    words = [part for part in (where, clean(event.detail), f"by {event.by}" if event.by else "") if part]
+    words = [part for part in (where, event.detail, f"by {event.by}" if event.by else "") if part]
     head = page.paint(f"{event.seq:>6} {stamp(event.time)}", Style.DIM)
     return f"{head} {page.paint(clean(event.name), Style.TITLE)} {clean('  '.join(words))}".rstrip()
 

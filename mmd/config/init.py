@@ -100,6 +100,7 @@ def parse(words: Words, environ: Mapping[str, str]) -> Order:
     improve_by = work.improvement()
     figures = {name: work.figure(name) for name in (*RANGES, *POSITIVE)}
     network = work.network()
+    dry_run = work.switch("dry_run")
     underlying = work.text("underlying").upper()
     if underlying not in ("BTC", "ETH"):
         work.errors.append(f"--underlying: is {underlying!r}; allowed: BTC, ETH")
@@ -123,7 +124,7 @@ def parse(words: Words, environ: Mapping[str, str]) -> Order:
         improve_by=improve_by,
         improve_min_size=figures["improvement_reference_size"],
         live=words.get("live") is True,
-        dry_run=work.switch("dry_run"),
+        dry_run=dry_run,
         secret_env="DERIBIT_PRIVATE_KEY" if environ.get("DERIBIT_PRIVATE_KEY") else "DERIBIT_CLIENT_SECRET",
         notes=tuple(work.notes),
     )
@@ -250,7 +251,7 @@ class _Words:
             text = "is in USD and these options are priced in coin: give --index-price too, or neither for one tick"
             self.errors.append(f"{where}: {text}")
             return COIN_TICK
-        ticks = max(1, round(usd / index / COIN_TICK))
+        ticks = max(1, int(usd / index / COIN_TICK))  # never more than was asked, but a tick
         self.notes.append(f"{usd} USD at an index of {index} USD is {ticks} tick{'s'[: ticks > 1]} of {COIN_TICK} coin")
         return ticks * COIN_TICK
 

@@ -18,6 +18,7 @@ from mmd.domain.errors import ConfigError
 DROP_INS = "mmd.d"
 FILE_BYTES_MAX = 512 * 1024
 FILES_MAX = 100
+LINES_MAX = 1000
 
 
 def load(path: Path) -> Config:
@@ -66,10 +67,14 @@ def _lines(findings: list[Finding], files: list[str]) -> list[str]:
     """Each finding once, file by file from top to bottom."""
     order = {file: index for index, file in enumerate(files)}
 
-    def rank(finding: Finding) -> tuple[int, Place, str]:
-        return order.get(finding.place.file, -1), finding.place, finding.path
+    def rank(finding: Finding) -> tuple[int, Place, str, str]:
+        return order.get(finding.place.file, -1), finding.place, finding.path, finding.text
 
-    return [str(finding) for finding in sorted(set(findings), key=rank)]
+    found = sorted(set(findings), key=rank)
+    lines = [str(finding) for finding in found[:LINES_MAX]]
+    if len(found) > LINES_MAX:
+        lines.append(str(outside(found[-1].place.file, f"and {len(found) - LINES_MAX} more findings")))
+    return lines
 
 
 def _drop_ins(path: Path, findings: list[Finding]) -> list[Path]:

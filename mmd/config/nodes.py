@@ -21,7 +21,8 @@ NO_KEY = ""
 INTEGER = re.compile(r"[-+]?(0|[1-9][0-9]*(_[0-9]+)*)")
 NUMBER = re.compile(r"[-+]?(0|[1-9][0-9]*(_[0-9]+)*)?(\.[0-9]*)?([eE][-+]?[0-9]{1,2})?")
 NUMBER_LENGTH_MAX = 40
-SIMPLE_KEY = re.compile(r"[A-Za-z0-9_-]+")
+WORD_MAX = 60
+SIMPLE_KEY = re.compile(rf"[A-Za-z0-9_-]{{1,{WORD_MAX}}}")
 
 
 class Place(msgspec.Struct, frozen=True, order=True):
@@ -78,7 +79,7 @@ def join(path: str, step: Step) -> str:
     """`instruments[1].limits` style paths; keys that are no plain words are quoted."""
     if isinstance(step, int):
         return f"{path}[{step}]"
-    word = step if SIMPLE_KEY.fullmatch(step) else repr(step[:60])
+    word = step if SIMPLE_KEY.fullmatch(step) else repr(step[:WORD_MAX])
     return f"{path}.{word}" if path else word
 
 

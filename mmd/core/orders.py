@@ -112,7 +112,7 @@ TRANSITIONS: dict[tuple[Phase, type], tuple[Phase, ...]] = {
     (L, OrderRefused): (L, U),  # a late no; UNKNOWN where it says that the order is gone
     (L, OrderAbsent): (U,),
     (L, RequestLost): (U,),
-    (A, OrderAcked): (L, A),  # AMENDING still where it describes the order before the amend
+    (A, OrderAcked): (L, A),  # AMENDING still where it does not describe what was asked for
     (A, OrderRefused): (L, U),
     (A, GateRefused): (L,),
     (A, OrderClosed): (E, U),
@@ -124,7 +124,7 @@ TRANSITIONS: dict[tuple[Phase, type], tuple[Phase, ...]] = {
     (C, OrderRefused): (L, U),
     (C, RequestLost): (U,),
     (U, OrderAcked): (L,),
-    (U, OrderClosed): (E,),  # the answer to our question, after its fills
+    (U, OrderClosed): (E, U),
     (U, OrderFilled): (U, E),
     (U, OrderRefused): (E, U),  # a late no to the placing: it never was
     (U, OrderAbsent): (U, E),
@@ -167,40 +167,38 @@ def lost(slot: Occupied, now_ns: int) -> Unknown:
     return Unknown(slot.label, order_id, slot.price_ticks, total, slot.filled_lots, slot.phase, now_ns, 0, 0, to_price)
 
 
-def closed(slot: Occupied, event: OrderClosed, now_ns: int) -> Slot:
+def closed(slot: Occupied, event: OrderClosed, now_ns: int, latency_ns: int) -> Slot:
     """The slot once the exchange says that the order is over.
 
     Fills that it speaks of and that we have not counted are still to come: forgetting the order
-    now would give their room away twice. An UNKNOWN slot has asked, and fills come before the answer.
+    now would give their room away twice. They are charged until they are here, or until the
+    exchange, asked again past its latency, still tells of no others.
     """
-    missing = event.filled_lots > slot.filled_lots and not isinstance(slot, Unknown)
-    if not missing:
+    if event.filled_lots <= slot.filled_lots:
         return EMPTY
-    return Unknown(
-        slot.label,
-        event.order_id,
-        slot.price_ticks,
-        event.filled_lots,
-        slot.filled_lots,
-        Phase.LIVE,
-        now_ns,
-        0,
-        0,
-    )
+    if isinstance(slot, Unknown) and slot.absent >= 1:
+        late = now_ns - slot.since_ns >= latency_ns
+        return EMPTY if late else msgspec.structs.replace(slot, absent=slot.absent + 1)
+    asked_ns = slot.asked_ns if isinstance(slot, Unknown) else 0
+    total, filled, price = event.filled_lots, slot.filled_lots, slot.price_ticks
+    return Unknown(slot.label, event.order_id, price, total, filled, Phase.LIVE, now_ns, asked_ns, 1)
 
 
 def live_from(slot: Occupied, event: OrderAcked | OpenOrder, now_ns: int) -> Live:
     """The slot as the exchange just described it.
 
     Only fills count fills: an answer that is ahead of its trades must not count them twice.
+    Where an amend is unaccounted for, the answer may be older than it: the larger total is charged.
     """
-    return Live(slot.label, event.order_id, event.price_ticks, event.total_lots, slot.filled_lots, now_ns)
+    total_lots = event.total_lots
+    if isinstance(slot, Unknown) and slot.to_price_ticks:
+        total_lots = max(total_lots, slot.total_lots)
+    return Live(slot.label, event.order_id, event.price_ticks, total_lots, slot.filled_lots, now_ns)
 
 
-def is_from_before(slot: Amending, event: OrderAcked) -> bool:
-    """It describes the order before the amend: a second word about the placing, not the answer we wait for."""
-    before = (slot.price_ticks, slot.total_lots)
-    return (event.price_ticks, event.total_lots) == before
+def is_answer(slot: Amending, event: OrderAcked) -> bool:
+    """Whether it describes what the amend asked for; else it is late word of an earlier request."""
+    return (event.price_ticks, event.total_lots) == (slot.to_price_ticks, slot.to_total_lots)
 
 
 def advance(slot: Occupied, event: Mail, now_ns: int, latency_ns: int) -> Slot | IllegalTransition:
@@ -223,11 +221,11 @@ def successor(slot: Occupied, event: Mail, now_ns: int, latency_ns: int) -> Slot
         case OrderAcked():
             if isinstance(slot, Cancelling):
                 return msgspec.structs.replace(slot, order_id=event.order_id)
-            if isinstance(slot, Amending) and is_from_before(slot, event):
+            if isinstance(slot, Amending) and not is_answer(slot, event):
                 return slot
             return live_from(slot, event, now_ns)
         case OrderClosed():
-            return closed(slot, event, now_ns)
+            return closed(slot, event, now_ns, latency_ns)
         case OrderFilled():
             filled = msgspec.structs.replace(slot, filled_lots=slot.filled_lots + event.size_lots)
             done = worst_lots(filled) == 0 and not isinstance(filled, Amending)

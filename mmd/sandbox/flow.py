@@ -25,7 +25,7 @@ class FlowStyle(msgspec.Struct, frozen=True, kw_only=True):
     # Patience of noise in units of the makers' half-width: `near` for certain, plus an exponential part.
     near_halves: float
     patience_halves: float
-    # A share of noise sweeps: it goes an exponential distance (mean, bps of the price) further, in size.
+    # A share of noise sweeps: it goes up to so much further (bps of the price, uniform), in size.
     sweep_share: float
     sweep_bps: float
     # Options: a piece of news moves what the makers believe by so many half-widths (standard deviation).
@@ -55,7 +55,7 @@ class Takers:
         reach = self.makers.half_ticks * (style.near_halves + rng.expovariate(1.0) * style.patience_halves)
         size = 1.0
         if rng.random() < style.sweep_share:
-            reach += fair_ticks * rng.expovariate(1.0) * style.sweep_bps / 1e4
+            reach += fair_ticks * rng.random() * style.sweep_bps / 1e4
             size = SWEEP_LOTS
         return self.take(venue, direction, fair_ticks, reach, size, now_ms)
 

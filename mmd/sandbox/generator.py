@@ -53,7 +53,7 @@ class GeneratorSettings(msgspec.Struct, frozen=True, kw_only=True):
 
 
 PERPETUAL_FLOW = FlowStyle(
-    noise_hz=0.6, informed_hz=1.0, near_halves=4.0, patience_halves=2.0, sweep_share=0.3, sweep_bps=6.0,
+    noise_hz=0.45, informed_hz=1.2, near_halves=4.0, patience_halves=2.0, sweep_share=0.2, sweep_bps=16.0,
     news_halves=0.0, news_keep=0.0, median_lots=1.0, spread_lots=1.0,
 )  # fmt: skip
 FUTURE_FLOW = msgspec.structs.replace(PERPETUAL_FLOW, noise_hz=0.15, informed_hz=0.2)
@@ -381,8 +381,8 @@ def styles(
         )
         flow, rate, taker_usd = OPTION_FLOW, settings.option_book_hz, settings.option_taker_usd
     else:
-        spacing = max(3e-4 * index / float(instrument.tick_size), 2.0)
-        maker = MakerStyle(levels=12, spacing_ticks=spacing, median_lots=settings.maker_usd / lot_usd, spread_lots=0.8)
+        spacing = max(5e-4 * index / float(instrument.tick_size), 2.0)
+        maker = MakerStyle(levels=14, spacing_ticks=spacing, median_lots=settings.maker_usd / lot_usd, spread_lots=0.8)
         perpetual = instrument.is_perpetual
         flow = PERPETUAL_FLOW if perpetual else FUTURE_FLOW
         rate = settings.perpetual_book_hz if perpetual else settings.future_book_hz

@@ -20,7 +20,7 @@ DATA = Path(__file__).parent / "data"
 RECORDED_FEED = DATA / "feed.jsonl"
 RECORDED_INSTRUMENTS = DATA / "instruments.json"
 
-__all__ = ["BurstMarket", "GeneratorSettings", "generated_market", "recorded_market"]
+__all__ = ["BurstMarket", "GeneratorSettings", "generated_market", "recorded_market", "recorded_start_ms"]
 
 
 def recorded_market(
@@ -69,6 +69,11 @@ def generated_market(
         soonest = min((row.expiration_timestamp for row in rows if not row.is_perpetual), default=now_ms + 1)
         listed = list(moved(rows, max(0, days_until(soonest, now_ms + 1)), now_ms).values())
     return GeneratedMarket({one.instrument_name: one for one in listed}, seed, settings or GeneratorSettings())
+
+
+def recorded_start_ms(feed: Path | None) -> int:
+    """When this feed was recorded (Unix ms): where the clock of an `as_recorded` market has to start."""
+    return read_feed(feed or RECORDED_FEED).first_ms
 
 
 def wall_ms() -> int:

@@ -185,13 +185,13 @@ def expiry_calendar(now_ms: int) -> dict[int, str]:
 
 
 def strikes(price: float, deviation: float) -> list[Decimal]:
-    """A ladder of round strikes around `price`, about 2.5 standard deviations (`deviation`, fraction) each way."""
-    raw = price * deviation * 0.3
+    """A ladder of round strikes around `price`, about 3 standard deviations (`deviation`, fraction) each way."""
+    raw = price * deviation * 0.2
     size = 10.0 ** math.floor(math.log10(raw))
     step = next(nice * size for nice in (1.0, 2.0, 2.5, 5.0, 10.0) if nice * size >= raw)
     low, high = (
-        math.ceil(price * math.exp(-2.5 * deviation) / step),
-        math.floor(price * math.exp(2.5 * deviation) / step),
+        math.ceil(price * math.exp(-3.0 * deviation) / step),
+        math.floor(price * math.exp(3.0 * deviation) / step),
     )
     exact = Decimal(str(step))
     return [Decimal(f"{(exact * n).normalize():f}") for n in range(max(low, 1), high + 1)]

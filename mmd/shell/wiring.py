@@ -10,10 +10,10 @@ import msgspec
 from mmd.config.model import ExchangeConfig, NetworkKind, SandboxMarket
 from mmd.config.secrets import ExposedSecret
 from mmd.domain.errors import CredentialError
-from mmd.exchanges.api import Exchange
+from mmd.exchanges.api import Dial, Exchange
 from mmd.exchanges.deribit.session import Deribit
 from mmd.exchanges.link import tcp_dialer
-from mmd.sandbox.markets import generated_market, recorded_market
+from mmd.sandbox.markets import GeneratorSettings, generated_market, recorded_market
 from mmd.sandbox.serve import Sandbox
 from mmd.shell import logs
 
@@ -62,11 +62,13 @@ def credentials(config: ExchangeConfig) -> tuple[str, str]:
 def make_sandbox(config: ExchangeConfig, wall_ns: Callable[[], int]) -> Sandbox:
     """The in-process sandbox with the market that the options ask for."""
     options = config.sandbox
+    settings = GeneratorSettings(intensity=options.intensity)
+    now_ms = wall_ns() // 1_000_000
     if options.market is SandboxMarket.RECORDED:
         feed = Path(options.feed) if options.feed else None
-        market = recorded_market(feed, None, options.seed, as_recorded=False)
+        market = recorded_market(feed, None, options.seed, False, settings=settings, now_ms=now_ms)
     else:
-        market = generated_market(options.seed)
+        market = generated_market(options.seed, settings=settings, now_ms=now_ms)
     return Sandbox(market, wall_clock_ns=wall_ns)
 
 
@@ -74,6 +76,7 @@ def wire(config: ExchangeConfig, service: str, started_ns: int, now_ns: Callable
     """Build, not connect. Raises CredentialError."""
     client_id, client_secret = credentials(config)
     sandbox = None
+    dial: Dial
     if config.network is NetworkKind.SANDBOX:
         sandbox = make_sandbox(config, now_ns)
         dial, host, network = sandbox.connect, "sandbox.invalid", "sandbox"

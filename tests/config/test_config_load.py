@@ -236,3 +236,10 @@ def test_no_bytes_raise_anything_else(tmp_path_factory: pytest.TempPathFactory, 
     path.write_bytes(content)
     with pytest.raises(ConfigError):
         load(path)
+
+
+def test_a_flood_of_findings_is_counted() -> None:
+    with pytest.raises(ConfigError) as caught:
+        load_text("".join(f"key{number}: 1\n" for number in range(1500)))
+    assert len(caught.value.lines) == 1001
+    assert caught.value.lines[-1] == "mmd.yaml:1:1: (file): and 505 more findings"

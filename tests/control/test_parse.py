@@ -82,6 +82,10 @@ def test_depth_is_no_way_in(depth):
 def test_no_bytes_kill_the_server(tmp_path_factory, lines, half_close):
     async def attack() -> None:
         room = Room(tmp_path_factory.mktemp("fuzz") / "s")
+        with trio.fail_after(10):
+            await survive(room)
+
+    async def survive(room: Room) -> None:
         async with trio.open_nursery() as nursery:
             await nursery.start(room.serve)
             stream = await trio.open_unix_socket(str(room.path))
@@ -97,13 +101,4 @@ def test_no_bytes_kill_the_server(tmp_path_factory, lines, half_close):
                 assert b'"result"' in await stream.receive_some()
             nursery.cancel_scope.cancel()
 
-    with_deadline = partial_deadline(attack)
-    trio.run(with_deadline)
-
-
-def partial_deadline(attack):
-    async def run() -> None:
-        with trio.fail_after(10):
-            await attack()
-
-    return run
+    trio.run(attack)

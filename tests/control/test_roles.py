@@ -4,7 +4,7 @@ import contextlib
 import json
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from functools import partial
 from pathlib import Path
 
@@ -39,22 +39,28 @@ def acting_as(uid: int, gid: int, groups: list[int]) -> Iterator[None]:
 
 
 @pytest.fixture
-async def door(nursery) -> Iterator[tuple[Path, FakeDesk, list]]:
-    """A server in a directory that everybody may enter, with both groups."""
+def public_folder() -> Iterator[Path]:
+    """Unlike tmp_path, a directory that everybody may enter."""
     with tempfile.TemporaryDirectory(prefix="mmd-") as folder:
         Path(folder).chmod(0o755)
-        desk, audited = FakeDesk(), []
-        serve = partial(
-            serve_control,
-            Path(folder) / "mmd.sock",
-            desk,
-            admin_group=ADMINS,
-            view_group=VIEWERS,
-            audit=lambda *entry: audited.append(entry),
-        )
-        await nursery.start(serve)
-        yield Path(folder) / "mmd.sock", desk, audited
-        nursery.cancel_scope.cancel()
+        yield Path(folder)
+
+
+@pytest.fixture
+async def door(nursery, public_folder) -> AsyncIterator[tuple[Path, FakeDesk, list]]:
+    """A server with both groups."""
+    path, desk, audited = public_folder / "mmd.sock", FakeDesk(), []
+    serve = partial(
+        serve_control,
+        path,
+        desk,
+        admin_group=ADMINS,
+        view_group=VIEWERS,
+        audit=lambda *entry: audited.append(entry),
+    )
+    await nursery.start(serve)
+    yield path, desk, audited
+    nursery.cancel_scope.cancel()
 
 
 async def ask(path: Path, method: str, *, uid: int, gid: int, groups: list[int], **params: object) -> dict:

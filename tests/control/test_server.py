@@ -242,7 +242,7 @@ async def test_an_overlong_line_is_refused_and_skipped(room):
 
 async def test_a_client_that_does_not_read_is_dropped(room, autojump_clock):
     line = await connect(room)
-    for n in range(400):
+    for _ in range(400):
         room.desk.happen("order.filled", detail="x" * 10_000)
     await line.send(request("events_follow", since=0))
     other = await connect(room)

@@ -4,10 +4,10 @@ import math
 from decimal import Decimal
 
 from mmd.sandbox.engine import Engine
+from mmd.sandbox.makers import grid_of
 from mmd.sandbox.model import Direction, InstrumentState, Market, Reference, SandboxInstrument, Trade
 from mmd.sandbox.notices import AccountChanged
-from mmd.sandbox.orders import NewOrder, OrderChange, Refused
-from mmd.sandbox.makers import grid_of
+from mmd.sandbox.orders import NewOrder, Refused
 
 SECOND = 1000
 ZERO = Decimal(0)
@@ -23,7 +23,7 @@ class FakeVenue:
         self.log: list[tuple] = []
 
     def instrument(self, name: str) -> SandboxInstrument:
-        raise NotImplementedError(name)
+        raise KeyError(name)
 
     def set_levels(self, name, bids, asks, now_ms, *, snapshot):
         book = self.books.setdefault(name, ({}, {}))
@@ -97,8 +97,12 @@ def engine_for(market: Market, now_ms: int) -> Engine:
 class FixedSpreadMaker:
     """One bid and one ask, `width` price units apart around the anonymous mid, moved every `every_ms`.
 
-    It holds at most `most` in either direction: a side that would go beyond is taken away.
+    Every fill is valued `HOLD_MS` later at the anonymous mid, as if handed on there: this leaves
+    what the fill itself was worth, not where the market wandered. No fees. It holds at most `most`
+    in either direction: a side that would go beyond is taken away.
     """
+
+    HOLD_MS = 5_000
 
     def __init__(self, engine: Engine, name: str, width: float, amount: Decimal, most: Decimal) -> None:
         self.engine, self.name, self.width, self.amount, self.most = engine, name, width, amount, most
@@ -106,21 +110,27 @@ class FixedSpreadMaker:
         self.grid = grid_of(self.instrument)
         self.orders: dict[Direction, str] = {}
         self.position = ZERO
-        self.cash = 0.0  # in price units times amount; for USD amounts in coin
+        self.profit = 0.0  # in the settlement currency
         self.fills = 0
+        self.held: list[tuple[int, Decimal, float]] = []  # until when, signed amount, price
 
     def mid(self) -> float | None:
         bids, asks = self.engine.anonymous_levels(self.name)
         return float(max(bids) + min(asks)) / 2 if bids and asks else None
 
-    def read(self) -> None:
+    def read(self, now_ms: int) -> None:
         for notice in self.engine.drain():
             if isinstance(notice, AccountChanged):
                 for trade in notice.trades:
-                    sign = 1 if trade.direction is Direction.BUY else -1
-                    self.position += sign * trade.amount
-                    self.cash -= sign * self.value(trade.amount, float(trade.price))
+                    signed = trade.amount if trade.direction is Direction.BUY else -trade.amount
+                    self.position += signed
+                    self.held.append((trade.timestamp + self.HOLD_MS, signed, float(trade.price)))
                     self.fills += 1
+        mid = self.mid()
+        while mid is not None and self.held and self.held[0][0] <= now_ms:
+            _, signed, price = self.held.pop(0)
+            self.profit += self.value(signed, mid) - self.value(signed, price)
+            self.position -= signed
 
     def value(self, amount: Decimal, price: float) -> float:
         """Of a long position; inverse futures in coin, so that buying low gains coin."""
@@ -128,14 +138,8 @@ class FixedSpreadMaker:
             return -float(amount) / price
         return float(amount) * price
 
-    def worth(self) -> float:
-        """Cash and position at the anonymous mid, without fees; in the settlement currency."""
-        mid = self.mid()
-        assert mid is not None
-        return self.cash + self.value(self.position, mid)
-
     def quote(self, now_ms: int) -> None:
-        self.read()
+        self.read(now_ms)
         mid = self.mid()
         tick = float(self.instrument.tick_size)
         for direction in Direction:
@@ -177,8 +181,8 @@ def make_for(market: Market, maker: FixedSpreadMaker, from_ms: int, seconds: int
         run_to = now_ms + every_ms
         maker.quote(now_ms)
         run(market, now_ms, run_to)
-    maker.read()
-    return maker.worth()
+    maker.read(from_ms + seconds * SECOND)
+    return maker.profit
 
 
 def mean_and_error(values: list[float]) -> tuple[float, float]:

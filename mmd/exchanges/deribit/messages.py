@@ -128,7 +128,7 @@ class TradeData(msgspec.Struct):
 
 
 class OrderData(msgspec.Struct):
-    """`price` is the text "market_price" for trigger market orders."""
+    """`price` stays raw: it is the text "market_price" for trigger market orders."""
 
     order_id: str
     order_state: str
@@ -136,7 +136,7 @@ class OrderData(msgspec.Struct):
     direction: Literal["buy", "sell"]
     amount: Decimal | None = None
     filled_amount: Decimal | None = None
-    price: Decimal | Literal["market_price"] | None = None
+    price: msgspec.Raw = NOTHING
     label: str = ""
     cancel_reason: str = ""
     last_update_timestamp: int = 0

@@ -42,6 +42,7 @@ decode_positions: Decoder[list[PositionData]] = Decoder(list[PositionData])
 decode_trade_page: Decoder[TradePage] = Decoder(TradePage)
 decode_count: Decoder[int] = Decoder(int)
 decode_summaries: Decoder[Summaries] = Decoder(Summaries)
+_decode_price: Decoder[Decimal] = Decoder(Decimal)
 _decode_order: Decoder[OrderData] = Decoder(OrderData)
 _decode_result: Decoder[OrderResult] = Decoder(OrderResult)
 
@@ -85,10 +86,10 @@ def closed(order: OrderData, instrument: Instrument, received_ns: int) -> OrderC
 
 def open_order(order: OrderData, instrument: Instrument) -> OpenOrder:
     """One row of open orders. Raises ExchangeMalformed for an order without a price on the grid."""
-    if not isinstance(order.price, Decimal) or order.amount is None:
-        raise ExchangeMalformed(f"order {order.order_id} of {instrument.symbol} has no price or no amount")
+    if order.amount is None:
+        raise ExchangeMalformed(f"order {order.order_id} of {instrument.symbol} has no amount")
     try:
-        price_ticks = instrument.grid.ticks(order.price)
+        price_ticks = instrument.grid.ticks(_decode_price(order.price))
     except (OffGrid, ArithmeticError) as error:
         raise ExchangeMalformed(f"order {order.order_id} of {instrument.symbol}: {error}") from error
     total = _lots(order.amount, instrument, f"order {order.order_id}")

@@ -128,9 +128,7 @@ class Catalogue:
                 "cost": render.money(last.cost),
             }
 
-        channel = channels.LatestChannel(
-            name, self.floor, [("trades", listing.instrument.instrument_name)], 100, bar
-        )
+        channel = channels.LatestChannel(name, self.floor, [("trades", listing.instrument.instrument_name)], 100, bar)
         channel.instrument_name = listing.instrument.instrument_name
         return channel
 

@@ -15,7 +15,14 @@ from mmd.sandbox.deribit.render_account import order_json, portfolio_json, posit
 from mmd.sandbox.deribit.rpc import notification_head
 from mmd.sandbox.floor import Floor
 from mmd.sandbox.listing import Listing
-from mmd.sandbox.notices import AccountChanged, InstrumentCreated, Notice, ProtectionTriggered, StateChanged, TradesPrinted
+from mmd.sandbox.notices import (
+    AccountChanged,
+    InstrumentCreated,
+    Notice,
+    ProtectionTriggered,
+    StateChanged,
+    TradesPrinted,
+)
 
 Topic = tuple[str, ...]
 

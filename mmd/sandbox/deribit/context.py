@@ -14,7 +14,6 @@ from mmd.sandbox.floor import Floor
 from mmd.sandbox.limits import Budgets, Limiter
 from mmd.sandbox.listing import Listing
 
-
 NAME = re.compile(r"[A-Z0-9]+(_[A-Z0-9]+)?(-[A-Za-z0-9_]+)*")
 
 

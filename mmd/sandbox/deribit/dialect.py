@@ -32,6 +32,10 @@ METHODS: dict[str, Method] = {
 }
 
 
+HTTP_STATUS = {10000: 401, 13004: 401, 13009: 401, 13021: 403, 10028: 429, 11051: 503}
+"""How an error is told to HTTP clients; all others are 400."""
+
+
 class Deferred(msgspec.Struct, frozen=True):
     """Call `finish` after this many seconds; it pushes the answer to the link."""
 
@@ -49,15 +53,17 @@ class Dialect:
 
     # --- one call ------------------------------------------------------------------------------
 
-    def handle(self, link: Link, body: bytes | str, grant: Grant | None = None) -> Deferred | None:
+    def handle(self, link: Link, body: bytes | str, grant: Grant | None = None, method: str = "") -> Deferred | None:
         """Run one JSON-RPC call. The answer is pushed to `link`, now or by the Deferred.
 
         `grant`: who the transport says is calling (an HTTP header); else the link's own login or a token.
+        `method`: what is called where the body does not say.
         """
         us_in = self.context.wall_us()
         try:
-            request = decode_request(body)
+            request = decode_request(body, method)
         except Malformed as error:
+            link.http_status = 400
             link.push(answer(error.request_id, None, us_in, self.context.wall_us(), error.error))
             return None
         if link.websocket and request.id is None:
@@ -75,6 +81,7 @@ class Dialect:
             return None
         error: RpcError | None = None
         result: object = None
+        place = link.place()  # what the method itself pushes (snapshots) follows its answer
         try:
             if fault.fault is AnswerFault.REFUSE:
                 raise RpcError(fault.code, fault.message)
@@ -91,6 +98,8 @@ class Dialect:
             return self._defer_result(link, request, result, us_in)
 
         payload = answer(request.id, result, us_in, self.context.wall_us(), error)
+        if error is not None:
+            link.http_status = HTTP_STATUS.get(error.code, 400)
         if fault.fault in (AnswerFault.LOSE_ANSWER, AnswerFault.CUT):
             self.publish()
             if fault.fault is AnswerFault.CUT:
@@ -103,7 +112,7 @@ class Dialect:
             self.publish()
             link.push(payload)
         else:
-            link.push(payload)
+            link.push(payload, place)
             self.publish()
         if error is not None and error.code == 10028 and self.context.budgets.closes:
             link.close("too_many_requests")
@@ -165,4 +174,3 @@ class Dialect:
         if link.cancel_on_disconnect and not link.logged_out:
             self.context.engine.cancel_link(link.number, self.context.now_ms)
             self.publish()
-

@@ -22,6 +22,9 @@ class Link:
         self.close_reason: str | None = None
         self.cut = False
         self.logged_out = False
+        self.active = False
+        """Something was received or sent since the transport last looked."""
+        self.http_status: int | None = None
         self._outgoing: list[bytes] = []
         self._waiting_bytes = 0
         self._wake = wake
@@ -31,11 +34,15 @@ class Link:
         """Whose rate limits count: the account's, or the connection's own before it logged in."""
         return self.grant.account if self.grant is not None else f"#{self.number}"
 
-    def push(self, payload: bytes) -> None:
-        """Queue one message. A reader that lets too much pile up is closed."""
+    def place(self) -> int:
+        """The end of the queue as it is now; valid until the transport takes from it."""
+        return len(self._outgoing)
+
+    def push(self, payload: bytes, place: int | None = None) -> None:
+        """Queue one message, at a place remembered before if given. A reader that lets too much wait is closed."""
         if self.close_reason is not None:
             return
-        self._outgoing.append(payload)
+        self._outgoing.insert(len(self._outgoing) if place is None else place, payload)
         self._waiting_bytes += len(payload)
         if self._waiting_bytes > MAX_WAITING_BYTES:
             self._outgoing.clear()
@@ -45,6 +52,7 @@ class Link:
     def take(self) -> list[bytes]:
         """Everything queued, oldest first."""
         outgoing, self._outgoing = self._outgoing, []
+        self.active = self.active or bool(outgoing)
         self._waiting_bytes = 0
         return outgoing
 

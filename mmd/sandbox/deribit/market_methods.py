@@ -57,9 +57,7 @@ def get_instruments(context: Context, call: Call) -> object:
     call.params.text("currency", "any")
     expired = call.params.flag("expired")
     return [
-        _instrument(context, listing)
-        for listing in chosen(context, call.params)
-        if (listing.state in GONE) == expired
+        _instrument(context, listing) for listing in chosen(context, call.params) if (listing.state in GONE) == expired
     ]
 
 
@@ -84,9 +82,6 @@ def get_currencies(context: Context, call: Call) -> object:
             "decimals": COIN_DECIMALS.get(name, 8),
             "fee_precision": 4,
             "min_confirmations": 1,
-            "min_withdrawal_fee": 0.0,
-            "withdrawal_fee": 0.0,
-            "withdrawal_priorities": [],
             "disabled_deposit_address_creation": True,
             "in_cross_collateral_pool": False,
             "apr": 0.0,

@@ -72,7 +72,7 @@ def unauthorized(reason: str = "invalid_token") -> RpcError:
 class Request(msgspec.Struct):
     """One call. `id` None: none was given."""
 
-    method: str
+    method: str = ""
     params: dict[str, msgspec.Raw] = {}
     id: int | str | float | None = None
     jsonrpc: str = "2.0"
@@ -95,13 +95,13 @@ class Malformed(Exception):
         self.request_id = request_id
 
 
-def decode_request(body: bytes | str) -> Request:
-    """Parse one JSON-RPC call; raises Malformed."""
+def decode_request(body: bytes | str, method: str = "") -> Request:
+    """Parse one JSON-RPC call; `method` where the body names none. Raises Malformed."""
     size = len(body) if isinstance(body, bytes) else len(body.encode())
     if size > MAX_REQUEST_BYTES:
         raise Malformed(RpcError(-32600, "request entity too large"), None)
     try:
-        return _decode(body)
+        request = _decode(body)
     except msgspec.ValidationError as error:
         try:
             request_id = _decode_id(body).id
@@ -110,6 +110,13 @@ def decode_request(body: bytes | str) -> Request:
         raise Malformed(RpcError(-32600, "Invalid Request", {"reason": str(error)}), request_id) from None
     except msgspec.DecodeError:
         raise Malformed(RpcError(-32700, "Parse error"), None) from None
+    request.method = request.method or method
+    if not request.method:
+        request_id = request.id if not isinstance(request.id, float) else None
+        raise Malformed(
+            RpcError(-32600, "Invalid Request", {"param": "method", "reason": "value required"}), request_id
+        )
+    return request
 
 
 def answer(

@@ -227,8 +227,9 @@ def cancel_all_by_currency_pair(context: Context, call: Call) -> object:
     return _cancel_where(
         context,
         call,
-        lambda order: context.engine.instrument(order.instrument_name).price_index == pair
-        and _of_kind(context, order, kind),
+        lambda order: (
+            context.engine.instrument(order.instrument_name).price_index == pair and _of_kind(context, order, kind)
+        ),
     )
 
 
@@ -242,8 +243,9 @@ def cancel_all_by_kind_or_type(context: Context, call: Call) -> object:
     return _cancel_where(
         context,
         call,
-        lambda order: any(_in_group(context, order, currency) for currency in wanted)
-        and _of_kind(context, order, kind),
+        lambda order: (
+            any(_in_group(context, order, currency) for currency in wanted) and _of_kind(context, order, kind)
+        ),
     )
 
 
@@ -315,20 +317,14 @@ def _history(context: Context, call: Call, chosen: Callable[[Order], bool]) -> o
     offset = call.params.integer("offset", 0)
     unfilled = call.params.flag("include_unfilled")
     account = context.floor.account(call.account, context.now_ms)
-    rows = [
-        order
-        for order in reversed(account.closed_orders.values())
-        if chosen(order) and (unfilled or order.filled)
-    ]
+    rows = [order for order in reversed(account.closed_orders.values()) if chosen(order) and (unfilled or order.filled)]
     return [order_json(context.floor, order) for order in rows[offset : offset + count]]
 
 
 def get_order_history_by_currency(context: Context, call: Call) -> object:
     currency = call.params.text("currency").upper()
     kind = call.params.choice("kind", KINDS, "any")
-    return _history(
-        context, call, lambda order: _in_group(context, order, currency) and _of_kind(context, order, kind)
-    )
+    return _history(context, call, lambda order: _in_group(context, order, currency) and _of_kind(context, order, kind))
 
 
 def get_order_history_by_instrument(context: Context, call: Call) -> object:

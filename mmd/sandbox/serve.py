@@ -1,0 +1,189 @@
+"""The exchange in a box, alive: engine, market and dialect on one clock, behind TCP or memory streams."""
+
+import time
+from collections.abc import Callable, Mapping
+from decimal import Decimal
+
+import msgspec
+import trio
+from trio.testing import memory_stream_pair
+
+from mmd.sandbox.accounts import STARTING_BALANCES
+from mmd.sandbox.deribit.auth import Key, Registry
+from mmd.sandbox.deribit.context import Context
+from mmd.sandbox.deribit.dialect import Dialect
+from mmd.sandbox.deribit.publisher import Publisher
+from mmd.sandbox.engine import Engine
+from mmd.sandbox.faults import Faults
+from mmd.sandbox.limits import Budgets
+from mmd.sandbox.listing import next_settlement
+from mmd.sandbox.model import InstrumentState, Market
+from mmd.sandbox.server import Server
+from mmd.sandbox.wire import Signal
+
+PAUSED_STEP_MS = 100
+LONGEST_SLEEP_SECONDS = 3600.0
+LIVE = (InstrumentState.OPEN, InstrumentState.LOCKED)
+
+
+class SandboxOptions(msgspec.Struct, frozen=True, kw_only=True):
+    """`keys` None: any credentials open an account of that client id. `balances` are what a new account has."""
+
+    seed: int = 0
+    budgets: Budgets = Budgets()
+    keys: tuple[Key, ...] | None = None
+    balances: Mapping[str, Decimal] = msgspec.field(default_factory=lambda: STARTING_BALANCES)
+    speed_bump_ms: int = 0
+    notifications_first: bool = False
+
+
+class Sandbox:
+    """One exchange. Start `run` first; then `serve_tcp` and `connect` take clients, in any number.
+
+    `wall_clock_ns` gives Unix nanoseconds and must advance with trio's clock.
+    """
+
+    def __init__(
+        self, market: Market, options: SandboxOptions | None = None, *, wall_clock_ns: Callable[[], int] = time.time_ns
+    ) -> None:
+        options = options or SandboxOptions()
+        self.options = options
+        self.market = market
+        self._wall_clock_ns = wall_clock_ns
+        self.engine = Engine(seed=options.seed, balances=options.balances, speed_bump_ms=options.speed_bump_ms)
+        self.publisher = Publisher(self.engine.floor, lambda: self.faults)
+        registry = Registry(None if options.keys is None else list(options.keys), options.seed)
+        context = Context(self.engine, registry, options.budgets, self.publisher, self.wall_us, self.want)
+        self.faults = Faults(self.engine, self.publish, self._cut)
+        self.faults.notifications_first = options.notifications_first
+        self.server = Server(Dialect(context, self.faults, self.publish))
+        self._wanted: set[str] = set()
+        self._market_wake = Signal()
+        self._flush_wake = Signal()
+        self._nursery: trio.Nursery | None = None
+        self.publisher.due_changed = self._flush_wake.set
+        for key in options.keys or ():
+            if key.balances:
+                self.engine.floor.given_balances[key.client_id] = {**options.balances, **key.balances}
+        for instrument in market.instruments():
+            self.engine.floor.list_instrument(instrument)
+        market.start(self.engine, self.now_ms)
+        self.publish()
+
+    def wall_us(self) -> int:
+        """The sandbox's clock, Unix µs."""
+        return self._wall_clock_ns() // 1000
+
+    @property
+    def now_ms(self) -> int:
+        return self._wall_clock_ns() // 1_000_000
+
+    def _cut(self, account: str | None) -> int:
+        return self.server.cut(account)
+
+    # --- the market ----------------------------------------------------------------------------
+
+    def want(self, name: str) -> None:
+        """Bring an instrument's book to life, once."""
+        if name in self._wanted or self.engine.floor.listing(name).state not in LIVE:
+            return
+        self._wanted.add(name)
+        self.market.want(name, self.now_ms)
+        self.publish()
+        self._market_wake.set()
+
+    def publish(self) -> None:
+        """Send what the engine has reported since the last call to the subscribers."""
+        notices = self.engine.drain()
+        if notices:
+            self.publisher.publish(notices, self.now_ms)
+
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Let the market live, batches go out and instruments expire, until cancelled."""
+        async with trio.open_nursery() as nursery:
+            self._nursery = nursery
+            nursery.start_soon(self._run_market)
+            nursery.start_soon(self._run_batches)
+            nursery.start_soon(self._run_expiries)
+            task_status.started()
+
+    async def _run_market(self) -> None:
+        while True:
+            now_ms = self.now_ms
+            due_ms = now_ms + PAUSED_STEP_MS
+            if not self.faults.market_paused:
+                due_ms = self.market.step(now_ms)
+                self.publish()
+            with trio.move_on_after(max(0.001, (due_ms - self.now_ms) / 1000)):
+                await self._market_wake.wait()
+
+    async def _run_batches(self) -> None:
+        while True:
+            due_ms = self.publisher.next_flush_ms(self.now_ms)
+            if due_ms is None:
+                await self._flush_wake.wait()
+                continue
+            with trio.move_on_after(max(0.001, due_ms / 1000 - self.wall_us() / 1e6)):
+                await self._flush_wake.wait()
+                continue
+            self.publisher.flush(self.now_ms)
+
+    async def _run_expiries(self) -> None:
+        last_ms = self.now_ms
+        while True:
+            due_ms = min(next_settlement(last_ms), self._next_expiry_ms())
+            seconds = (due_ms - self.now_ms) / 1000
+            if seconds > 0:
+                await trio.sleep(min(seconds, LONGEST_SLEEP_SECONDS))
+            if self.now_ms >= due_ms:
+                self.settle(self.now_ms, daily=next_settlement(last_ms) <= self.now_ms)
+                last_ms = self.now_ms
+
+    def _next_expiry_ms(self) -> int:
+        expiries = [
+            listing.instrument.expiration_timestamp
+            for listing in self.engine.floor.listings.values()
+            if listing.state is not InstrumentState.DELIVERED
+        ]
+        return min(expiries, default=next_settlement(self.now_ms))
+
+    def settle(self, now_ms: int, *, daily: bool) -> None:
+        """Deliver what has expired at the index average; `daily` also pays futures profit and lists what is new."""
+        floor = self.engine.floor
+        expired = [
+            (name, listing)
+            for name, listing in floor.listings.items()
+            if listing.instrument.expiration_timestamp <= now_ms and listing.state is not InstrumentState.DELIVERED
+        ]
+        prices = {name: index.average(now_ms) for name, index in floor.indexes.items()}
+        for name, listing in expired:
+            self.engine.set_state(name, InstrumentState.SETTLEMENT, now_ms)
+            price = prices.get(listing.instrument.price_index, listing.mark_price)
+            self.engine.deliver(name, price, now_ms)
+            self._wanted.discard(name)
+        if daily:
+            self.engine.settle(now_ms)
+            for instrument in self.market.instruments():
+                floor.list_instrument(instrument)
+        self.publish()
+
+    # --- clients -------------------------------------------------------------------------------
+
+    async def connect(self) -> trio.abc.Stream:
+        """A new client's end of an in-process connection to the port. RuntimeError unless `run` runs."""
+        if self._nursery is None:
+            raise RuntimeError("the sandbox does not run")
+        ours, theirs = memory_stream_pair()
+        self._nursery.start_soon(self.server.serve, ours)
+        await trio.lowlevel.checkpoint()
+        return theirs
+
+    async def serve_tcp(
+        self, host: str, port: int, *, task_status: trio.TaskStatus[int] = trio.TASK_STATUS_IGNORED
+    ) -> None:
+        """Listen until cancelled; reports the port (asked as 0: the one it got). OSError if it cannot listen."""
+        listeners = await trio.open_tcp_listeners(port, host=host)
+        bound: int = listeners[0].socket.getsockname()[1]
+        async with trio.open_nursery() as nursery:
+            await nursery.start(trio.serve_listeners, self.server.serve, listeners)
+            task_status.started(bound)

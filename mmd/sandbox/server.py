@@ -1,0 +1,292 @@
+"""The port of the sandbox: one stream in, WebSocket or HTTP by its first request, the dialect behind both."""
+
+import itertools
+from urllib.parse import parse_qsl, unquote, urlsplit
+
+import h11
+import trio
+import trio_websocket
+
+from mmd.sandbox.deribit.auth import Grant
+from mmd.sandbox.deribit.dialect import HTTP_STATUS, Deferred, Dialect
+from mmd.sandbox.deribit.link import Link
+from mmd.sandbox.deribit.rpc import (
+    HEARTBEAT,
+    MAX_REQUEST_BYTES,
+    TEST_REQUEST,
+    Params,
+    Request,
+    RpcError,
+    answer,
+)
+from mmd.sandbox.wire import Rewound, Signal, text_frame
+
+MAX_HEAD_BYTES = 64 * 1024
+MAX_MESSAGE_BYTES = 4 * 1024 * 1024
+HANDSHAKE_SECONDS = 30.0
+GOODBYE_SECONDS = 2.0
+IDLE_SECONDS = 600.0
+HTTP_SECONDS = 900.0
+WEBSOCKET_PATHS = ("/ws/api/v2", "/den/ws")
+HTTP_BASE = "/api/v2"
+LOST = (trio.BrokenResourceError, trio.ClosedResourceError)
+
+
+class Server:
+    """Serves streams. `links` are the open WebSocket connections, for faults and inspection."""
+
+    def __init__(self, dialect: Dialect) -> None:
+        self.dialect = dialect
+        self.links: dict[int, Link] = {}
+        self._numbers = itertools.count(1)
+
+    def cut(self, account: str | None) -> int:
+        """Drop connections without goodbye: those of an account, or all."""
+        links = [
+            link
+            for link in self.links.values()
+            if account is None or (link.grant is not None and link.grant.account == account)
+        ]
+        for link in links:
+            link.cut_off()
+        return len(links)
+
+    async def serve(self, stream: trio.abc.Stream) -> None:
+        """Talk to one client until either side ends it. Never raises for what a client does."""
+        try:
+            with trio.move_on_after(HANDSHAKE_SECONDS):
+                head = await _read_head(stream)
+            if not head:
+                return
+            if _wants_websocket(head):
+                await self._serve_websocket(Rewound(stream, head))
+            else:
+                await self._serve_http(stream, head)
+        except LOST:
+            return  # the client is gone; what had to be done about it was done on the way out
+        finally:
+            await trio.aclose_forcefully(stream)
+
+    # --- WebSocket -----------------------------------------------------------------------------
+
+    async def _serve_websocket(self, stream: Rewound) -> None:
+        async with trio.open_nursery() as nursery:
+            request = None
+            with trio.move_on_after(HANDSHAKE_SECONDS):
+                request = await trio_websocket.wrap_server_stream(
+                    nursery, stream, max_message_size=MAX_MESSAGE_BYTES, receive_buffer_size=64 * 1024
+                )
+            if request is None:
+                nursery.cancel_scope.cancel()
+            elif urlsplit(request.path).path.rstrip("/") not in WEBSOCKET_PATHS:
+                await request.reject(404, body=b"not found")
+                nursery.cancel_scope.cancel()
+            else:
+                try:
+                    await self._talk(await request.accept(), stream, nursery)
+                except trio_websocket.ConnectionClosed:
+                    pass  # before it began
+                nursery.cancel_scope.cancel()
+
+    async def _talk(self, socket: trio_websocket.WebSocketConnection, stream: Rewound, nursery: trio.Nursery) -> None:
+        wake, beat = Signal(), Signal()
+
+        def wake_all() -> None:
+            wake.set()
+            beat.set()
+
+        link = Link(next(self._numbers), websocket=True, wake=wake_all)
+        self.links[link.number] = link
+        try:
+            async with trio.open_nursery() as tasks:
+                tasks.start_soon(self._write, link, socket, stream, wake)
+                tasks.start_soon(self._watch, link, beat)
+                try:
+                    while link.close_reason is None:
+                        message = await socket.get_message()
+                        link.active = True
+                        deferred = self.dialect.handle(link, message)
+                        if deferred is not None:
+                            tasks.start_soon(_later, deferred)
+                except trio_websocket.ConnectionClosed:
+                    pass  # the client said goodbye or is gone
+                if link.close_reason is None:
+                    tasks.cancel_scope.cancel()
+        finally:
+            del self.links[link.number]
+            self.dialect.closed(link)
+
+    async def _write(
+        self, link: Link, socket: trio_websocket.WebSocketConnection, stream: Rewound, wake: Signal
+    ) -> None:
+        """Write all that is queued in one send, again and again; closes the socket in the end."""
+        while True:
+            await wake.wait()
+            outgoing = link.take()
+            if link.cut:
+                await trio.aclose_forcefully(stream)
+                return
+            if outgoing and socket.closed is None:
+                try:
+                    await stream.send_all(b"".join(map(text_frame, outgoing)))
+                except LOST:
+                    return  # the reader sees it too and ends the connection
+            if link.close_reason is not None:
+                with trio.move_on_after(GOODBYE_SECONDS):
+                    await socket.aclose(1000, link.close_reason)
+                await trio.aclose_forcefully(stream)
+                return
+
+    async def _watch(self, link: Link, beat: Signal) -> None:
+        """Heartbeats, and the end of a link that ignores them or is silent for too long."""
+        interval: float | None = None
+        idle_at = trio.current_time() + IDLE_SECONDS
+        beat_at = idle_at
+        while link.close_reason is None:
+            if interval != link.heartbeat_seconds:
+                interval = link.heartbeat_seconds
+                beat_at = trio.current_time() + (interval or 0.0)
+            with trio.move_on_at(idle_at if interval is None else min(idle_at, beat_at)):
+                await beat.wait()
+            now = trio.current_time()
+            if link.active:
+                link.active = False
+                idle_at = now + IDLE_SECONDS
+            if now >= idle_at:
+                link.close("idle")
+            elif interval is not None and now >= beat_at:
+                if link.test_pending:
+                    link.close("heartbeat")
+                link.test_pending = True
+                link.push(HEARTBEAT)
+                link.push(TEST_REQUEST)
+                beat_at = now + interval
+
+    # --- HTTP ----------------------------------------------------------------------------------
+
+    async def _serve_http(self, stream: trio.abc.Stream, first: bytes) -> None:
+        connection = h11.Connection(h11.SERVER, max_incomplete_event_size=MAX_HEAD_BYTES)
+        connection.receive_data(first)
+        with trio.move_on_after(HTTP_SECONDS):
+            try:
+                while connection.our_state is not h11.MUST_CLOSE and await self._exchange(connection, stream):
+                    if connection.our_state is h11.DONE and connection.their_state is h11.DONE:
+                        connection.start_next_cycle()
+                    else:
+                        return
+            except h11.RemoteProtocolError as error:
+                if connection.our_state in (h11.IDLE, h11.SEND_RESPONSE):
+                    await _respond(
+                        connection, stream, error.error_status_hint, _http_error(RpcError(11050, str(error)))
+                    )
+
+    async def _exchange(self, connection: h11.Connection, stream: trio.abc.Stream) -> bool:
+        """One request and its answer; False when the client is gone or the answer is to be lost."""
+        head: h11.Request | None = None
+        body = b""
+        while True:
+            event = connection.next_event()
+            if event is h11.NEED_DATA:
+                if connection.they_are_waiting_for_100_continue:
+                    go_on = h11.InformationalResponse(status_code=100, headers=[])
+                    await stream.send_all(connection.send(go_on) or b"")
+                connection.receive_data(bytes(await stream.receive_some(64 * 1024)))
+            elif isinstance(event, h11.Request):
+                head = event
+            elif isinstance(event, h11.Data):
+                body += event.data
+                if len(body) > MAX_REQUEST_BYTES:
+                    too_large = _http_error(RpcError(-32600, "request entity too large"))
+                    await _respond(connection, stream, 413, too_large, close=True)
+                    return False
+            elif isinstance(event, h11.EndOfMessage):
+                break
+            else:
+                return False
+        assert head is not None  # h11 gives the request before its end
+        link = Link(next(self._numbers), websocket=False, wake=lambda: None)
+        deferred = self._call(link, head, bytes(body))
+        if deferred is not None:
+            await _later(deferred)
+        answers = link.take()
+        if not answers:
+            return False
+        status = link.http_status if link.http_status is not None else 200
+        await _respond(connection, stream, status, answers[0], close=link.close_reason is not None)
+        return link.close_reason is None
+
+    def _call(self, link: Link, head: h11.Request, body: bytes) -> Deferred | None:
+        """Run one HTTP request through the dialect."""
+        target = head.target.decode("ascii", errors="replace")
+        verb = head.method.decode("ascii", errors="replace")
+        parts = urlsplit(target)
+        path = unquote(parts.path).rstrip("/")
+        us_in = self.dialect.context.wall_us()
+        if path != HTTP_BASE and not path.startswith(HTTP_BASE + "/"):
+            link.http_status = 404
+            link.push(_http_error(RpcError(-32601, "Method not found")))
+            return None
+        method = path[len(HTTP_BASE) + 1 :]
+        grant: Grant | None = None
+        for name, value in head.headers:
+            if name == b"authorization":
+                try:
+                    grant = self._grant(link, value.decode("latin-1"), verb, target, body)
+                except RpcError as error:
+                    link.http_status = HTTP_STATUS.get(error.code, 400)
+                    now_us = self.dialect.context.wall_us()
+                    link.push(answer(None, None, us_in, now_us, error))
+                    return None
+        if verb == "GET":
+            values = dict(parse_qsl(parts.query, keep_blank_values=True))
+            params = Params(values)
+            return self.dialect.run(link, Request(method=method), params, us_in, grant)
+        if verb == "POST":
+            return self.dialect.handle(link, body, grant, method)
+        link.http_status = 405
+        link.push(_http_error(RpcError(-32600, "Invalid Request", {"reason": "GET or POST"})))
+        return None
+
+    def _grant(self, link: Link, header: str, verb: str, target: str, body: bytes) -> Grant:
+        registry, now_ms = self.dialect.context.registry, self.dialect.context.now_ms
+        return registry.from_header(header, verb, target, body, now_ms)
+
+
+async def _later(deferred: Deferred) -> None:
+    await trio.sleep(deferred.seconds)
+    deferred.finish()
+
+
+async def _read_head(stream: trio.abc.Stream) -> bytes:
+    """Everything up to and past the end of the first request's head; empty if it never comes."""
+    head = b""
+    while b"\r\n\r\n" not in head:
+        chunk = await stream.receive_some(64 * 1024)
+        if not chunk or len(head) + len(chunk) > MAX_HEAD_BYTES + MAX_REQUEST_BYTES:
+            return b""
+        head += chunk
+    return head
+
+
+def _wants_websocket(head: bytes) -> bool:
+    lines = head.partition(b"\r\n\r\n")[0].lower().split(b"\r\n")[1:]
+    return any(
+        name.strip() == b"upgrade" and b"websocket" in value
+        for name, _, value in (line.partition(b":") for line in lines)
+    )
+
+
+def _http_error(error: RpcError) -> bytes:
+    return answer(None, None, 0, 0, error)
+
+
+async def _respond(
+    connection: h11.Connection, stream: trio.abc.Stream, status: int, body: bytes, *, close: bool = False
+) -> None:
+    headers = [("content-type", "application/json"), ("content-length", str(len(body))), ("server", "mmd-sandbox")]
+    if close:
+        headers.append(("connection", "close"))
+    data = connection.send(h11.Response(status_code=status, headers=headers)) or b""
+    data += connection.send(h11.Data(data=body)) or b""
+    data += connection.send(h11.EndOfMessage()) or b""
+    await stream.send_all(data)

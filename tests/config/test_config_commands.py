@@ -1,0 +1,201 @@
+"""The commands check, show-config and init, as a shell sees them: output and exit status."""
+
+import argparse
+import json
+from datetime import date
+from decimal import Decimal
+from pathlib import Path
+
+import pytest
+from config_samples import GOOD, expiry_ns, make_instrument
+
+from mmd.cli.config_commands import Lister, add_parsers
+from mmd.config.load import load_text
+from mmd.domain.errors import LinkLost
+from mmd.domain.instruments import Kind
+
+ROOT = Path(__file__).parents[2]
+
+
+def mmd(*words: str, lister: Lister | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="mmd")
+    add_parsers(parser.add_subparsers(required=True), lister)
+    args = parser.parse_args(words)
+    status: int = args.func(args)
+    return status
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    path = tmp_path / "mmd.yaml"
+    path.write_text(GOOD)
+    return path
+
+
+def test_check_of_the_shipped_file(capsys: pytest.CaptureFixture[str]) -> None:
+    assert mmd("check", "-c", str(ROOT / "etc/mmd.yaml"), "--strict") == 0
+    said = capsys.readouterr()
+    assert said.err == ""
+    assert "good, 2 entries" in said.out
+    assert "not checked: whether the exchanges list these instruments" in said.out
+
+
+def test_check_says_every_error(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file.write_text(GOOD.replace("size: 10}", "size: ten}").replace("mode: shadow", "mode: paper"))
+    assert mmd("check", "-c", str(file)) == 78
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert said.err.splitlines()[0].startswith(f"{file}:2:28: service.mode: is 'paper'")
+    assert said.err.splitlines()[-1] == "2 errors"
+
+
+def test_warnings_count_only_when_strict(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert mmd("check", "-c", str(file)) == 0
+    assert mmd("check", "-c", str(file), "--strict") == 1
+    said = capsys.readouterr().err
+    assert "max_order_size 50 is above max_position 1 of instruments[1]" in said
+    assert "collar_bps 1000 is narrower than band_bps 5000 of instruments[1]" in said
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "text"),
+    [
+        ("nearest_to_money: 2", "nearest_to_money: 9", "add up to at least 36 BTC, 3.6 times this limit"),
+        ("band_bps: 100,", "band_bps: 4,", "band_bps 4 is narrower than half of spread_bps 10 of instruments[0]"),
+        ("min_spread_bps: 2,", "min_spread_bps: 300,", "band_bps 100 is narrower than half of min_spread_bps 300"),
+        ("collar_bps: 1000", "collar_bps: 20000", "is more than 20 times band_bps 100"),
+        ("size: 10}", "size: 10}\n  spare: {size: 1}", "spreads.spare: no instrument uses it"),
+        ("max_order_size: 50", "max_order_size: 500", "max_order_size 500 is above max_position 100"),
+        (
+            "network: sandbox",
+            "network: {url: 'ws://example.org/ws'}",
+            "exchanges.deribit.network.url: is not encrypted",
+        ),
+        ("network: sandbox", "network: testnet\n    sandbox: {seed: 3}", "has no effect with network testnet"),
+    ],
+)
+def test_each_warning(file: Path, capsys: pytest.CaptureFixture[str], old: str, new: str, text: str) -> None:
+    assert old in GOOD
+    file.write_text(GOOD.replace(old, new))
+    assert mmd("check", "-c", str(file), "--strict") == 1
+    assert text in capsys.readouterr().err
+
+
+def test_check_as_json(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert mmd("check", "-c", str(file), "--json") == 0
+    report = json.loads(capsys.readouterr().out)
+    assert report["ok"]
+    assert report["errors"] == []
+    assert len(report["warnings"]) == 2
+    assert report["sha256"] == load_text(GOOD).sha256
+    file.write_text("{")
+    assert mmd("check", "-c", str(file), "--json") == 78
+    report = json.loads(capsys.readouterr().out)
+    assert not report["ok"]
+    assert len(report["errors"]) == 1
+
+
+def test_live_on_mainnet_is_said(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file.write_text(GOOD.replace("network: sandbox", "network: mainnet").replace("mode: shadow", "mode: live"))
+    assert mmd("check", "-c", str(file)) == 0
+    assert "live on mainnet: deribit trades real money" in capsys.readouterr().out
+
+
+def test_a_secret_that_others_can_read_is_77(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    key = file.parent / "key"
+    key.write_text("hunter2")
+    key.chmod(0o644)
+    file.write_text(GOOD.replace("{credential: deribit-secret}", f"{{file: {key}}}"))
+    assert mmd("check", "-c", str(file)) == 77
+    said = capsys.readouterr()
+    assert f"{key}: has mode 0644, so others can read it; run: chmod o-rwx" in said.err
+    key.chmod(0o600)
+    assert mmd("check", "-c", str(file)) == 0
+    assert "hunter2" not in said.err + said.out + capsys.readouterr().out
+
+
+def test_show_config_is_yaml_that_means_the_same(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert mmd("show-config", "-c", str(file)) == 0
+    shown = capsys.readouterr().out
+    assert load_text(shown).sha256 == load_text(GOOD).sha256
+    assert "stale_seconds: 10" in shown
+    assert "client_secret: {credential: deribit-secret}" in shown
+
+
+def test_show_config_says_where_each_value_is_from(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (file.parent / "mmd.d").mkdir()
+    (file.parent / "mmd.d/10-site.yaml").write_text("spreads: {perp: {skew_bps: 7}}\n")
+    assert mmd("show-config", "-c", str(file), "--origin") == 0
+    lines = {line.split("#")[0].strip(): line.split("#")[-1].strip() for line in capsys.readouterr().out.splitlines()}
+    assert lines["skew_bps: 7"] == f"{file.parent}/mmd.d/10-site.yaml:1"
+    assert lines["fair: microprice"] == f"{file}:9"
+    assert lines["stale_seconds: 10"] == "default"
+
+
+def test_show_config_as_json(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert mmd("show-config", "-c", str(file), "--json") == 0
+    text = capsys.readouterr().out
+    assert '"size":0.1' in text
+    assert json.loads(text)["limits"]["portfolio"]["max_exposure"] == {"BTC": 10}
+    assert mmd("show-config", "-c", str(file), "--json", "--origin") == 0
+    report = json.loads(capsys.readouterr().out)
+    assert report["origin"]["service.mode"] == f"{file}:2"
+    assert report["origin"]["service.log.level"] == "default"
+
+
+def test_show_config_of_a_bad_file(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file.write_text("version: 2\n")
+    assert mmd("show-config", "-c", str(file)) == 78
+    assert capsys.readouterr().out == ""
+
+
+@pytest.mark.parametrize("dash", ["-", "--"])
+def test_init_prints_a_file_that_passes(tmp_path: Path, capsys: pytest.CaptureFixture[str], dash: str) -> None:
+    words = [f"{dash}expiry", "20261225", f"{dash}all-strikes", f"{dash}min-spread", "50", f"{dash}test"]
+    assert mmd("init", *words) == 0
+    path = tmp_path / "made.yaml"
+    path.write_text(capsys.readouterr().out)
+    assert mmd("check", "-c", str(path), "--strict") == 0
+
+
+def test_init_refuses_with_64(capsys: pytest.CaptureFixture[str]) -> None:
+    assert mmd("init", "--exchange", "derive", "--private-key", "0xabc") == 64
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert "cannot quote derive" in said.err
+    assert "0xabc" not in said.err
+
+
+def chain(exchange: str, network: str) -> tuple[dict[str, object], dict[str, float]]:
+    assert (exchange, network) == ("deribit", "sandbox")
+    found = {}
+    for strike in (2800, 3000):
+        for kind, letter in ((Kind.CALL, "C"), (Kind.PUT, "P")):
+            name = f"ETH-25DEC99-{strike}-{letter}"
+            day = date(2099, 12, 25)
+            found[name] = make_instrument(name, kind, base="ETH", expiry_ns=expiry_ns(day), strike=Decimal(strike))
+    return found, {"ETH": 2900.0}
+
+
+def test_a_dry_run_lists_what_would_be_traded(capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["init", "--expiry", "20991225", "--strikes", "3000", "--network", "sandbox", "--dry-run"]
+    assert mmd(*words, lister=chain) == 0
+    said = capsys.readouterr().out
+    assert load_text(said).entries
+    assert said.endswith("# 2 instruments would be traded:\n#   ETH-25DEC99-3000-C\n#   ETH-25DEC99-3000-P\n")
+
+
+def test_a_dry_run_says_what_does_not_fit(capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["init", "--expiry", "20991225", "--strikes", "3100", "--network", "sandbox", "--size", "0.15", "--dry-run"]
+    assert mmd(*words, lister=chain) == 78
+    assert "no strike 3100 is listed; the nearest: 2800, 3000" in capsys.readouterr().err
+
+
+def test_a_dry_run_without_an_exchange(capsys: pytest.CaptureFixture[str]) -> None:
+    def lost(exchange: str, network: str) -> tuple[dict[str, object], dict[str, float]]:
+        raise LinkLost("connection refused")
+
+    words = ["init", "--expiry", "20991225", "--strikes", "3000", "--dry-run"]
+    assert mmd(*words, lister=lost) == 69
+    assert mmd(*words) == 69
+    assert "could not be asked: connection refused" in capsys.readouterr().err

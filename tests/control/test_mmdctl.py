@@ -1,0 +1,428 @@
+"""The program mmdctl against a real socket: commands, JSON, exit statuses, streams, terminals."""
+
+import contextlib
+import json
+import os
+import pty
+import re
+import signal
+import socket
+import subprocess
+import sys
+import termios
+import threading
+from collections.abc import Iterator
+from decimal import Decimal
+from functools import partial
+from pathlib import Path
+
+import jsonschema
+import pytest
+import trio
+from conftest import Room
+from control_desk import FAILING
+
+from mmd.cli import mmdctl
+from mmd.cli.client import default_socket
+from mmd.control import schema
+from mmd.control.server import CLIENTS_MAX
+from mmd.shell.desk import Outcome
+
+ROOT = Path(__file__).parents[2]
+PROGRAM = [sys.executable, "-m", "mmd.cli.mmdctl"]
+
+
+async def run(room: Room, *words: str) -> int:
+    """main() in a thread: it blocks, and the server must answer meanwhile."""
+    try:
+        return await trio.to_thread.run_sync(mmdctl.main, ["--socket", str(room.path), *words])
+    except SystemExit as end:
+        return int(end.code or 0)
+
+
+def environment(**more: str) -> dict[str, str]:
+    kept = {name: value for name, value in os.environ.items() if name not in ("NO_COLOR", "COLUMNS", "MMD_SOCKET")}
+    return {**kept, **more}
+
+
+async def program(room: Room, *words: str, **more: str) -> subprocess.CompletedProcess:
+    return await trio.run_process(
+        [*PROGRAM, *words],
+        cwd=ROOT,
+        env=environment(MMD_SOCKET=str(room.path), **more),
+        capture_stdout=True,
+        capture_stderr=True,
+        check=False,
+    )
+
+
+@contextlib.contextmanager
+def answering(path: Path, reply: bytes | None) -> Iterator[None]:
+    """Something that is no daemon: takes one request, answers so (None: not at all) and closes."""
+
+    def serve() -> None:
+        peer, _ = odd.accept()
+        with peer:
+            peer.recv(65536)
+            if reply is None:
+                peer.recv(1)  # until the client gives up
+            else:
+                peer.sendall(reply)
+
+    with socket.socket(socket.AF_UNIX) as odd:
+        odd.bind(str(path))
+        odd.listen()
+        server = threading.Thread(target=serve)
+        server.start()
+        yield
+        server.join()
+
+
+# --- exit statuses ---------------------------------------------------------------------------------
+
+STATUSES = [
+    ("status", 0, ""),
+    ("status BTC-PERPETUAL deribit/ETH-*", 0, ""),
+    ("status --check", 5, "degraded: deribit/ETH-PERPETUAL is HALTED: drawdown"),
+    ("status --check BTC-PERPETUAL", 0, ""),
+    ("status DOGE", 1, "no symbol matches 'DOGE'"),
+    ("show", 0, ""),
+    ("show config", 0, ""),
+    ("show config BTC-PERPETUAL", 2, "either `config` or symbols"),
+    ("explain BTC-PERPETUAL", 0, ""),
+    ("explain", 2, "required: SYMBOL"),
+    ("orders BTC-*", 0, ""),
+    ("positions", 0, ""),
+    ("plan", 0, ""),
+    ("events", 0, ""),
+    ("events --since -1", 2, "number of an event"),
+    ("events --lines 10001", 2, "0 to 10000"),
+    ("version", 0, ""),
+    ("pause all", 0, ""),
+    ("pause", 2, "required: SYMBOL"),
+    ("resume all --reason x", 0, ""),
+    ("halt all", 0, ""),
+    ("halt", 2, "required: SYMBOL"),
+    ("halt NOPE*", 1, "no symbol matches 'NOPE*'"),
+    ("reset all --reason looked", 0, ""),
+    ("reset all", 2, "--reason"),
+    ("shadow all --off", 0, ""),
+    ("reload --wait", 0, ""),
+    ("reload --confirm 60", 0, ""),
+    ("reload --confirm 0", 2, "from 1 to 86400"),
+    ("confirm", 0, ""),
+    ("log-level DEBUG", 0, ""),
+    ("log-level loud", 2, "invalid choice"),
+    ("--timeout 0 status", 2, "from 0.1 to 600"),
+    ("--timeout nan status", 2, "from 0.1 to 600"),
+    ("", 2, "required: COMMAND"),
+    ("stauts", 2, "invalid choice"),
+]
+
+
+@pytest.mark.parametrize(("words", "status", "says"), STATUSES)
+async def test_exit_statuses(room, capsys, words, status, says):
+    assert await run(room, *words.split()) == status
+    assert says in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("reason", ["", "   ", "two\nlines", "x" * 501])
+async def test_a_reason_is_one_line(room, capsys, reason):
+    assert await run(room, "reset", "all", "--reason", reason) == 2
+    assert "one printable line" in capsys.readouterr().err
+    assert room.desk.calls == []
+
+
+@pytest.mark.parametrize("command", ["pause", "resume", "halt", "shadow"])
+async def test_a_refused_change_prints_each_reason_and_exits_1(room, capsys, command):
+    room.desk.outcome = Outcome.REFUSED
+    assert await run(room, command, "BTC-PERPETUAL") == 1
+    assert f"book fresh: found {FAILING.found}, wanted {FAILING.wanted}" in " ".join(capsys.readouterr().out.split())
+
+
+async def test_a_change_that_is_not_true_in_time_exits_5(room, capsys):
+    room.desk.outcome = Outcome.TIMED_OUT
+    assert await run(room, "pause", "all") == 5
+    assert "4 symbols: 4 timed out" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("command", ["plan", "reload"])
+async def test_a_refused_file_prints_every_error_and_exits_1(room, capsys, command):
+    room.desk.plan_errors = ["mmd.yaml:3:5: spreads.perp: bad", "mmd.yaml:9:1: limits: missing"]
+    assert await run(room, command) == 1
+    assert capsys.readouterr().err.splitlines() == [
+        "mmdctl: mmd.yaml:3:5: spreads.perp: bad",
+        "mmdctl: mmd.yaml:9:1: limits: missing",
+    ]
+
+
+@pytest.mark.parametrize(("words", "status"), [(["status"], 3), (["halt", "all"], 3), (["version"], 3)])
+def test_no_daemon_exits_3_and_names_the_path(tmp_path, capsys, words, status):
+    path = tmp_path / "none.sock"
+    assert mmdctl.main(["--socket", str(path), *words]) == status
+    assert f"no daemon answers at {path}: No such file or directory" in capsys.readouterr().err
+
+
+def test_a_dead_socket_exits_3(tmp_path, capsys):
+    path = tmp_path / "dead.sock"
+    with socket.socket(socket.AF_UNIX) as dead:
+        dead.bind(str(path))
+    assert mmdctl.main(["--socket", str(path), "status"]) == 3
+    assert "Connection refused" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("reply", "says"),
+    [
+        (None, "did not answer status within 0.2 s; it may still take effect"),
+        (b"", "closed the connection before it answered status"),
+        (b"HTTP/1.1 400 Bad Request\r\n", "does not speak mmd's protocol"),
+        (b'{"jsonrpc":"2.0","id":1,"result":{"service":1}}\n', "answers status in another shape"),
+        (b'{"jsonrpc":"2.0","id":1,"result":\n', "does not speak mmd's protocol"),
+    ],
+)
+def test_an_answer_that_is_late_or_none_exits_5(tmp_path, capsys, reply, says):
+    path = tmp_path / "odd.sock"
+    with answering(path, reply):
+        assert mmdctl.main(["--socket", str(path), "--timeout", "0.2" if reply is None else "5", "status"]) == 5
+    assert says in capsys.readouterr().err
+
+
+async def test_a_full_house_exits_5(room, capsys):
+    for _ in range(CLIENTS_MAX):
+        stream = await room.connect()
+        await stream.send_all(b'{"jsonrpc":"2.0","id":1,"method":"version"}\n')
+        await stream.receive_some()
+    assert await run(room, "status") == 5
+    assert "too many clients" in capsys.readouterr().err
+
+
+# --- what reaches the desk -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("words", "call"),
+    [
+        ("halt all", ("halt", ["all"], "")),
+        ("pause BTC-* deribit/ETH-PERPETUAL --reason lunch", ("pause", ["BTC-*", "deribit/ETH-PERPETUAL"], "lunch")),
+        ("shadow all", ("shadow True", ["all"], "")),
+        ("shadow all --off", ("shadow False", ["all"], "")),
+        ("reload", ("reload", None)),
+        ("reload --confirm 60", ("reload", 60.0)),
+        ("log-level warning", ("log_level", "warning")),
+    ],
+)
+async def test_words_reach_the_desk(room, words, call):
+    assert await run(room, *words.split()) == 0
+    assert room.desk.calls[0][:-1] == call
+
+
+async def test_common_options_stand_before_or_after_the_command(room, capsys):
+    assert await run(room, "--json", "orders") == 0
+    before = capsys.readouterr().out
+    assert await run(room, "orders", "--json") == 0
+    assert capsys.readouterr().out == before
+    words = ["status", "--socket", str(room.path), "--timeout", "3", "BTC-PERPETUAL"]
+    assert await trio.to_thread.run_sync(mmdctl.main, words) == 0
+
+
+@pytest.mark.parametrize(
+    ("words", "name"),
+    [
+        ("status", "status"),
+        ("show", "show"),
+        ("show config", "show"),
+        ("explain all", "explain"),
+        ("orders", "orders"),
+        ("positions", "positions"),
+        ("plan", "plan"),
+        ("halt all", "halt"),
+        ("reload", "reload"),
+        ("log-level info", "log_level"),
+        ("version", "version"),
+    ],
+)
+async def test_json_is_one_object_as_the_schema_says(room, capsys, words, name):
+    assert await run(room, *words.split(), "--json") == 0
+    (line,) = capsys.readouterr().out.splitlines()
+    control = schema.control_schema()
+    rooted = {"$schema": control["$schema"], "$ref": f"#/$defs/result.{name}", "$defs": control["$defs"]}
+    jsonschema.Draft202012Validator(rooted).validate(json.loads(line, parse_float=Decimal))
+
+
+async def test_decimals_are_exact_in_json(room, capsys):
+    await run(room, "--json", "status", "XRP*")
+    assert '"position":12345.678,' in capsys.readouterr().out
+
+
+async def test_changes_of_many_symbols_print_the_refused_ones(room, capsys):
+    assert await run(room, "halt", "all") == 0
+    assert capsys.readouterr().out.splitlines()[-1] == "4 symbols: 4 done"
+
+
+async def test_a_reload_to_be_confirmed_says_how(room, capsys):
+    assert await run(room, "reload", "--confirm", "30") == 0
+    assert capsys.readouterr().out.splitlines()[-1] == "undone in 30 s unless you say: mmdctl confirm"
+
+
+# --- events ----------------------------------------------------------------------------------------
+
+
+async def test_events_print_the_last_lines(room, capsys):
+    for n in range(30):
+        room.desk.happen("order.filled", symbol="BTC-PERPETUAL", exchange="deribit", detail=f"n {n}", by="root")
+    assert await run(room, "events", "-n", "2") == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines] == ["29", "30"]
+    assert lines[-1].endswith("order.filled deribit/BTC-PERPETUAL  n 29  by root")
+    assert await run(room, "events", "--since", "28", "--json") == 0
+    assert [json.loads(line)["seq"] for line in capsys.readouterr().out.splitlines()] == [29, 30]
+    assert await run(room, "events") == 0
+    assert len(capsys.readouterr().out.splitlines()) == 20
+
+
+async def test_a_number_from_before_a_restart_is_noticed(room, capsys):
+    room.desk.happen("x")
+    assert await run(room, "events", "--since", "500") == 0
+    assert "the daemon has been restarted since 500" in capsys.readouterr().err
+
+
+async def follow(room: Room, stdout: int, *words: str) -> trio.Process:
+    command = [*PROGRAM, "--socket", str(room.path), "events", "--follow", *words]
+    return await trio.lowlevel.open_process(command, cwd=ROOT, stdout=stdout, stderr=subprocess.PIPE, env=environment())
+
+
+async def read_until(stream, mark: bytes) -> bytes:
+    text = b""
+    with trio.fail_after(10):
+        while mark not in text:
+            chunk = await stream.receive_some()
+            assert chunk, text
+            text += chunk
+    return text
+
+
+async def test_follow_streams_and_ends_well_on_ctrl_c(room):
+    room.desk.happen("before")
+    process = await follow(room, subprocess.PIPE, "--json")
+    await read_until(process.stdout, b'"before"')
+    room.desk.happen("during")
+    assert json.loads(await read_until(process.stdout, b"\n"))["name"] == "during"
+    process.send_signal(signal.SIGINT)
+    with trio.fail_after(10):
+        assert await process.wait() == 0
+    assert await process.stderr.receive_some() == b""
+    await process.stdout.aclose()
+    await process.stderr.aclose()
+
+
+async def test_follow_is_quiet_when_its_reader_leaves(room):
+    process = await follow(room, subprocess.PIPE)
+    room.desk.happen("one")
+    await read_until(process.stdout, b"one")
+    await process.stdout.aclose()
+    room.desk.happen("two")
+    with trio.fail_after(10):
+        assert await process.wait() == 0
+    assert await process.stderr.receive_some() == b""
+    await process.stderr.aclose()
+
+
+async def test_follow_says_that_the_daemon_has_gone(room, tmp_path):
+    other = Room(tmp_path / "second.sock")
+    async with trio.open_nursery() as nursery:
+        await nursery.start(other.serve)
+        other.desk.happen("one")
+        process = await follow(other, subprocess.PIPE)
+        await read_until(process.stdout, b"one")
+        nursery.cancel_scope.cancel()
+    with trio.fail_after(10):
+        assert await process.wait() == 3
+    assert b"did it stop?" in await process.stderr.receive_some()
+    await process.stdout.aclose()
+    await process.stderr.aclose()
+
+
+# --- terminals -------------------------------------------------------------------------------------
+
+
+async def on_terminal(room: Room, columns: int, **more: str) -> str:
+    """What `mmdctl status` writes to a real terminal of this width."""
+    ours, theirs = pty.openpty()
+    try:
+        termios.tcsetwinsize(theirs, (24, columns))
+        env = environment(MMD_SOCKET=str(room.path), **more)
+        run_it = partial(subprocess.run, [*PROGRAM, "status"], cwd=ROOT, env=env, stdout=theirs, check=True)
+        await trio.to_thread.run_sync(run_it)
+        return os.read(ours, 65536).decode().replace("\r\n", "\n")
+    finally:
+        os.close(ours)
+        os.close(theirs)
+
+
+@pytest.mark.parametrize(
+    ("more", "colours"),
+    [({"TERM": "xterm-256color"}, True), ({"TERM": "dumb"}, False), ({"TERM": "xterm", "NO_COLOR": "1"}, False)],
+)
+async def test_colours_only_where_wanted(room, more, colours):
+    text = await on_terminal(room, 100, **more)
+    assert ("\x1b[31;1mHALTED\x1b[0m" in text) is colours
+    assert ("\x1b" in text) is colours
+
+
+async def test_a_narrow_terminal_gets_narrow_lines(room):
+    text = await on_terminal(room, 60, TERM="xterm")
+    plain = re.sub(r"\x1b\[[0-9;]*m", "", text)
+    assert max(map(len, plain.splitlines())) <= 60
+    assert "XRP_USDC-30JUN27-0d625-C  PAUSED" in plain
+
+
+async def test_a_pipe_gets_no_colours_and_a_closed_pipe_no_traceback(room):
+    done = await program(room, "status", TERM="xterm")
+    assert b"\x1b" not in done.stdout
+    assert done.returncode == 0
+    command = f"{' '.join(PROGRAM)} status | true"
+    piped = await trio.run_process(
+        ["sh", "-c", command],
+        cwd=ROOT,
+        env=environment(MMD_SOCKET=str(room.path)),
+        capture_stdout=True,
+        capture_stderr=True,
+    )
+    assert piped.stderr == b""
+
+
+async def test_an_ascii_terminal_is_no_reason_to_fail(room):
+    room.desk.symbols["ETH-PERPETUAL"] = room.desk.symbols["BTC-PERPETUAL"]
+    room.desk.config_error = "größe"
+    done = await program(room, "status", PYTHONIOENCODING="ascii")
+    assert done.returncode == 0
+    assert b"gr??e" in done.stdout
+
+
+async def test_the_program_loads_nothing_heavy():
+    heavy = ["trio", "jsonschema", "httpx", "rich", "yaml", "numpy", "websockets", "prometheus_client"]
+    code = f"import sys, mmd.cli.mmdctl; print([name for name in {heavy} if name in sys.modules])"
+    done = await trio.run_process([sys.executable, "-c", code], cwd=ROOT, capture_stdout=True)
+    assert done.stdout.decode().strip() == "[]"
+
+
+@pytest.mark.parametrize("words", [["--help"], ["halt", "--help"], ["events", "--help"], ["--version"]])
+def test_help_needs_no_daemon_and_shows_examples(capsys, words):
+    with pytest.raises(SystemExit) as end:
+        mmdctl.main(words)
+    assert end.value.code == 0
+    text = capsys.readouterr().out
+    assert "examples:" in text or words == ["--version"]
+
+
+@pytest.mark.parametrize(
+    ("variables", "path"),
+    [
+        ({"MMD_SOCKET": "/a/b.sock", "RUNTIME_DIRECTORY": "/run/x"}, "/a/b.sock"),
+        ({"RUNTIME_DIRECTORY": "/run/x:/run/y"}, "/run/x/mmd.sock"),
+        ({"MMD_SOCKET": "", "RUNTIME_DIRECTORY": ""}, "/run/mmd/mmd.sock"),
+    ],
+)
+def test_where_the_socket_is(variables, path):
+    assert default_socket(variables) == Path(path)

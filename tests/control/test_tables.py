@@ -1,0 +1,185 @@
+"""Tables as people see them: snapshots, widths, alignment, ages, and text that others wrote."""
+
+import io
+from decimal import Decimal
+
+import pytest
+from control_desk import LONG_OPTION, LONGEST, NOW, FakeDesk, symbol_status
+from msgspec.structs import replace
+
+from mmd.cli import views
+from mmd.cli.tables import Cell, Column, Page, Style, age, clean, draw, money, number, page_of
+
+WIDE = Page(width=100, colour=False)
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def status(**changes):
+    return replace(FakeDesk().status(["all"]), **changes)
+
+
+def test_status_fits_100_columns():
+    lines = views.status_lines(WIDE, status(), NOW)
+    assert lines == [
+        "mmd 0.1.0, live, up 2h, config generation 4 (3f2a9c1b77aa)",
+        "2 ACTIVE, 1 HALTED, 1 PAUSED",
+        "orders: 1204 placed, 8800 amended, 300 cancelled, 3 rejected, 14 filled",
+        "pnl -1,222.16 USD, notional 123,457 USD, exposure 0.3512 BTC, 2 ETH",
+        "deribit (sandbox): data up, orders up, cancel on disconnect armed, 1.2 ms there and back",
+        "",
+        "SYMBOL                    STATE       BID      ASK   POSITION    PNL USD  DATA  REASON",
+        "BTC-PERPETUAL             ACTIVE  64010.5  64031.0       -120     +12.35   <1s",
+        "BTC-25DEC26-120000-C      ACTIVE   0.0005   no ask          0          -   <1s",
+        "XRP_USDC-30JUN27-0d625-C  PAUSED        -        -  12345.678  -1,234.50    2h  exchange",
+        " " * 80 + "disconnected",
+        "ETH-PERPETUAL             HALTED        -        -       -120     +12.35     -  drawdown; 1 order",
+        " " * 80 + "may still rest",
+    ]
+
+
+def test_status_on_60_columns_drops_columns_and_keeps_names_prices_and_reasons():
+    lines = views.status_lines(Page(60, False), status(), NOW)
+    table = lines[lines.index("") + 1 :]
+    assert table == [
+        "SYMBOL                    STATE       BID      ASK",
+        "BTC-PERPETUAL             ACTIVE  64010.5  64031.0",
+        "BTC-25DEC26-120000-C      ACTIVE   0.0005   no ask",
+        "XRP_USDC-30JUN27-0d625-C  PAUSED        -        -",
+        "    exchange disconnected",
+        "ETH-PERPETUAL             HALTED        -        -",
+        "    drawdown; 1 order may still rest",
+    ]
+
+
+def test_what_is_wrong_with_the_service_is_said_first():
+    troubled = status(config_error="mmd.yaml:3:5: bad", confirm_deadline=NOW + 34.2)
+    text = "\n".join(views.status_lines(WIDE, troubled, NOW))
+    assert "the configuration on disk is refused: mmd.yaml:3:5: bad" in text
+    assert "the last reload undoes itself in 34s: `mmdctl confirm` keeps it" in text
+
+
+def test_exchange_and_mode_are_columns_only_where_they_differ():
+    other = symbol_status("ETH_USDT", exchange="tradex", mode="shadow")
+    lines = views.status_lines(WIDE, status(symbols=[symbol_status("BTC-PERPETUAL"), other]), NOW)
+    assert lines[-3].split()[:4] == ["SYMBOL", "EXCHANGE", "STATE", "MODE"]
+    assert lines[-1].split()[:4] == ["ETH_USDT", "tradex", "ACTIVE", "shadow"]
+
+
+@pytest.mark.parametrize("width", [20, 40, 60, 80, 100, 200])
+def test_no_line_is_wider_than_the_page_where_the_longest_name_fits(width):
+    desk = FakeDesk()
+    names = [LONG_OPTION, LONGEST, *(f"BTC-25DEC26-{strike}000-P" for strike in range(100, 298))]
+    many = status(symbols=[symbol_status(name, state="PAUSED", reason="exchange_disconnected") for name in names])
+    page = Page(width, False)
+    lines = views.status_lines(page, many, NOW)
+    lines += views.explain_lines(page, desk.explain(["all"]))
+    lines += views.order_lines(page, desk.orders(["all"]))
+    lines += views.position_lines(page, desk.positions(["all"]))
+    assert all(any(line.startswith(name) for line in lines) for name in names)
+    if width >= 60:
+        assert max(map(len, lines)) <= width
+
+
+def test_explain_shows_steps_quote_gate_and_checks():
+    assert views.explain_lines(WIDE, FakeDesk().explain(["BTC-PERPETUAL"])) == [
+        "deribit/BTC-PERPETUAL: ACTIVE (resumed), quoting",
+        "STEP              BID        ASK  HOW",
+        "fair        64015.375  64015.375  microprice of 64015.0 x 1200 / 64015.5 x 400",
+        "half width   63983.37   64047.38  10 bps of fair, both sides",
+        "inventory    63987.21   64051.22  -120 of 1000: both prices 3.84 up",
+        "grid          63987.0    64051.5  tick 0.5: bid floors, ask ceils",
+        "",
+        "SIDE  WANTED         GATE",
+        "bid   50 at 63987.0  passes",
+        "ask   50 at 64051.5  refused: position: worst case -1050, at most -1000",
+        "",
+        "CHECK       RESULT  FOUND, WANTED",
+        "trade link  pass    found up, wanted up",
+        "book fresh  FAIL    found no book for 12.3 s, wanted a book younger than 10 s",
+    ]
+
+
+def test_a_table_without_rows_says_so():
+    assert views.order_lines(WIDE, []) == ["no orders"]
+    assert views.position_lines(WIDE, []) == ["no positions"]
+    assert draw(WIDE, [Column("A")], []) == []
+    assert views.status_lines(WIDE, status(symbols=[]), NOW)[-1] == "no symbols"
+
+
+def test_colours_do_not_move_columns():
+    columns = [Column("A"), Column("B", right=True), Column("C", words=True)]
+    rows = [[Cell("x", Style.BAD), Cell("1"), Cell("words " * 30)], [Cell("yyyy"), Cell("100", Style.GOOD), Cell("z")]]
+    plain = draw(Page(60, False), columns, rows)
+    coloured = draw(Page(60, True), columns, rows)
+    for style in Style:
+        coloured = [line.replace(f"\x1b[{style}m", "") for line in coloured]
+    assert [line.replace("\x1b[0m", "") for line in coloured] == plain
+    assert any("\x1b[31;1mx   \x1b[0m" in line for line in draw(Page(60, True), columns, rows))
+
+
+def test_what_others_wrote_cannot_steer_the_terminal():
+    hostile = "\x1b]0;owned\x07\x9b31m\nsecond\u202e"
+    assert clean(hostile) == "?]0;owned??31m second?"
+    desk = FakeDesk()
+    desk.happen(hostile, detail=hostile)
+    assert views.event_line(WIDE, desk.events[0]).isprintable()
+    shown = symbol_status("BTC-PERPETUAL", state="PAUSED", detail=hostile, by=hostile, reason=hostile)
+    for lines in (views.symbol_lines(WIDE, [shown], NOW), views.status_lines(WIDE, status(symbols=[shown]), NOW)):
+        assert all(line.isprintable() for line in lines)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(None, "-"), (0.0, "<1s"), (3.9, "3s"), (59.9, "59s"), (60, "1m"), (3599, "59m"), (3600, "1h"), (200_000, "2d")],
+)
+def test_ages(seconds, text):
+    assert age(seconds) == text
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (None, "-"),
+        (Decimal("64010.50"), "64010.50"),
+        (Decimal("1E+3"), "1000"),
+        (Decimal("1E-8"), "0.00000001"),
+        (64015.25, "64015.25"),
+        (0.1 + 0.2, "0.3"),
+        (1e-9, "0.000000001"),
+        (123456789.0, "123456790"),
+        (0.0, "0"),
+        (-2.50, "-2.5"),
+    ],
+)
+def test_numbers(value, text):
+    assert number(value) == text
+
+
+def test_money_is_signed_and_to_the_cent():
+    assert (money(None), money(-1234.567), money(0.004)) == ("-", "-1,234.57", "+0.00")
+
+
+@pytest.mark.parametrize(
+    ("stream", "environment", "page"),
+    [
+        (io.StringIO(), {}, Page(100, False)),
+        (io.StringIO(), {"COLUMNS": "72", "TERM": "xterm"}, Page(72, False)),
+        (io.StringIO(), {"COLUMNS": "wide"}, Page(100, False)),
+        (Terminal(), {"TERM": "xterm"}, Page(72, True)),
+        (Terminal(), {"TERM": "dumb"}, Page(72, False)),
+        (Terminal(), {}, Page(72, False)),
+        (Terminal(), {"TERM": "xterm", "NO_COLOR": "1"}, Page(72, False)),
+        (Terminal(), {"TERM": "xterm", "NO_COLOR": ""}, Page(72, True)),
+    ],
+)
+def test_the_page_follows_terminal_and_environment(monkeypatch, stream, environment, page):
+    monkeypatch.setenv("COLUMNS", "72")  # what the terminal says of itself
+    assert page_of(stream, environment) == page
+
+
+def test_a_long_list_of_symbols_is_cut_in_words():
+    assert views.names([str(n) for n in range(14)]) == "0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11 and 2 more"
