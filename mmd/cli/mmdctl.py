@@ -239,7 +239,8 @@ def follow_events(call: Call) -> int:
             if event.seq > last + 1:
                 complain(f"{event.seq - last - 1} events are missing: the daemon keeps the last {EVENTS_MAX}")
             last = event.seq
-            print(event_text(call, event), flush=True)
+            sys.stdout.write(event_text(call, event) + "\n")  # in one piece: readers of a pipe see whole lines
+            sys.stdout.flush()
     return Exit.DONE
 
 

@@ -13,9 +13,8 @@ from mmd.config.load import load
 from mmd.config.locate import config_path, socket_path, state_directory
 from mmd.config.model import Config
 from mmd.config.secrets import ExposedSecret
-from mmd.control.door import DoorError
 from mmd.control.server import serve_control
-from mmd.domain.errors import ConfigError, CredentialError
+from mmd.domain.errors import ConfigError, CredentialError, MmdError
 from mmd.shell import logs, notify
 from mmd.shell.daemon import Daemon
 from mmd.shell.desk import Caller
@@ -67,7 +66,7 @@ def run(args: argparse.Namespace) -> int:
     except PermissionError as wrong:
         complain(f"mmd: {wrong.filename}: {wrong.strerror}; run as a user that may, or pass --state-dir and --socket")
         return EXIT_PERMISSION
-    except (OSError, DoorError) as wrong:
+    except (OSError, MmdError) as wrong:
         complain(f"mmd: {wrong}")
         return EXIT_INTERNAL
 
@@ -115,11 +114,20 @@ async def main(config: Config, path: Path, socket: Path) -> int:
             await daemon.run()
             status = farewell(daemon)
             outer.cancel_scope.cancel()
-    except* DoorError as group:
-        raise group.exceptions[0] from None
-    except* OSError as group:
-        raise group.exceptions[0] from None
+    except BaseExceptionGroup as group:
+        cause = only_cause(group)
+        if isinstance(cause, MmdError | OSError):
+            raise cause from None
+        raise
     return status
+
+
+def only_cause(group: BaseExceptionGroup[BaseException]) -> BaseException | None:
+    """The one error inside, however deep; None if there are several."""
+    inner = group.exceptions
+    if len(inner) != 1:
+        return None
+    return only_cause(inner[0]) if isinstance(inner[0], BaseExceptionGroup) else inner[0]
 
 
 def farewell(daemon: Daemon) -> int:

@@ -296,7 +296,7 @@ class Connection:
     def drop(self, why: str) -> None:
         """Read and send nothing more. Changes at work come to their end."""
         if not self.gone:
-            log.info("control.client_dropped", user=self.caller.name, pid=self.caller.pid, why=why)
+            log.debug("control.client_dropped", user=self.caller.name, pid=self.caller.pid, why=why)
         self.gone = True
         self.read_scope.cancel()
         self.follow_scope.cancel()

@@ -126,7 +126,7 @@ class SymbolMachine(Quoter):
 
     def on_orders_reported(self, event: ev.OrdersReported, now_ns: int) -> None:
         strays = self.own.reported(event, now_ns)
-        self.reconciled = True
+        self.reconciled = self.orders_seen = True
         for label in strays:
             self._out.append(Noted("order.stray", f"{label} rests there and is not ours to keep: cancelling"))
         self._dirty = True
@@ -334,11 +334,13 @@ class SymbolMachine(Quoter):
         if self.bounds_acked != self.bounds_version and self._inside_bounds():
             self.bounds_acked = self.bounds_version
             self._out.append(AckBounds(self.bounds_version, self.min_lots, self.max_lots))
-        if self.state is State.DRAINING and self.own.resting == 0:
+        if self.state is State.DRAINING and self.own.resting == 0 and self.orders_seen:
             self._move(State.GONE, self.why, "nothing of ours rests", "mmd", now_ns)
 
     def _inside_bounds(self) -> bool:
-        """No order of ours can move the position further outside than it is."""
+        """No order of ours, an earlier run's included, can move the position further outside than it is."""
+        if not self.orders_seen:
+            return False
         bid, ask = self.own.worst(Side.BID), self.own.worst(Side.ASK)
         lots = self.position.lots
         return (bid == 0 or lots + bid <= self.max_lots) and (ask == 0 or lots - ask >= self.min_lots)

@@ -85,17 +85,19 @@ def quote(view: View, rules: Rules, trace: Trace | None = None) -> Quote:
         width_bps = max(width_bps, min(rules.volatility.max_bps, rules.volatility.multiplier * view.sigma_bps))
     half = fair * width_bps / 20_000.0
     min_width = max(1.0, fair * max(width_bps, rules.min_spread_bps) / 10_000.0)
+    tick = rules.tick
     if trace is not None:
-        trace.append(Step("fair", f"{rules.fair} {fair:.6g} ticks", fair, fair))
-        trace.append(Step("half_width", f"{width_bps:.6g} bps full, {half:.6g} ticks a side", fair - half, fair + half))
+        trace.append(Step("fair", f"{rules.fair} {fair * tick:.8g}", fair, fair))
+        detail = f"{width_bps:.6g} bps in full, {half * tick:.6g} a side"
+        trace.append(Step("half_width", detail, fair - half, fair + half))
     styled = style_prices(view, rules, fair, half, trace)
     if isinstance(styled, Quote):
         return styled
-    bid, ask = widen(styled[0], styled[1], min_width, trace)
+    bid, ask = widen(styled[0], styled[1], min_width, tick, trace)
     low, high = band(view, rules, fair)
     clamped_bid, clamped_ask = min(max(bid, low), high), min(max(ask, low), high)
     if trace is not None:
-        trace.append(Step("band", f"{low:.6g} .. {high:.6g} ticks", clamped_bid, clamped_ask))
+        trace.append(Step("band", f"{low * tick:.8g} .. {high * tick:.8g}", clamped_bid, clamped_ask))
     touch = view.touch
     grid = rules.grid
     bid_ticks, ask_ticks = grid.floor(clamped_bid), grid.ceil(clamped_ask)
@@ -104,7 +106,7 @@ def quote(view: View, rules: Rules, trace: Trace | None = None) -> Quote:
     if touch.bid_lots and ask_ticks <= touch.bid_ticks:
         ask_ticks = grid.above(touch.bid_ticks)
     if trace is not None:
-        trace.append(Step("post_only_and_grid", f"step {grid.step_at(fair)} ticks", bid_ticks, ask_ticks))
+        trace.append(Step("post_only_and_grid", f"grid of {grid.step_at(fair) * tick:.8g} here", bid_ticks, ask_ticks))
     bid_side = finish_side(bid_ticks, view.bid_room_lots, low, high, view, rules)
     ask_side = finish_side(ask_ticks, view.ask_room_lots, low, high, view, rules)
     if ask_ticks - bid_ticks < min_width - 1e-6:
@@ -140,18 +142,19 @@ def style_prices(
     shift = min(limit, max(-limit, wanted_shift))
     if trace is not None:
         trace.append(Step("style", str(rules.style), bid, ask))
-        detail = f"inventory {inventory:+.4f} of maximum, shift {shift:+.6g} ticks (at most {limit:.6g})"
+        tick = rules.tick
+        detail = f"inventory {inventory:+.4f} of maximum, shift {shift * tick:+.6g} (at most {limit * tick:.6g})"
         trace.append(Step("inventory_shift", detail, bid + shift, ask + shift))
     return (bid + shift, ask + shift)
 
 
-def widen(bid: float, ask: float, min_width: float, trace: Trace | None) -> tuple[float, float]:
+def widen(bid: float, ask: float, min_width: float, tick: float, trace: Trace | None) -> tuple[float, float]:
     """Too tight or crossed: the same centre, the minimum width (A38, A39)."""
     if ask - bid < min_width:
         centre = (bid + ask) * 0.5
         bid, ask = centre - min_width * 0.5, centre + min_width * 0.5
     if trace is not None:
-        trace.append(Step("minimum_width", f"{min_width:.6g} ticks", bid, ask))
+        trace.append(Step("minimum_width", f"at least {min_width * tick:.6g}", bid, ask))
     return (bid, ask)
 
 

@@ -19,6 +19,7 @@ class Rules(msgspec.Struct, frozen=True, kw_only=True):
     service: str
     mode: Mode
     grid: Grid
+    tick: float  # the grid's base tick, for models and for people
     min_lots: int
     fair: Fair
     style: Style
@@ -62,6 +63,7 @@ def rules_for(instrument: Instrument, settings: SymbolSettings) -> Rules:
         service=settings.service,
         mode=settings.mode,
         grid=instrument.grid,
+        tick=float(instrument.grid.tick),
         min_lots=instrument.min_lots,
         fair=profile.fair,
         style=profile.style,

@@ -58,7 +58,7 @@ PERPETUAL_FLOW = FlowStyle(
 )  # fmt: skip
 FUTURE_FLOW = msgspec.structs.replace(PERPETUAL_FLOW, noise_hz=0.15, informed_hz=0.2)
 OPTION_FLOW = FlowStyle(
-    noise_hz=0.12, informed_hz=0.2, near_halves=0.6, patience_halves=0.7, sweep_share=0.0, sweep_bps=0.0,
+    noise_hz=0.15, informed_hz=0.15, near_halves=0.6, patience_halves=0.7, sweep_share=0.0, sweep_bps=0.0,
     news_halves=0.75, news_keep=0.5, median_lots=1.0, spread_lots=0.8,
 )  # fmt: skip
 

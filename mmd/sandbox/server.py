@@ -90,21 +90,16 @@ class Server:
 
     async def _talk(self, socket: trio_websocket.WebSocketConnection, stream: Rewound, nursery: trio.Nursery) -> None:
         wake, beat = Signal(), Signal()
-
-        def wake_all() -> None:
-            wake.set()
-            beat.set()
-
-        link = Link(next(self._numbers), websocket=True, wake=wake_all)
+        link = Link(next(self._numbers), websocket=True, wake=wake.set, beat=beat.set)
         self.links[link.number] = link
         try:
             async with trio.open_nursery() as tasks:
-                tasks.start_soon(self._write, link, socket, stream, wake)
+                tasks.start_soon(self._write, link, socket, stream, wake, tasks.cancel_scope)
                 tasks.start_soon(self._watch, link, beat)
                 try:
                     while link.close_reason is None:
                         message = await socket.get_message()
-                        link.active = True
+                        link.active_at = trio.current_time()
                         deferred = self.dialect.handle(link, message)
                         if deferred is not None:
                             tasks.start_soon(_later, deferred)
@@ -117,42 +112,48 @@ class Server:
             self.dialect.closed(link)
 
     async def _write(
-        self, link: Link, socket: trio_websocket.WebSocketConnection, stream: Rewound, wake: Signal
+        self,
+        link: Link,
+        socket: trio_websocket.WebSocketConnection,
+        stream: Rewound,
+        wake: Signal,
+        scope: trio.CancelScope,
     ) -> None:
-        """Write all that is queued in one send, again and again; closes the socket in the end."""
-        while True:
+        """Write all that is queued in one send, again and again; ends the connection (and `scope`) at its close."""
+        closing = False
+        while not closing:
             await wake.wait()
+            closing = link.close_reason is not None
             outgoing = link.take()
+            if closing:
+                self.dialect.closed(link)  # its orders are gone before the client hears of it
             if link.cut:
-                await trio.aclose_forcefully(stream)
-                return
+                break
             if outgoing and socket.closed is None:
+                link.active_at = trio.current_time()
                 try:
                     await stream.send_all(b"".join(map(text_frame, outgoing)))
                 except LOST:
-                    return  # the reader sees it too and ends the connection
-            if link.close_reason is not None:
-                with trio.move_on_after(GOODBYE_SECONDS):
-                    await socket.aclose(1000, link.close_reason)
-                await trio.aclose_forcefully(stream)
-                return
+                    break
+        if not link.cut and link.close_reason is not None:
+            with trio.move_on_after(GOODBYE_SECONDS):
+                await socket.aclose(1000, link.close_reason)
+        await trio.aclose_forcefully(stream)
+        scope.cancel()
 
     async def _watch(self, link: Link, beat: Signal) -> None:
         """Heartbeats, and the end of a link that ignores them or is silent for too long."""
         interval: float | None = None
-        idle_at = trio.current_time() + IDLE_SECONDS
-        beat_at = idle_at
+        beat_at = link.active_at = trio.current_time()
         while link.close_reason is None:
+            idle_at = link.active_at + IDLE_SECONDS
             if interval != link.heartbeat_seconds:
                 interval = link.heartbeat_seconds
                 beat_at = trio.current_time() + (interval or 0.0)
             with trio.move_on_at(idle_at if interval is None else min(idle_at, beat_at)):
                 await beat.wait()
             now = trio.current_time()
-            if link.active:
-                link.active = False
-                idle_at = now + IDLE_SECONDS
-            if now >= idle_at:
+            if now >= link.active_at + IDLE_SECONDS:
                 link.close("idle")
             elif interval is not None and now >= beat_at:
                 if link.test_pending:
@@ -204,7 +205,7 @@ class Server:
             else:
                 return False
         assert head is not None  # h11 gives the request before its end
-        link = Link(next(self._numbers), websocket=False, wake=lambda: None)
+        link = Link(next(self._numbers), websocket=False)
         deferred = self._call(link, head, bytes(body))
         if deferred is not None:
             await _later(deferred)

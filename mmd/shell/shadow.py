@@ -9,7 +9,6 @@ class ShadowBook:
 
     def __init__(self) -> None:
         self._orders: dict[str, OrderAcked] = {}
-        self._made = 0
 
     def __len__(self) -> int:
         return len(self._orders)
@@ -18,8 +17,7 @@ class ShadowBook:
         """What the exchange would answer if nothing went wrong."""
         match order:
             case PlaceOrder(label=label, price_ticks=price, size_lots=size):
-                self._made += 1
-                answer = OrderAcked(label, f"shadow-{self._made}", price, size, size, now_ns)
+                answer = OrderAcked(label, f"shadow-{label.removeprefix('mmd-')}", price, size, size, now_ns)
                 self._orders[label] = answer
                 return answer
             case AmendOrder(label=label, order_id=order_id, price_ticks=price, total_lots=total, remaining_lots=rest):

@@ -305,7 +305,7 @@ async def read_until(stream, mark: bytes) -> bytes:
 async def test_follow_streams_and_ends_well_on_ctrl_c(room):
     room.desk.happen("before")
     process = await follow(room, subprocess.PIPE, "--json")
-    await read_until(process.stdout, b'"before"')
+    assert json.loads(await read_until(process.stdout, b"\n"))["name"] == "before"
     room.desk.happen("during")
     assert json.loads(await read_until(process.stdout, b"\n"))["name"] == "during"
     process.send_signal(signal.SIGINT)

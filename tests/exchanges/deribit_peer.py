@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 import trio
+import trio.testing
 from wsproto import ConnectionType, WSConnection
 from wsproto.events import AcceptConnection, BytesMessage, CloseConnection, Ping, Request, TextMessage
 
@@ -61,12 +62,17 @@ class Wire:
         self.role = ""
         self.requests: list[dict[str, Any]] = []
         self.open = True
+        self.writing = trio.Lock()
+
+    async def send_raw(self, data: bytes) -> None:
+        async with self.writing:
+            await self.stream.send_all(data)
 
     async def send_text(self, text: str) -> None:
-        await self.stream.send_all(self.ws.send(TextMessage(text)))
+        await self.send_raw(self.ws.send(TextMessage(text)))
 
     async def send_bytes(self, data: bytes) -> None:
-        await self.stream.send_all(self.ws.send(BytesMessage(data)))
+        await self.send_raw(self.ws.send(BytesMessage(data)))
 
     async def answer(self, request: dict[str, Any], result: object) -> None:
         await self.send_text(json.dumps({"jsonrpc": "2.0", "id": request["id"], "result": result} | self.times()))

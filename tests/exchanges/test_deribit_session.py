@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import trio
+import trio.testing
 from deribit_peer import LINEAR, PERP, SILENT, Refuse, Stage, make_deribit
 
 from mmd.domain.errors import ExchangeRefused, LinkLost
@@ -28,10 +29,11 @@ from mmd.exchanges.deribit.connection import LoginRefused
 
 BTC = "BTC-PERPETUAL"
 ETH = "ETH_USDC-PERPETUAL"
+Clock = trio.testing.MockClock
 
 
 @pytest.fixture
-async def stage(autojump_clock: trio.testing.MockClock, nursery: trio.Nursery) -> AsyncIterator[Stage]:
+async def stage(nursery: trio.Nursery) -> AsyncIterator[Stage]:
     yield Stage(nursery)
     nursery.cancel_scope.cancel()
 
@@ -52,7 +54,7 @@ def book(change_id: int, bid: float = 100.0, **extra: Any) -> dict[str, Any]:
 # --- login ---------------------------------------------------------------------------------------
 
 
-async def test_login_arms_and_reads_back(stage: Stage) -> None:
+async def test_login_arms_and_reads_back(autojump_clock: Clock, stage: Stage) -> None:
     await stage.start()
     trade = stage.peer.trade
     methods = [request["method"] for request in trade.requests]
@@ -74,7 +76,7 @@ async def test_login_arms_and_reads_back(stage: Stage) -> None:
     assert stage.deribit.stats["data"].up and stage.deribit.stats["trade"].up
 
 
-async def test_watch_subscribes_reconciles_and_then_says_up(stage: Stage) -> None:
+async def test_watch_subscribes_reconciles_and_then_says_up(autojump_clock: Clock, stage: Stage) -> None:
     stage.peer.books["book.BTC-PERPETUAL.raw"] = book(1)
     stage.peer.positions = {BTC: -30.0}
     await stage.start()
@@ -98,13 +100,13 @@ async def test_watch_subscribes_reconciles_and_then_says_up(stage: Stage) -> Non
 @pytest.mark.parametrize(
     "answer", [Refuse(10049, "cancel_on_disconnect_failed"), {"scope": "connection", "enabled": False}]
 )
-async def test_cancel_on_disconnect_that_is_not_armed_is_told(stage: Stage, answer: Any) -> None:
+async def test_cancel_on_disconnect_that_is_not_armed_is_told(autojump_clock: Clock, stage: Stage, answer: Any) -> None:
     stage.peer.on("private/get_cancel_on_disconnect", answer)
     await stage.start(BTC)
     assert [event.cancel_on_disconnect for event in stage.sink.of(TradeLinkUp)] == [False]
 
 
-async def test_wrong_key_ends_the_start(stage: Stage) -> None:
+async def test_wrong_key_ends_the_start(autojump_clock: Clock, stage: Stage) -> None:
     stage.peer.on("public/auth", Refuse(13004, "invalid_credentials"))
     with pytest.raises(LoginRefused) as caught:
         await stage.deribit.run(stage.sink)
@@ -112,7 +114,7 @@ async def test_wrong_key_ends_the_start(stage: Stage) -> None:
     assert any("invalid_credentials" in line for line in stage.sink.named("login.refused"))
 
 
-async def test_wrong_key_later_is_reported_and_tried_again(stage: Stage) -> None:
+async def test_wrong_key_later_is_reported_and_tried_again(autojump_clock: Clock, stage: Stage) -> None:
     await stage.start(BTC)
     good = stage.peer.handlers["public/auth"]
     stage.peer.on("public/auth", Refuse(13004, "invalid_credentials"))
@@ -123,26 +125,26 @@ async def test_wrong_key_later_is_reported_and_tried_again(stage: Stage) -> None
     await stage.until(lambda: stage.sink.of(TradeLinkUp))
 
 
-async def test_no_user_changes_no_trading(stage: Stage) -> None:
+async def test_no_user_changes_no_trading(autojump_clock: Clock, stage: Stage) -> None:
     stage.peer.forbidden = {"user.changes.any.any.raw", "user.changes.any.any.100ms"}
     stage.nursery.start_soon(stage.deribit.run, stage.sink)
     await stage.until(lambda: any("fills would not be seen" in line for line in stage.sink.named("link.lost")))
     assert not stage.deribit.stats["trade"].up
 
 
-async def test_user_changes_fall_back_to_100ms(stage: Stage) -> None:
+async def test_user_changes_fall_back_to_100ms(autojump_clock: Clock, stage: Stage) -> None:
     stage.peer.forbidden = {"user.changes.any.any.raw"}
     await stage.start()
     assert stage.peer.trade.asked("private/subscribe")[-1] == {"channels": ["user.changes.any.any.100ms"]}
 
 
-async def test_narrowed_scope_is_reported(stage: Stage) -> None:
+async def test_narrowed_scope_is_reported(autojump_clock: Clock, stage: Stage) -> None:
     stage.peer.on("public/auth", lambda wire, params: stage.peer._auth(wire, params) | {"scope": "trade:read"})
     await stage.start()
     assert any("account:read_write trade:read_write" in line for line in stage.sink.named("login.scope_narrowed"))
 
 
-async def test_logs_in_again_before_the_token_dies(stage: Stage) -> None:
+async def test_logs_in_again_before_the_token_dies(autojump_clock: Clock, stage: Stage) -> None:
     stage.peer.on("public/auth", lambda wire, params: stage.peer._auth(wire, params) | {"expires_in": 100})
     await stage.start()
     await trio.sleep(85)
@@ -151,7 +153,7 @@ async def test_logs_in_again_before_the_token_dies(stage: Stage) -> None:
     assert logins[0]["nonce"] != logins[1]["nonce"]
 
 
-async def test_budget_and_skew_come_from_the_exchange(stage: Stage) -> None:
+async def test_budget_and_skew_come_from_the_exchange(autojump_clock: Clock, stage: Stage) -> None:
     limits = {
         "limits_per_currency": False,
         "non_matching_engine": {"rate": 10000, "burst": 50000},
@@ -172,7 +174,7 @@ async def test_budget_and_skew_come_from_the_exchange(stage: Stage) -> None:
         await stage.deribit.index_price("nope")
 
 
-async def test_secrets_are_nowhere(stage: Stage, caplog: pytest.LogCaptureFixture) -> None:
+async def test_secrets_are_nowhere(autojump_clock: Clock, stage: Stage, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(1)
     stage.deribit = make_deribit(stage.peer, grant="client_credentials")
     stage.peer.on("public/auth", lambda wire, params: {"expires_in": "a-wrong-type", "access_token": "AT-secret"})
@@ -185,15 +187,15 @@ async def test_secrets_are_nowhere(stage: Stage, caplog: pytest.LogCaptureFixtur
     assert "AT-secret" not in shown
 
 
-def test_unknown_grant() -> None:
+async def test_unknown_grant(stage: Stage) -> None:
     with pytest.raises(ValueError, match="wanted client_signature or client_credentials"):
-        make_deribit(None, grant="password")  # type: ignore[arg-type]
+        make_deribit(stage.peer, grant="password")
 
 
 # --- links ---------------------------------------------------------------------------------------
 
 
-async def test_test_request_is_answered_at_once(stage: Stage) -> None:
+async def test_test_request_is_answered_at_once(autojump_clock: Clock, stage: Stage) -> None:
     await stage.start()
     wire = stage.peer.trade
     await wire.send_text(json.dumps({"jsonrpc": "2.0", "method": "heartbeat", "params": {"type": "test_request"}}))
@@ -204,7 +206,7 @@ async def test_test_request_is_answered_at_once(stage: Stage) -> None:
     assert len(wire.asked("public/test")) == 1
 
 
-async def test_silence_is_a_lost_link(stage: Stage) -> None:
+async def test_silence_is_a_lost_link(autojump_clock: Clock, stage: Stage) -> None:
     await stage.start(BTC)
     began = trio.current_time()
     await stage.until(lambda: stage.sink.of(TradeLinkDown))
@@ -216,7 +218,7 @@ async def test_silence_is_a_lost_link(stage: Stage) -> None:
     assert "silent for 60 s" in stage.sink.of(DataLinkDown)[0].detail
 
 
-async def test_reconnects_with_growing_pauses(stage: Stage) -> None:
+async def test_reconnects_with_growing_pauses(autojump_clock: Clock, stage: Stage) -> None:
     await stage.start(BTC)
     stage.peer.refuse_dial = "connection refused"
     dials = stage.peer.dials
@@ -239,7 +241,7 @@ async def test_reconnects_with_growing_pauses(stage: Stage) -> None:
         await stage.deribit.index_price("btc_usd")
 
 
-async def test_rate_limited_and_closed_waits(stage: Stage) -> None:
+async def test_rate_limited_and_closed_waits(autojump_clock: Clock, stage: Stage) -> None:
     await stage.start(BTC)
     stage.peer.on("public/get_index_price", Refuse(10028, "too_many_requests"))
     with pytest.raises(ExchangeRefused):
@@ -255,7 +257,7 @@ async def test_rate_limited_and_closed_waits(stage: Stage) -> None:
 # --- data ----------------------------------------------------------------------------------------
 
 
-async def test_market_data_arrives_as_events(stage: Stage, examples: dict[str, Any]) -> None:
+async def test_market_data_arrives_as_events(autojump_clock: Clock, stage: Stage, examples: dict[str, Any]) -> None:
     await stage.start(BTC)
     wire = stage.peer.data
     await wire.notify("book.BTC-PERPETUAL.raw", book(1))
@@ -273,7 +275,7 @@ async def test_market_data_arrives_as_events(stage: Stage, examples: dict[str, A
     assert stage.sink.of(InstrumentStateChanged, BTC)[0].tradable
 
 
-async def test_one_chunk_is_delivered_once(stage: Stage) -> None:
+async def test_one_chunk_is_delivered_once(autojump_clock: Clock, stage: Stage) -> None:
     await stage.start(BTC)
     before = stage.sink.delivered
     from wsproto.events import TextMessage
@@ -299,7 +301,7 @@ async def test_one_chunk_is_delivered_once(stage: Stage) -> None:
     assert stage.sink.delivered - before == 1
 
 
-async def test_raw_books_refused_fall_back_to_100ms(stage: Stage) -> None:
+async def test_raw_books_refused_fall_back_to_100ms(autojump_clock: Clock, stage: Stage) -> None:
     stage.peer.forbidden = {"book.BTC-PERPETUAL.raw"}
     stage.peer.books["book.BTC-PERPETUAL.100ms"] = book(1)
     await stage.start(BTC)
@@ -307,7 +309,7 @@ async def test_raw_books_refused_fall_back_to_100ms(stage: Stage) -> None:
     assert not stage.sink.named("subscription.refused")
 
 
-async def test_raw_needs_authorisation(stage: Stage) -> None:
+async def test_raw_needs_authorisation(autojump_clock: Clock, stage: Stage) -> None:
     def subscribe(wire: Any, params: dict[str, Any]) -> Any:
         if any(channel.endswith(".raw") for channel in params["channels"]):
             return Refuse(13778, "raw_subscriptions_not_available_for_unauthorized")
@@ -319,13 +321,13 @@ async def test_raw_needs_authorisation(stage: Stage) -> None:
     assert stage.sink.of(BookTop, BTC)
 
 
-async def test_refused_channels_are_reported(stage: Stage) -> None:
+async def test_refused_channels_are_reported(autojump_clock: Clock, stage: Stage) -> None:
     stage.peer.forbidden = {"ticker.BTC-PERPETUAL.100ms"}
     await stage.start(BTC)
     assert stage.sink.named("subscription.refused") == ["ticker.BTC-PERPETUAL.100ms"]
 
 
-async def test_gap_resyncs_that_book_alone(stage: Stage) -> None:
+async def test_gap_resyncs_that_book_alone(autojump_clock: Clock, stage: Stage) -> None:
     stage.peer.books["book.BTC-PERPETUAL.raw"] = book(10)
     await stage.start(BTC, ETH)
     dials = stage.peer.dials
@@ -342,7 +344,7 @@ async def test_gap_resyncs_that_book_alone(stage: Stage) -> None:
     assert stage.deribit.stats["data"].resyncs == 1
 
 
-async def test_gaps_without_end_are_spaced(stage: Stage) -> None:
+async def test_gaps_without_end_are_spaced(autojump_clock: Clock, stage: Stage) -> None:
     await stage.start(BTC)
     wire = stage.peer.data
     stage.peer.books["book.BTC-PERPETUAL.raw"] = book(10)
@@ -355,7 +357,7 @@ async def test_gaps_without_end_are_spaced(stage: Stage) -> None:
     assert 5 <= stage.deribit.stats["data"].resyncs <= 12
 
 
-async def test_resyncs_are_capped_over_all(stage: Stage) -> None:
+async def test_resyncs_are_capped_over_all(autojump_clock: Clock, stage: Stage) -> None:
     names = [f"BTC-{n}JAN27" for n in range(1, 21)]
     stage.peer.rows = [
         PERP | {"instrument_name": name, "settlement_period": "month", "expiration_timestamp": 1_800_000_000_000}
@@ -373,7 +375,7 @@ async def test_resyncs_are_capped_over_all(stage: Stage) -> None:
     assert stage.deribit.stats["data"].resyncs == 20
 
 
-async def test_a_snapshot_that_never_comes_is_asked_for_again(stage: Stage) -> None:
+async def test_a_snapshot_that_never_comes_is_asked_for_again(autojump_clock: Clock, stage: Stage) -> None:
     await stage.start(BTC)
     await trio.sleep(12)
     assert stage.deribit.stats["data"].resyncs >= 1
@@ -381,7 +383,7 @@ async def test_a_snapshot_that_never_comes_is_asked_for_again(stage: Stage) -> N
     await stage.until(lambda: stage.sink.of(BookTop, BTC))
 
 
-async def test_states_of_instrument_index_and_platform(stage: Stage) -> None:
+async def test_states_of_instrument_index_and_platform(autojump_clock: Clock, stage: Stage) -> None:
     await stage.start(BTC, ETH)
     wire = stage.peer.data
 
@@ -412,13 +414,13 @@ async def test_states_of_instrument_index_and_platform(stage: Stage) -> None:
     assert "SOL_USDC-PERPETUAL" in stage.deribit.instruments
 
 
-async def test_watching_the_unlisted_is_reported(stage: Stage) -> None:
+async def test_watching_the_unlisted_is_reported(autojump_clock: Clock, stage: Stage) -> None:
     await stage.start(BTC, "BTC-30FEB27")
     assert stage.sink.named("watch.not_listed") == ["deribit: BTC-30FEB27"]
     assert stage.sink.of(TradeLinkUp, BTC)
 
 
-async def test_many_symbols_are_subscribed_in_chunks(stage: Stage) -> None:
+async def test_many_symbols_are_subscribed_in_chunks(autojump_clock: Clock, stage: Stage) -> None:
     names = [f"BTC-25DEC26-{strike}-C" for strike in range(10_000, 10_400)]
     option = PERP | {"kind": "option", "quote_currency": "BTC", "option_type": "call", "settlement_period": "month"}
     option |= {"tick_size": 0.0001, "min_trade_amount": 0.1, "contract_size": 1, "expiration_timestamp": 1_800_000_000_000}
@@ -450,7 +452,7 @@ async def test_many_symbols_are_subscribed_in_chunks(stage: Stage) -> None:
         pytest.param('{"method":"subscription","params":{"channel":"user.changes.any.any.raw","data":7}}', id="fills"),
     ],
 )
-async def test_malformed_messages_are_counted_and_survived(stage: Stage, link: str, text: str) -> None:
+async def test_malformed_messages_are_counted_and_survived(autojump_clock: Clock, stage: Stage, link: str, text: str) -> None:
     await stage.start(BTC)
     wire = stage.peer.data if link == "data" else stage.peer.trade
     dials = stage.peer.dials
@@ -463,7 +465,7 @@ async def test_malformed_messages_are_counted_and_survived(stage: Stage, link: s
         assert len(stage.sink.named("message.malformed")) == 1
 
 
-async def test_invalid_utf8_and_binary_are_survived(stage: Stage) -> None:
+async def test_invalid_utf8_and_binary_are_survived(autojump_clock: Clock, stage: Stage) -> None:
     await stage.start(BTC)
     wire = stage.peer.data
     await wire.send_bytes(b"\x00\x01")
@@ -473,7 +475,7 @@ async def test_invalid_utf8_and_binary_are_survived(stage: Stage) -> None:
     assert stage.deribit.stats["data"].up
 
 
-async def test_a_flood_of_garbage_is_one_line(stage: Stage) -> None:
+async def test_a_flood_of_garbage_is_one_line(autojump_clock: Clock, stage: Stage) -> None:
     await stage.start(BTC)
     for _ in range(500):
         await stage.peer.data.send_text("garbage")
@@ -482,7 +484,7 @@ async def test_a_flood_of_garbage_is_one_line(stage: Stage) -> None:
     assert len(stage.sink.named("message.malformed")) == 1
 
 
-async def test_a_huge_message_costs_the_link_only(stage: Stage) -> None:
+async def test_a_huge_message_costs_the_link_only(autojump_clock: Clock, stage: Stage) -> None:
     await stage.start(BTC)
     await stage.peer.data.stream.send_all(b"\x81\x7f" + (1 << 40).to_bytes(8, "big"))
     await stage.until(lambda: stage.sink.of(DataLinkDown))
@@ -491,7 +493,7 @@ async def test_a_huge_message_costs_the_link_only(stage: Stage) -> None:
     await stage.until(lambda: stage.sink.of(DataLinkUp, BTC))
 
 
-async def test_an_unreadable_book_message_breaks_that_book(stage: Stage) -> None:
+async def test_an_unreadable_book_message_breaks_that_book(autojump_clock: Clock, stage: Stage) -> None:
     stage.peer.books["book.BTC-PERPETUAL.raw"] = book(1)
     await stage.start(BTC)
     stage.sink.clear()
@@ -501,7 +503,7 @@ async def test_an_unreadable_book_message_breaks_that_book(stage: Stage) -> None
     assert stage.sink.of(BookBroken)[0].why is Why.BOOK_MALFORMED
 
 
-async def test_unreadable_fills_are_asked_for(stage: Stage) -> None:
+async def test_unreadable_fills_are_asked_for(autojump_clock: Clock, stage: Stage) -> None:
     await stage.start(BTC)
     stage.sink.clear()
     await stage.peer.trade.notify("user.changes.any.any.raw", {"instrument_name": BTC, "trades": "?"})
@@ -510,14 +512,14 @@ async def test_unreadable_fills_are_asked_for(stage: Stage) -> None:
     assert [type(event) for _, event in stage.sink.posted] == [OrdersReported, PositionReported]
 
 
-async def test_a_listing_with_bad_rows_loses_only_those(stage: Stage) -> None:
+async def test_a_listing_with_bad_rows_loses_only_those(autojump_clock: Clock, stage: Stage) -> None:
     stage.peer.rows = [PERP, {"instrument_name": 7}, PERP | {"instrument_name": "X", "quote_currency": "EUR"}]
     await stage.start()
     assert set(stage.deribit.instruments) == {BTC}
     assert "units unknown" in stage.sink.named("instruments.refused")[0]
 
 
-async def test_a_handshake_refusal_is_named(stage: Stage) -> None:
+async def test_a_handshake_refusal_is_named(autojump_clock: Clock, stage: Stage) -> None:
     async def busy() -> trio.abc.Stream:
         ours, theirs = trio.testing.memory_stream_pair()
         await theirs.send_all(b"HTTP/1.1 429 Too Many Requests\r\nContent-Length: 0\r\n\r\n")
@@ -529,7 +531,7 @@ async def test_a_handshake_refusal_is_named(stage: Stage) -> None:
     assert "429" in stage.sink.named("link.lost")[0]
 
 
-async def test_a_silent_listener_is_given_up(stage: Stage) -> None:
+async def test_a_silent_listener_is_given_up(autojump_clock: Clock, stage: Stage) -> None:
     async def mute() -> trio.abc.Stream:
         return trio.testing.memory_stream_pair()[0]
 

@@ -13,7 +13,7 @@ START_MS = 1_795_000_000_000  # 2026-11-18T11:06:40Z
 EXPIRY_MS = 1_798_185_600_000  # 2026-12-25T08:00Z
 
 
-def D(text: str) -> Decimal:  # noqa: N802 - short for tables
+def D(text: str) -> Decimal:
     return Decimal(text)
 
 

@@ -157,6 +157,7 @@ def test_deep_options_may_have_no_bid():
     calls = [one for one in market.instruments() if one.instrument_name.startswith("BTC-22SEP26") and one.option_type]
     for one in calls:
         market.want(one.instrument_name, NOW_MS)
+    run(market, NOW_MS, EXPIRY_MS - 3 * 3_600_000)
     bidless = [one for one in calls if not venue.books[one.instrument_name][0]]
     assert 0 < len(bidless) < len(calls)
     for one in bidless:

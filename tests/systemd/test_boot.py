@@ -53,7 +53,8 @@ def test_a_day_of_the_installed_daemon(tmp_path: Path) -> None:
         pytest.skip(f"this machine cannot boot a container: {booted.stderr.strip()}")
     sys.stdout.write(booted.stdout + booted.stderr)
     if journal.exists():
-        sys.stdout.write("".join(line for line in journal.open() if re.search(r"\bmmd", line)))
+        lines = journal.read_text(errors="replace").splitlines()
+        sys.stdout.write("\n".join(line for line in lines if re.search(r"\bmmd", line)))
     failed = re.findall(r"^FAILED (\S+)", booted.stdout, flags=re.MULTILINE)
     assert (booted.returncode, failed) == (0, [])
     assert len(re.findall(r"^ok ", booted.stdout, flags=re.MULTILINE)) >= 35

@@ -167,7 +167,10 @@ class Dialect:
     # --- the end of a link ---------------------------------------------------------------------
 
     def closed(self, link: Link) -> None:
-        """A connection is gone: its subscriptions, tokens and, where armed, its orders go too."""
+        """A connection is gone: its subscriptions, tokens and, where armed, its orders go too. Once."""
+        if link.ended:
+            return
+        link.ended = True
         self.context.publisher.unsubscribe_all(link)
         self.context.registry.link_closed(link.number)
         self.context.limiter.forget(f"#{link.number}")

@@ -9,9 +9,16 @@ MAX_WAITING_BYTES = 64 * 1024 * 1024
 
 
 class Link:
-    """`number` is unique in the sandbox. `wake` tells the transport that there is something to write or close."""
+    """`number` is unique in the sandbox. `wake`: there is something to write, or it closes. `beat`: new heartbeat."""
 
-    def __init__(self, number: int, *, websocket: bool, wake: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        number: int,
+        *,
+        websocket: bool,
+        wake: Callable[[], None] = lambda: None,
+        beat: Callable[[], None] = lambda: None,
+    ) -> None:
         self.number = number
         self.websocket = websocket
         self.grant: Grant | None = None
@@ -22,12 +29,14 @@ class Link:
         self.close_reason: str | None = None
         self.cut = False
         self.logged_out = False
-        self.active = False
-        """Something was received or sent since the transport last looked."""
+        self.active_at = 0.0
+        """When something was last received or sent; the transport's clock."""
+        self.ended = False
         self.http_status: int | None = None
         self._outgoing: list[bytes] = []
         self._waiting_bytes = 0
         self._wake = wake
+        self._beat = beat
 
     @property
     def owner(self) -> str:
@@ -52,7 +61,6 @@ class Link:
     def take(self) -> list[bytes]:
         """Everything queued, oldest first."""
         outgoing, self._outgoing = self._outgoing, []
-        self.active = self.active or bool(outgoing)
         self._waiting_bytes = 0
         return outgoing
 
@@ -70,4 +78,4 @@ class Link:
 
     def heartbeat_changed(self) -> None:
         """Let the transport look at `heartbeat_seconds` again."""
-        self._wake()
+        self._beat()
