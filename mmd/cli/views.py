@@ -67,6 +67,8 @@ def _service(status: Status, now: float) -> list[tuple[str, Style]]:
         ),
         (_money_line(status), Style.PLAIN),
     ]
+    if status.phase != "running":
+        texts.append((f"the daemon is {status.phase}", Style.WARN))
     if status.config_error is not None:
         texts.append((f"the configuration on disk is refused: {status.config_error}", Style.BAD))
     if status.confirm_deadline is not None:

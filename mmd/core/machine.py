@@ -17,7 +17,7 @@ from mmd.core.quoter import Quoter
 from mmd.core.quoting import Withheld
 from mmd.core.rules import NS, rules_for
 from mmd.domain import events as ev
-from mmd.domain.actions import AckBounds, Check, Decision, Noted, QueryState, Reply, StateChanged
+from mmd.domain.actions import AckBounds, Check, Decision, Noted, Reply, StateChanged
 from mmd.domain.ids import parse_label
 from mmd.domain.reasons import MARKET_DATA_REASONS, Fault, Missing, Mode, Rule, Side, State, Why
 
@@ -87,7 +87,7 @@ class SymbolMachine(Quoter):
         self._dirty = True
 
     def on_trade(self, event: ev.TradePrinted, now_ns: int) -> None:
-        self.market.data_ns = max(self.market.data_ns, event.received_ns)
+        self.market.on_trade(event)
 
     def on_instrument_state(self, event: ev.InstrumentStateChanged, now_ns: int) -> None:
         self.market.on_state(event)
@@ -113,6 +113,7 @@ class SymbolMachine(Quoter):
 
     def on_trade_up(self, event: ev.TradeLinkUp, now_ns: int) -> None:
         self.market.trade_link = True
+        self.state_asked_ns = now_ns  # the exchange reports by itself after this
         self.market.cod_armed = event.cancel_on_disconnect
         self._dirty = True
 
@@ -148,7 +149,7 @@ class SymbolMachine(Quoter):
             self._move(State.HALTED, Why.POSITION_DRIFT, found, "mmd", now_ns)
         else:
             self.drift = off
-            self._out.append(QueryState())
+            self._ask_state(now_ns)
 
     # --- orders ----------------------------------------------------------------------------------
 
@@ -288,7 +289,7 @@ class SymbolMachine(Quoter):
             self._reply(event.request_id, False, f"is {self.state}, only HALTED is reset", ())
             return
         if self.drift is not None and self.why is not Why.POSITION_DRIFT:
-            self._out.append(QueryState())  # seen once: a second report confirms or clears it
+            self._ask_state(now_ns)  # seen once: a second report confirms or clears it
         elif self.drift is not None:
             # What filled since the report was counted here and there: the difference is what is adopted.
             self.position.adopt(self.position.lots + self.drift, self.reported_average or self.position.average)

@@ -6,7 +6,7 @@ message can cure it (crossed, locked, gap). Staleness is a matter of time and as
 
 from mmd.core.book import Touch
 from mmd.core.rules import NS, Rules
-from mmd.domain.events import BookBroken, BookTop, InstrumentStateChanged, Ticker
+from mmd.domain.events import BookBroken, BookTop, InstrumentStateChanged, Ticker, TradePrinted
 from mmd.domain.instruments import Instrument
 from mmd.domain.reasons import Why
 
@@ -29,6 +29,7 @@ class MarketState:
         "instrument_state",
         "jump",
         "last_mid",
+        "last_trade",
         "link_detail",
         "mark",
         "mark_ticks",
@@ -49,6 +50,7 @@ class MarketState:
         self.book_trouble: Trouble | None = None
         self.jump: Trouble | None = None
         self.last_mid = 0.0
+        self.last_trade: TradePrinted | None = None
         self.data_ns = 0
         self.ticker_ns = 0
         self.mark = self.index = self.underlying = 0.0
@@ -96,6 +98,10 @@ class MarketState:
         self.max_ticks = event.max_price / self.tick
         # The index is in dollars: a price of this instrument only where its price is in dollars too.
         self.index_ticks = 0.0 if self.instrument.is_option else event.index / self.tick
+
+    def on_trade(self, event: TradePrinted) -> None:
+        self.last_trade = event
+        self.data_ns = max(self.data_ns, event.received_ns)
 
     def on_state(self, event: InstrumentStateChanged) -> None:
         self.tradable = event.tradable

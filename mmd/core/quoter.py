@@ -9,7 +9,7 @@ from mmd.core.plan import Change, plan_side
 from mmd.core.quoting import Wanted, Withheld
 from mmd.core.rules import NS
 from mmd.core.symbol import SymbolState
-from mmd.domain.actions import AmendOrder, CancelOrder, Noted, PlaceOrder, QueryOrder, SetTimer
+from mmd.domain.actions import AmendOrder, CancelOrder, Noted, PlaceOrder, QueryOrder, QueryState, SetTimer
 from mmd.domain.ids import base36
 from mmd.domain.reasons import MARKET_DATA_REASONS, Missing, Side, State
 
@@ -17,9 +17,22 @@ from mmd.domain.reasons import MARKET_DATA_REASONS, Missing, Side, State
 class Quoter(SymbolState):
     """The part of the machine that makes requests. It decides nothing about states."""
 
+    def _ask_state(self, now_ns: int) -> None:
+        self.state_asked_ns = now_ns
+        self._out.append(QueryState())
+
+    def _state_due(self) -> int:
+        """When to ask again for orders and position; 0 = they are known, or there is nobody to ask."""
+        if (self.reconciled and self.position.known and self.drift is None) or not self.market.trade_link:
+            return 0
+        return self.state_asked_ns + self.rules.unknown_timeout_ns
+
     def _overdue(self, now_ns: int) -> None:
         """Requests whose answer did not come become UNKNOWN; UNKNOWN ones are asked about."""
         timeout_ns = self.rules.ack_timeout_ns
+        state_due_ns = self._state_due()
+        if state_due_ns and now_ns >= state_due_ns:
+            self._ask_state(now_ns)
         for state in self.own.every():
             slot = state.slot
             if isinstance(slot, Placing | Amending | Cancelling) and now_ns - slot.sent_ns >= timeout_ns:
@@ -137,6 +150,9 @@ class Quoter(SymbolState):
             due = self.market.data_ns + rules.stale_ns + 1
         elif self.state is State.PAUSED and rules.auto_resume and self.why in MARKET_DATA_REASONS:
             due = now_ns + min(NS, rules.auto_resume_ns)
+        state_due_ns = self._state_due()
+        if state_due_ns and (not due or state_due_ns < due):
+            due = state_due_ns
         expiry_ns = self.instrument.expiry_ns
         if expiry_ns and expiry_ns > now_ns:
             due = min(due, expiry_ns) if due else expiry_ns

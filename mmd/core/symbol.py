@@ -44,6 +44,7 @@ class SymbolState:
         self.touch = NO_TOUCH
         self.fair: float | Missing = Missing.NO_BOOK
         self.reconciled = False
+        self.state_asked_ns = 0  # when the exchange was last asked for orders and position
         self.orders_seen = False  # whether an earlier run's orders have been looked for, ever
         self.drift: int | None = None
         self.reported_lots: int | None = None

@@ -41,6 +41,7 @@ from mmd.shell.roster import Roster
 from mmd.shell.sink import ExchangeSink
 from mmd.shell.totals import Treasury
 from mmd.shell.wiring import Wired, wire
+from mmd.shell.worker import Worker
 
 RECONCILE_SECONDS = 30.0
 DRAIN_SECONDS = 20.0
@@ -226,6 +227,7 @@ class Daemon:
             service=config.service.name,
             version=mmd.__version__,
             mode=str(config.service.mode),
+            phase=self.phase,
             started=self.started_ns * 1e-9,
             uptime_seconds=(now_ns - self.started_ns) * 1e-9,
             config_hash=config.sha256,
@@ -281,20 +283,27 @@ class Daemon:
     def positions(self, symbols: list[str]) -> list[PositionLine]:
         return [views.position_line(worker) for worker in matching(self.pump.workers.values(), symbols)]
 
+    def _found(self, symbols: list[str]) -> list[Worker]:
+        """The workers that a change is about. Raises KeyError, or MmdError while there are none yet."""
+        if self._reloader is None:
+            down = [row.name for row in map(self._exchange_status, self.wired) if not row.data_link]
+            raise MmdError(f"still starting: waiting for {', '.join(down) or 'the instruments'}")
+        return matching(self.pump.workers.values(), symbols)
+
     async def pause(self, symbols: list[str], reason: str, caller: Caller, timeout_seconds: float) -> ChangeResult:
-        found = matching(self.pump.workers.values(), symbols)
+        found = self._found(symbols)
         return await self.office.pause(found, reason, caller_name(caller), timeout_seconds)
 
     async def resume(self, symbols: list[str], reason: str, caller: Caller, timeout_seconds: float) -> ChangeResult:
-        found = matching(self.pump.workers.values(), symbols)
+        found = self._found(symbols)
         return await self.office.resume(found, reason, caller_name(caller), timeout_seconds)
 
     async def halt(self, symbols: list[str], reason: str, caller: Caller, timeout_seconds: float) -> ChangeResult:
-        found = matching(self.pump.workers.values(), symbols)
+        found = self._found(symbols)
         return await self.office.halt(found, reason, caller_name(caller), timeout_seconds)
 
     async def reset(self, symbols: list[str], reason: str, caller: Caller, timeout_seconds: float) -> ChangeResult:
-        found = matching(self.pump.workers.values(), symbols)
+        found = self._found(symbols)
         tripped = self.treasury.machine.tripped and any(w.machine.why is Why.DRAWDOWN for w in found)
         result = await self.office.reset(found, reason, caller_name(caller), timeout_seconds)
         if tripped:
@@ -304,7 +313,7 @@ class Daemon:
     async def shadow(
         self, symbols: list[str], on: bool, reason: str, caller: Caller, timeout_seconds: float
     ) -> ChangeResult:
-        found = matching(self.pump.workers.values(), symbols)
+        found = self._found(symbols)
         word = "shadow" if on else "the config's mode"
         for worker in found:
             detail = f"to {word}" + (f": {reason}" if reason else "")

@@ -72,6 +72,7 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     service: str
     version: str
     mode: str
+    phase: str  # starting, running, stopping, stopped
     started: float
     uptime_seconds: float
     config_hash: str

@@ -144,7 +144,7 @@ def explanation(worker: Worker, exchange: Exchange, now_ns: int) -> Explanation:
     def price(ticks: float) -> str:
         return f"{float(grid.tick) * ticks:.10g}"
 
-    steps = [book_line(worker)]
+    steps = [book_line(worker), market_line(worker)]
     fair = fair_value(machine.rules.fair, machine.touch, machine.market.mark_ticks, machine.market.index_ticks)
     if not isinstance(fair, float):
         steps.append(StepLine("fair", f"{machine.rules.fair} cannot be computed: {fair}", "-", "-"))
@@ -174,6 +174,26 @@ def book_line(worker: Worker) -> StepLine:
     ask = str(number(instrument.grid.price(touch.ask_ticks))) if touch.ask_lots else "none"
     sizes = f"{number(instrument.amount(touch.bid_lots))} x {number(instrument.amount(touch.ask_lots))} without ours"
     return StepLine("book", sizes, bid, ask)
+
+
+def market_line(worker: Worker) -> StepLine:
+    """Spread, volatility and last trade, as measured here."""
+    machine = worker.machine
+    touch, market, instrument = machine.touch, machine.market, machine.instrument
+    parts: list[str] = []
+    if touch.two_sided:
+        width = (touch.ask_ticks - touch.bid_ticks) / ((touch.ask_ticks + touch.bid_ticks) * 0.5) * 1e4
+        parts.append(f"spread {width:.2f} bps")
+    sigma = machine.volatility
+    parts.append(f"volatility {sigma.annual():.0%} a year" if sigma.ready else "volatility not known yet")
+    if market.mark > 0.0:
+        parts.append(f"mark {market.mark:.8g}")
+    trade = market.last_trade
+    if trade is not None:
+        size = number(instrument.amount(trade.size_lots))
+        side = "bought" if trade.taker is Side.BID else "sold"
+        parts.append(f"last trade {side} {size} at {number(instrument.grid.price(trade.price_ticks))}")
+    return StepLine("market", ", ".join(parts), "-", "-")
 
 
 def quoted(worker: Worker, side: Quoted) -> str:

@@ -4,13 +4,15 @@ import msgspec
 import trio
 
 from mmd.core.machine import SymbolMachine
-from mmd.domain.events import BookBroken, BookTop, Mail, Ticker
+from mmd.domain.events import BookBroken, BookTop, DataLinkDown, Mail, Ticker, TradePrinted
 from mmd.domain.reasons import Mode
 from mmd.domain.settings import SymbolSettings
 from mmd.shell.counters import SymbolCounters
 from mmd.shell.shadow import ShadowBook
 
 MAILBOX = 1000
+# Market data: an older one says nothing that the newer does not.
+NEWEST_WINS = frozenset({BookTop, Ticker, TradePrinted})
 
 
 class MailboxFull(Exception):
@@ -18,7 +20,7 @@ class MailboxFull(Exception):
 
 
 class Worker:
-    """`post` and `take` are the mailbox: book tops and tickers are conflated, newest wins; nothing else ever is."""
+    """`post` and `take` are the mailbox: market data is conflated, newest wins; nothing else ever is."""
 
     def __init__(self, machine: SymbolMachine, counters: SymbolCounters) -> None:
         self.machine = machine
@@ -35,8 +37,7 @@ class Worker:
         self.timer_moved = trio.Event()
         self.ready = False  # in the pump's list of workers with mail
         self._mail: list[Mail] = []
-        self._book_at = -1
-        self._ticker_at = -1
+        self._newest: dict[type, int] = {}  # where the newest of its kind waits
 
     def effective(self, settings: SymbolSettings) -> SymbolSettings:
         """The settings with the operator's shadow order applied."""
@@ -51,20 +52,15 @@ class Worker:
         """Put an event in; MailboxFull when it cannot be conflated and there is no room."""
         kind = type(event)
         mail = self._mail
-        if kind is BookTop:
-            if self._book_at >= 0:
-                mail[self._book_at] = event
+        if kind in NEWEST_WINS:
+            at = self._newest.get(kind)
+            if at is not None:
+                mail[at] = event
                 self.counters.conflated += 1
                 return
-            self._book_at = len(mail)
-        elif kind is Ticker:
-            if self._ticker_at >= 0:
-                mail[self._ticker_at] = event
-                self.counters.conflated += 1
-                return
-            self._ticker_at = len(mail)
-        elif kind is BookBroken:
-            self._book_at = -1
+            self._newest[kind] = len(mail)
+        elif kind is BookBroken or kind is DataLinkDown:
+            self._newest.clear()  # what comes after must not be moved before it
         if len(mail) >= MAILBOX:
             self.counters.overflows += 1
             raise MailboxFull(f"{self.key}: {MAILBOX} events wait")
@@ -74,7 +70,8 @@ class Worker:
         """Everything that waits, in order; the mailbox is empty afterwards."""
         mail = self._mail
         self._mail = []
-        self._book_at = self._ticker_at = -1
+        if self._newest:
+            self._newest.clear()
         return mail
 
     def set_timer(self, at_ns: int) -> None:

@@ -154,6 +154,7 @@ class FakeDesk:
         return Status(
             service="mmd",
             version="0.1.0",
+            phase="running",
             mode="live",
             started=NOW - 7300,
             uptime_seconds=7300,

@@ -278,8 +278,8 @@ class Rig:
         self.now_ns = end_ns
 
     def settle(self) -> None:
-        """A responsive exchange and ten quiet seconds."""
-        for _ in range(40):
+        """A responsive exchange and fifteen quiet seconds."""
+        for _ in range(60):
             while self.to_exchange or self.to_machine:
                 self.process()
                 self.deliver(len(self.to_machine))

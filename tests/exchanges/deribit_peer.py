@@ -1,5 +1,6 @@
 """A scripted Deribit over trio memory streams (wsproto on its side), and a sink that writes down what it gets."""
 
+import contextlib
 import json
 import random
 from collections.abc import Awaitable, Callable
@@ -113,10 +114,11 @@ class Peer:
         self.positions: dict[str, float] = {}
         self.trades: list[dict[str, Any]] = []
         self.forbidden: set[str] = set()
+        self.beats = False  # send heartbeats as asked
         self.books: dict[str, dict[str, Any]] = {}
         self.handlers: dict[str, Any] = {
             "public/auth": lambda wire, params: self._auth(wire, params),
-            "public/set_heartbeat": "ok",
+            "public/set_heartbeat": self._set_heartbeat,
             "public/test": {"version": "1"},
             "public/status": {"locked": "false", "locked_indices": []},
             "public/get_instruments": lambda wire, params: self.rows,
@@ -219,6 +221,17 @@ class Peer:
             "token_type": "bearer",
         }
 
+    def _set_heartbeat(self, wire: Wire, params: dict[str, Any]) -> str:
+        if self.beats:
+            self.nursery.start_soon(self._beat, wire, params["interval"])
+        return "ok"
+
+    async def _beat(self, wire: Wire, seconds: float) -> None:
+        while wire.open:
+            await trio.sleep(seconds)
+            with contextlib.suppress(trio.BrokenResourceError, trio.ClosedResourceError):
+                await wire.send_text('{"jsonrpc":"2.0","method":"heartbeat","params":{"type":"test_request"}}')
+
     def _subscribe(self, wire: Wire, params: dict[str, Any]) -> list[str]:
         return [channel for channel in params["channels"] if channel not in self.forbidden]
 
@@ -245,7 +258,7 @@ class Peer:
             if row["instrument_name"] == params["instrument_name"]
             and params["start_timestamp"] <= row["timestamp"] <= params["end_timestamp"]
         ]
-        count = min(params["count"], 2)  # small pages: the reader has to ask again
+        count = min(params["count"], 3)  # small pages: the reader has to ask again
         return {"trades": rows[:count], "has_more": len(rows) > count}
 
 

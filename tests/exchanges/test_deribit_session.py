@@ -146,6 +146,7 @@ async def test_narrowed_scope_is_reported(autojump_clock: Clock, stage: Stage) -
 
 async def test_logs_in_again_before_the_token_dies(autojump_clock: Clock, stage: Stage) -> None:
     stage.peer.on("public/auth", lambda wire, params: stage.peer._auth(wire, params) | {"expires_in": 100})
+    stage.peer.beats = True
     await stage.start()
     await trio.sleep(85)
     logins = stage.peer.trade.asked("public/auth")
@@ -207,6 +208,7 @@ async def test_test_request_is_answered_at_once(autojump_clock: Clock, stage: St
 
 
 async def test_silence_is_a_lost_link(autojump_clock: Clock, stage: Stage) -> None:
+    stage.peer.books["book.BTC-PERPETUAL.raw"] = book(1)
     await stage.start(BTC)
     began = trio.current_time()
     await stage.until(lambda: stage.sink.of(TradeLinkDown))

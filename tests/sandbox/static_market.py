@@ -105,6 +105,7 @@ class StaticMarket:
     def __init__(self) -> None:
         self.venue: Venue | None = None
         self.steps = 0
+        self.period_ms = 1000
         self.more: list[SandboxInstrument] = []
 
     def instruments(self) -> list[SandboxInstrument]:
@@ -124,7 +125,7 @@ class StaticMarket:
 
     def step(self, now_ms: int) -> int:
         self.steps += 1
-        return now_ms + 1000
+        return now_ms + self.period_ms
 
 
 def make_engine(**options: object) -> Engine:

@@ -64,6 +64,7 @@ def daemon_status(*symbols: SymbolStatus, error: str | None = None, link: bool =
     return Status(
         service="mmd",
         version="0.1.0",
+        phase="running",
         mode="live",
         started=1_700_000_000.0,
         uptime_seconds=61.4,

@@ -57,4 +57,4 @@ def test_a_day_of_the_installed_daemon(tmp_path: Path) -> None:
         sys.stdout.write("\n".join(line for line in lines if re.search(r"\bmmd", line)))
     failed = re.findall(r"^FAILED (\S+)", booted.stdout, flags=re.MULTILINE)
     assert (booted.returncode, failed) == (0, [])
-    assert len(re.findall(r"^ok ", booted.stdout, flags=re.MULTILINE)) >= 35
+    assert len(re.findall(r"^ok ", booted.stdout, flags=re.MULTILINE)) >= 40

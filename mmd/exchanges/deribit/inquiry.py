@@ -216,14 +216,15 @@ class Inquiry:
         for historical in drawers:
             start_ms, more = since_ms, True
             while more:
-                before = len(seen)
                 params = TradesParams(symbol, start_ms, now_ms + OVERLAP_MS, historical)
                 await connection.call("private/get_user_trades_by_instrument_and_time", params, apply=take)
                 more = pages[-1].has_more and bool(pages[-1].trades)
                 if more:
                     # The last millisecond is asked again: the page may have cut through it.
                     last_ms = max(trade.timestamp for trade in pages[-1].trades)
-                    start_ms = last_ms if len(seen) > before and last_ms > start_ms else max(last_ms, start_ms) + 1
+                    if last_ms <= start_ms:
+                        raise ExchangeMalformed(f"{symbol}: more than a page of trades in the millisecond {start_ms}")
+                    start_ms = last_ms
         return list(seen.values())
 
     # --- open orders ---
