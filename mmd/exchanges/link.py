@@ -44,7 +44,11 @@ def tcp_dialer(url: str) -> Dial:
         wrapped: trio.SSLStream[trio.SocketStream] = trio.SSLStream(
             stream, ssl.create_default_context(), server_hostname=host, https_compatible=True
         )
-        await wrapped.do_handshake()
+        try:
+            await wrapped.do_handshake()
+        except BaseException:
+            await trio.aclose_forcefully(stream)
+            raise
         return wrapped
 
     return dial

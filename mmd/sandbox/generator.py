@@ -40,7 +40,6 @@ class GeneratorSettings(msgspec.Struct, frozen=True, kw_only=True):
     lead_ms: int = 4_500
     # Makers of options believe a piece of news only after this long.
     news_ms: int = 700
-    settlement_ms: int = 2_000
     # Late events further back than this are not made up for.
     catch_up_ms: int = 2_000
     maker_usd: float = 20_000.0
@@ -310,18 +309,13 @@ class GeneratedMarket:
         self._at(now_ms + self._settings.idle_ms, self._on_idle)
 
     def _on_expiry(self, expiry_ms: int, now_ms: int) -> None:
-        names = [name for name, one in self._instruments.items() if one.expiration_timestamp == expiry_ms]
-        for name in names:
+        for name in [name for name, one in self._instruments.items() if one.expiration_timestamp == expiry_ms]:
             self._venue.set_state(name, InstrumentState.SETTLEMENT, now_ms)
+            self._venue.deliver(name, self._delivery_price(name, expiry_ms), now_ms)
             self._delivered.add(name)
             self._wanted.pop(name, None)
-            self._idle.remove(name)
-        self._at(now_ms + self._settings.settlement_ms, lambda at: self._on_delivery(names, expiry_ms, at))
-
-    def _on_delivery(self, names: list[str], expiry_ms: int, now_ms: int) -> None:
-        for name in names:
-            self._venue.deliver(name, self._delivery_price(name, expiry_ms), now_ms)
             self._lives.pop(name, None)
+            self._idle.remove(name)
 
     # --- doing it --------------------------------------------------------------------------------
 

@@ -1,4 +1,4 @@
-"""The port of the sandbox: one stream in, WebSocket or HTTP by its first request, the dialect behind both."""
+"""The port of the sandbox: one stream in, HTTP until a request asks for a WebSocket, the dialect behind both."""
 
 import itertools
 from urllib.parse import parse_qsl, unquote, urlsplit
@@ -54,14 +54,9 @@ class Server:
     async def serve(self, stream: trio.abc.Stream) -> None:
         """Talk to one client until either side ends it. Never raises for what a client does."""
         try:
-            with trio.move_on_after(HANDSHAKE_SECONDS):
-                head = await _read_head(stream)
-            if not head:
-                return
-            if _wants_websocket(head):
-                await self._serve_websocket(Rewound(stream, head))
-            else:
-                await self._serve_http(stream, head)
+            upgrade = await self._serve_http(stream)
+            if upgrade:
+                await self._serve_websocket(Rewound(stream, upgrade))
         except LOST:
             return  # the client is gone; what had to be done about it was done on the way out
         finally:
@@ -165,53 +160,47 @@ class Server:
 
     # --- HTTP ----------------------------------------------------------------------------------
 
-    async def _serve_http(self, stream: trio.abc.Stream, first: bytes) -> None:
+    async def _serve_http(self, stream: trio.abc.Stream) -> bytes:
+        """Answer HTTP requests; returns when the client is done, or the bytes of its request for a WebSocket.
+
+        Clients with a connection pool upgrade a connection that has carried other requests before.
+        """
         connection = h11.Connection(h11.SERVER, max_incomplete_event_size=MAX_HEAD_BYTES)
-        connection.receive_data(first)
         with trio.move_on_after(HTTP_SECONDS):
             try:
-                while connection.our_state is not h11.MUST_CLOSE and await self._exchange(connection, stream):
-                    if connection.our_state is h11.DONE and connection.their_state is h11.DONE:
-                        connection.start_next_cycle()
-                    else:
-                        return
+                while True:
+                    request = await _next_request(connection, stream)
+                    if request is None:
+                        return b""
+                    head, body = request
+                    if _wants_websocket(head):
+                        return _spelled(head) + connection.trailing_data[0]
+                    if not await self._answer_http(connection, stream, head, body):
+                        return b""
+                    if connection.our_state is not h11.DONE or connection.their_state is not h11.DONE:
+                        return b""
+                    connection.start_next_cycle()
             except h11.RemoteProtocolError as error:
                 if connection.our_state in (h11.IDLE, h11.SEND_RESPONSE):
-                    await _respond(
-                        connection, stream, error.error_status_hint, _http_error(RpcError(11050, str(error)))
-                    )
+                    reason = _http_error(RpcError(11050, "bad_request", {"reason": str(error)}))
+                    await _respond(connection, stream, error.error_status_hint, reason)
+        return b""
 
-    async def _exchange(self, connection: h11.Connection, stream: trio.abc.Stream) -> bool:
-        """One request and its answer; False when the client is gone or the answer is to be lost."""
-        head: h11.Request | None = None
-        body = b""
-        while True:
-            event = connection.next_event()
-            if event is h11.NEED_DATA:
-                if connection.they_are_waiting_for_100_continue:
-                    go_on = h11.InformationalResponse(status_code=100, headers=[])
-                    await stream.send_all(connection.send(go_on) or b"")
-                connection.receive_data(bytes(await stream.receive_some(64 * 1024)))
-            elif isinstance(event, h11.Request):
-                head = event
-            elif isinstance(event, h11.Data):
-                body += event.data
-                if len(body) > MAX_REQUEST_BYTES:
-                    too_large = _http_error(RpcError(-32600, "request entity too large"))
-                    await _respond(connection, stream, 413, too_large, close=True)
-                    return False
-            elif isinstance(event, h11.EndOfMessage):
-                break
-            else:
-                return False
-        assert head is not None  # h11 gives the request before its end
+    async def _answer_http(
+        self, connection: h11.Connection, stream: trio.abc.Stream, head: h11.Request, body: bytes
+    ) -> bool:
+        """Run one request and answer it; False when the connection ends with it."""
+        if len(body) > MAX_REQUEST_BYTES:
+            too_large = _http_error(RpcError(-32600, "request entity too large"))
+            await _respond(connection, stream, 413, too_large, close=True)
+            return False
         link = Link(next(self._numbers), websocket=False)
-        deferred = self._call(link, head, bytes(body))
+        deferred = self._call(link, head, body)
         if deferred is not None:
             await _later(deferred)
         answers = link.take()
         if not answers:
-            return False
+            return False  # a fault: the answer is lost
         status = link.http_status if link.http_status is not None else 200
         await _respond(connection, stream, status, answers[0], close=link.close_reason is not None)
         return link.close_reason is None
@@ -258,23 +247,38 @@ async def _later(deferred: Deferred) -> None:
     deferred.finish()
 
 
-async def _read_head(stream: trio.abc.Stream) -> bytes:
-    """Everything up to and past the end of the first request's head; empty if it never comes."""
-    head = b""
-    while b"\r\n\r\n" not in head:
-        chunk = await stream.receive_some(64 * 1024)
-        if not chunk or len(head) + len(chunk) > MAX_HEAD_BYTES + MAX_REQUEST_BYTES:
-            return b""
-        head += chunk
-    return head
+async def _next_request(connection: h11.Connection, stream: trio.abc.Stream) -> tuple[h11.Request, bytes] | None:
+    """The next request with its body, None at the end. A body that is too long is not read to its end."""
+    head: h11.Request | None = None
+    body = b""
+    while len(body) <= MAX_REQUEST_BYTES:
+        event = connection.next_event()
+        if event is h11.NEED_DATA:
+            if connection.they_are_waiting_for_100_continue:
+                go_on = h11.InformationalResponse(status_code=100, headers=[])
+                await stream.send_all(connection.send(go_on) or b"")
+            connection.receive_data(bytes(await stream.receive_some(64 * 1024)))
+        elif isinstance(event, h11.Request):
+            head = event
+        elif isinstance(event, h11.Data):
+            body += event.data
+        elif isinstance(event, h11.EndOfMessage):
+            break
+        else:
+            return None
+    assert head is not None  # h11 gives the request before its body and its end
+    return head, body
 
 
-def _wants_websocket(head: bytes) -> bool:
-    lines = head.partition(b"\r\n\r\n")[0].lower().split(b"\r\n")[1:]
-    return any(
-        name.strip() == b"upgrade" and b"websocket" in value
-        for name, _, value in (line.partition(b":") for line in lines)
-    )
+def _wants_websocket(head: h11.Request) -> bool:
+    return any(name == b"upgrade" and b"websocket" in value.lower() for name, value in head.headers)
+
+
+def _spelled(head: h11.Request) -> bytes:
+    """The request's head as bytes again, for the WebSocket library to parse."""
+    lines = [head.method + b" " + head.target + b" HTTP/" + head.http_version]
+    lines += [name + b": " + value for name, value in head.headers]
+    return b"\r\n".join(lines) + b"\r\n\r\n"
 
 
 def _http_error(error: RpcError) -> bytes:

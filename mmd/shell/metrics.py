@@ -21,7 +21,7 @@ from mmd.exchanges.api import LinkStats
 from mmd.shell.counters import Counters, Histogram
 from mmd.shell.desk import SideStatus, Status, SymbolStatus
 
-# A sample costs about 5 µs to make and 5 to write; between two parts the loop may quote.
+# A sample costs about 5 µs to make and write; between two parts the loop may quote.
 SLICE_SAMPLES = 100
 LAG_INTERVAL_SECONDS = 0.25
 SYMBOL = ("exchange", "symbol")

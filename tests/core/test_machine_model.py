@@ -163,6 +163,9 @@ class Scene:
             rig.connect()
         rig.settle()
         rig.post(book(self.centre - 4 * self.unit, self.centre + 4 * self.unit, rig.now_ns))
+        lots = rig.machine.position.lots
+        if not rig.machine.bounds()[0] <= lots <= rig.machine.bounds()[1]:
+            rig.set_bounds(min(-20, lots - 10), max(20, lots + 10))
         rig.ask(ev.ResetRequested)
         rig.ask(ev.ResumeRequested)
 
@@ -200,7 +203,7 @@ class Scene:
         rig.settle()
         assert not rig.exchange.open, "orders rest after the stop"
         assert rig.machine.own.resting == 0
-        assert rig.machine.state is (State.PAUSED, State.HALTED, State.GONE)[how % 3] or rig.machine.state is State.HALTED
+        assert rig.machine.state in ((State.PAUSED, State.HALTED, State.GONE)[how % 3], State.HALTED)
         rig.disconnect()
         rig.connect()
         rig.settle()

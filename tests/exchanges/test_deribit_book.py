@@ -143,19 +143,21 @@ def wire_levels(levels: list[tuple[int, int]]) -> list[list[Any]]:
     return [["change" if size else "delete", str(price), str(size)] for price, size in levels]
 
 
-def fold(steps: list[Any]) -> tuple[dict[int, int], dict[int, int]]:
-    """The same book by the simplest means."""
-    sides: tuple[dict[int, int], dict[int, int]] = ({}, {})
+def fold(steps: list[Any]) -> list[dict[int, int]]:
+    """The same book by the simplest means: bids and asks."""
+    sides: list[dict[int, int]] = [{}, {}]
     for step in steps:
         for side, levels in zip(sides, step, strict=True):
             side.update(levels)
-    return tuple({p: s for p, s in side.items() if s} for side in sides)  # type: ignore[return-value]
+    return [{price: size for price, size in side.items() if size} for side in sides]
 
 
 def run(book: L2Book, start: Any, changes: list[Any], first_id: int) -> list[Any]:
     """Apply a snapshot (the fold of `start`) and changes; ids go up by 7."""
     bids, asks = fold(start)
-    message = snapshot(first_id, [[str(p), str(s)] for p, s in bids.items()], [[str(p), str(s)] for p, s in asks.items()])
+    message = snapshot(
+        first_id, [[str(p), str(s)] for p, s in bids.items()], [[str(p), str(s)] for p, s in asks.items()]
+    )
     events = [book.apply(message, 0)]
     for number, (bid_levels, ask_levels) in enumerate(changes):
         previous = first_id + 7 * number

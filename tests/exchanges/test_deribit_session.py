@@ -425,7 +425,12 @@ async def test_watching_the_unlisted_is_reported(autojump_clock: Clock, stage: S
 async def test_many_symbols_are_subscribed_in_chunks(autojump_clock: Clock, stage: Stage) -> None:
     names = [f"BTC-25DEC26-{strike}-C" for strike in range(10_000, 10_400)]
     option = PERP | {"kind": "option", "quote_currency": "BTC", "option_type": "call", "settlement_period": "month"}
-    option |= {"tick_size": 0.0001, "min_trade_amount": 0.1, "contract_size": 1, "expiration_timestamp": 1_800_000_000_000}
+    option |= {
+        "tick_size": 0.0001,
+        "min_trade_amount": 0.1,
+        "contract_size": 1,
+        "expiration_timestamp": 1_800_000_000_000,
+    }
     stage.peer.rows = [option | {"instrument_name": name, "strike": n} for n, name in enumerate(names, 1)]
     await stage.start(*names)
     await stage.until(lambda: len(stage.sink.of(TradeLinkUp)) == 400)
@@ -454,7 +459,9 @@ async def test_many_symbols_are_subscribed_in_chunks(autojump_clock: Clock, stag
         pytest.param('{"method":"subscription","params":{"channel":"user.changes.any.any.raw","data":7}}', id="fills"),
     ],
 )
-async def test_malformed_messages_are_counted_and_survived(autojump_clock: Clock, stage: Stage, link: str, text: str) -> None:
+async def test_malformed_messages_are_counted_and_survived(
+    autojump_clock: Clock, stage: Stage, link: str, text: str
+) -> None:
     await stage.start(BTC)
     wire = stage.peer.data if link == "data" else stage.peer.trade
     dials = stage.peer.dials

@@ -430,7 +430,11 @@ async def test_query_order_refused(autojump_clock: Clock, stage: Stage) -> None:
 async def test_query_state(autojump_clock: Clock, stage: Stage) -> None:
     stage.peer.positions = {BTC: 10}
     await started(stage, BTC, ETH)
-    stage.peer.open_orders = [order(filled_amount=10), order(label="someone", order_id="o2"), order(label="", price="?")]
+    stage.peer.open_orders = [
+        order(filled_amount=10),
+        order(label="someone", order_id="o2"),
+        order(label="", price="?"),
+    ]
     stage.peer.trades = [trade(1, START_MS + 1)]
     stage.peer.positions = {BTC: 20, ETH: -0.5}
     await send(stage, QueryState())
@@ -504,7 +508,11 @@ async def test_strays_are_cancelled_by_label(autojump_clock: Clock, stage: Stage
     stray = f"mmd-svc-{ETH}-a-{EPOCH}-7"
     other = f"mmd-other-{ETH}-a-{EPOCH}-7"
     eth = {"instrument_name": ETH, "price": 3000.0, "amount": 0.5}
-    stage.peer.open_orders = [order(), order(label=stray, order_id="o7", **eth), order(label=other, order_id="o8", **eth)]
+    stage.peer.open_orders = [
+        order(),
+        order(label=stray, order_id="o7", **eth),
+        order(label=other, order_id="o8", **eth),
+    ]
     stage.peer.open_orders.append(order(label=stray + "x", order_id="o9", instrument_name="BTC-FS-1_2"))
     stage.peer.on("private/cancel", {})
     await stage.start(BTC)

@@ -38,7 +38,7 @@ class Mirror:
 
 async def shown(client, name=PERP):
     book = await client.call("public/get_order_book", instrument_name=name, depth=1000)
-    return {side: {price: amount for price, amount in book[side]} for side in ("bids", "asks")}, book["change_id"]
+    return {side: dict(book[side]) for side in ("bids", "asks")}, book["change_id"]
 
 
 async def maker(house, *channels):

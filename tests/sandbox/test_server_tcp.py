@@ -58,6 +58,19 @@ async def test_websockets_and_http_on_one_port(port):
         assert [order["order_id"] for order in answer.json()["result"]] == [messages[3]["result"]["order"]["order_id"]]
 
 
+async def test_a_connection_may_be_upgraded_later(port):
+    async with await trio.open_tcp_stream("127.0.0.1", port) as stream:
+        await stream.send_all(b"GET /api/v2/public/test HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert (await stream.receive_some(1000)).startswith(b"HTTP/1.1 200 ")
+        await stream.send_all(
+            b"GET /ws/api/v2 HTTP/1.1\r\nHost: x\r\nUpgrade: WebSocket\r\nConnection: keep-alive, Upgrade\r\n"
+            b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"
+        )
+        answer = await stream.receive_some(1000)
+        assert answer.startswith(b"HTTP/1.1 101 ")
+        assert b"s3pPLMBiTxaQ9kYGzzhZRbK+xOo=" in answer  # the sample of RFC 6455
+
+
 async def test_large_messages_leave_whole(port):
     def session():
         with websockets.sync.client.connect(f"ws://127.0.0.1:{port}/ws/api/v2", max_size=None) as socket:

@@ -125,7 +125,7 @@ def matching_limits(limits: Limits) -> tuple[float, float] | None:
         return rate.rate, rate.burst
     found = [_trading_rate(engine)]
     if limits.limits_per_currency:
-        found += [_trading_rate(_decode_rates(group)) for group in engine.values() if bytes(group[:1]) == b"{"]
+        found += [_trading_rate(_decode_rates(group)) for group in engine.values() if bytes(group).startswith(b"{")]
     rates = [rate for rate in found if rate is not None and rate.rate > 0 and rate.burst >= 1]
     if not rates:
         return None

@@ -46,6 +46,7 @@ QUIET_TRIES = 3
 STRAY_SECONDS = 5.0
 FIND_TRIES = 4
 FIND_PAUSE_SECONDS = 0.25
+SETTLE_SECONDS = 2.05  # after a loss: no request of the old connection arrives later than that
 _FAILURES = (ExchangeRefused, ExchangeAmbiguous, ExchangeMalformed)
 
 
@@ -79,6 +80,7 @@ class Inquiry:
         self._known_ms: dict[str, int] = {}  # all fills up to here were posted
         self._look_for_strays = True
         self._wake = trio.Event()
+        self._lost_at: float | None = None  # trio's clock, when the last connection was lost
 
     # --- when ---
 
@@ -104,6 +106,7 @@ class Inquiry:
             self._known_ms[symbol] = max(heard_ms, self._known_ms.get(symbol, 0))
         self._up.clear()
         self._look_for_strays = True
+        self._lost_at = trio.current_time()
 
     def is_in_baseline(self, trade: UserTradeData) -> bool:
         """Whether a symbol's first position report counted this trade already."""
@@ -131,6 +134,11 @@ class Inquiry:
         for symbol in symbols:
             await self._catch_up(connection, symbol)
         strays = await self._ask_open_orders(connection, symbols)
+        if self._lost_at is not None:
+            # A second look for all at once: what is absent then, and was before, is absent.
+            await trio.sleep(max(0.0, self._lost_at + SETTLE_SECONDS - trio.current_time()))
+            strays = await self._ask_open_orders(connection, symbols)
+            self._lost_at = None
         await self._ask_positions(connection, symbols)
         now_ns = self._house.wall_clock_ns()
         for symbol in symbols:

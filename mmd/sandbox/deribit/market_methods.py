@@ -250,6 +250,13 @@ def get_volatility_index_data(context: Context, call: Call) -> object:
     return {"data": rows, "continuation": None}
 
 
+def get_historical_volatility(context: Context, call: Call) -> object:
+    """Hourly rows of a day at the present value: the sandbox keeps no history of it."""
+    value = render.volatility_index(context.floor, f"{call.params.text('currency').lower()}_usd", context.now_ms)
+    hour = context.now_ms - context.now_ms % 3_600_000
+    return [] if value is None else [[hour - back * 3_600_000, value] for back in range(23, -1, -1)]
+
+
 # --- charts, funding -----------------------------------------------------------------------------
 
 
@@ -351,6 +358,7 @@ METHODS: dict[str, Method] = {
     "public/get_index_price_names": Method(get_index_price_names),
     "public/get_index": Method(get_index),
     "public/get_volatility_index_data": Method(get_volatility_index_data),
+    "public/get_historical_volatility": Method(get_historical_volatility),
     "public/get_tradingview_chart_data": Method(get_tradingview_chart_data),
     "public/get_funding_rate_value": Method(get_funding_rate_value),
     "public/get_funding_rate_history": Method(get_funding_rate_history),
