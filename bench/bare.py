@@ -120,7 +120,7 @@ async def main(port: int) -> None:
         async with open_websocket_url(f"ws://127.0.0.1:{port}/bare") as ws:
             await quote(ws)
     except* ConnectionClosed:
-        return
+        pass  # the peer is done with us
 
 
 if __name__ == "__main__":

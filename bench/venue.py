@@ -194,7 +194,8 @@ class Venue:
     def _subscribe(self, channels: list[str], account: Account, books: set[str]) -> tuple[bytes, list[bytes]]:
         after: list[bytes] = []
         for channel in channels:
-            kind, symbol, *_ = channel.split(".")
+            kind, _, rest = channel.partition(".")
+            symbol = rest.partition(".")[0]
             if kind == "book":
                 books.add(symbol)
                 after.append(self.markets[symbol].snapshot())

@@ -14,7 +14,7 @@ from mmd.config.locate import config_path, socket_path, state_directory
 from mmd.config.model import Config
 from mmd.config.secrets import ExposedSecret
 from mmd.control.server import serve_control
-from mmd.domain.errors import ConfigError, CredentialError, MmdError
+from mmd.domain.errors import ConfigError, CredentialError, ExchangeRefused, MmdError
 from mmd.shell import logs, notify
 from mmd.shell.daemon import Daemon
 from mmd.shell.desk import Caller
@@ -63,6 +63,9 @@ def run(args: argparse.Namespace) -> int:
     except CredentialError as wrong:
         complain(f"mmd: {wrong}")
         return EXIT_CONFIG
+    except ExchangeRefused as wrong:
+        complain(f"mmd: an exchange does not let us in: {wrong}")
+        return EXIT_PERMISSION
     except PermissionError as wrong:
         complain(f"mmd: {wrong.filename}: {wrong.strerror}; run as a user that may, or pass --state-dir and --socket")
         return EXIT_PERMISSION

@@ -89,6 +89,14 @@ class Exchange(Protocol):
         """By link name: `data`, `trade`."""
 
     @property
+    def subscriptions(self) -> int:
+        """Channels subscribed now for watched symbols."""
+
+    @property
+    def clock_skew_ms(self) -> float:
+        """The exchange's clock minus ours, as its answers show; 0.0 before the first."""
+
+    @property
     def instruments(self) -> dict[str, Instrument]:
         """What the exchange listed at the last look, by symbol."""
 

@@ -266,7 +266,7 @@ class Daemon:
             data_link=stats["data"].up,
             trade_link=stats["trade"].up,
             cancel_on_disconnect=bool(workers) and all(worker.machine.market.cod_armed for worker in workers),
-            subscriptions=2 * len(workers),
+            subscriptions=self.pump.exchanges[name].subscriptions,
             round_trip_ms=None if last is None else last * 1e3,
         )
 

@@ -24,7 +24,15 @@ from mmd.domain.actions import (
     SetTimer,
     StateChanged,
 )
-from mmd.domain.events import HaltRequested, Mail, OrderFilled, OrderRefused, TradeLinkDown
+from mmd.domain.events import (
+    HaltRequested,
+    Mail,
+    OrderFilled,
+    OrderRefused,
+    RemovalRequested,
+    TradeLinkDown,
+    TradeLinkUp,
+)
 from mmd.domain.reasons import State, Why
 from mmd.exchanges.api import Exchange
 from mmd.shell import logs
@@ -36,6 +44,7 @@ from mmd.shell.worker import MailboxFull, Worker
 
 # A refused order comes back as an event: two rounds are usual, more than this is a loop.
 ROUNDS = 50
+PULL_AGAIN_NS = 1_000_000_000
 log = logs.get("mmd.pump")
 
 
@@ -75,8 +84,10 @@ class Pump:
         try:
             worker.post(event)
         except MailboxFull as full:
-            worker.take()  # nothing in it can be trusted to be complete: the halt reconciles
-            worker.post(HaltRequested(0, Why.INBOX_OVERFLOW, "mmd", str(full), self.clock.now_ns()))
+            now_ns = self.clock.now_ns()
+            worker.take()  # fills and answers are lost with it: ask for all of them again
+            worker.post(HaltRequested(0, Why.INBOX_OVERFLOW, "mmd", str(full), now_ns))
+            self.outbox.query(worker, QueryState(), now_ns)
         if not worker.ready:
             worker.ready = True
             self._ready.append(worker)
@@ -117,7 +128,8 @@ class Pump:
 
     def _handle(self, worker: Worker, now_ns: int) -> None:
         batch = worker.take()
-        if worker.fault is not None and worker.machine.state is State.GONE:
+        if worker.broken:
+            self._without_machine(worker, batch, now_ns)
             return
         started = time.perf_counter_ns()
         try:
@@ -163,14 +175,46 @@ class Pump:
         self.diary.note(name, detail, symbol=worker.symbol, exchange=worker.exchange, by=change.by)
         if change.new is State.GONE:
             worker.gone.set()
+        elif change.old is State.HALTED and change.new is State.PAUSED:
+            worker.fault = None  # somebody looked at it
 
     def _fault(self, worker: Worker, detail: str, now_ns: int) -> None:
-        """A bug in this worker: halt it; if even that raises, pull its orders without it."""
-        self.diary.note("symbol.fault", detail, symbol=worker.symbol, exchange=worker.exchange)
-        first = worker.fault is None
+        """A bug in this worker: halt it; if even that raises, do without its machine."""
+        if detail != worker.fault:
+            self.diary.note("symbol.fault", detail, symbol=worker.symbol, exchange=worker.exchange)
         worker.fault = detail
-        if first and self._halted(worker.machine, detail, worker, now_ns):
-            return
+        machine = worker.machine
+        if machine.state in (State.ACTIVE, State.PAUSED):
+            if self._halted(machine, detail, worker, now_ns):
+                # The batch is lost, and fills and answers may have been in it: ask for all of them again.
+                self.outbox.query(worker, QueryState(), now_ns)
+            else:
+                self._take_out(worker, detail, now_ns)
+        elif machine.own.resting and now_ns - worker.pulled_ns >= PULL_AGAIN_NS:
+            self._pull(worker, now_ns)
+
+    def _take_out(self, worker: Worker, detail: str, now_ns: int) -> None:
+        """HALTED by force: the machine is not run again, only a removal or a restart heals it."""
+        worker.broken = True
+        machine = worker.machine
+        change = StateChanged(machine.state, State.HALTED, Why.WORKER_FAULT, "mmd", detail)
+        machine.state, machine.why, machine.detail, machine.by = change.new, change.why, detail, change.by
+        machine.since_ns = now_ns
+        self._state_changed(worker, change)
+        self._pull(worker, now_ns)
+
+    def _without_machine(self, worker: Worker, batch: list[Mail], now_ns: int) -> None:
+        """A broken worker's mail: its orders are pulled again where that may help, and it may leave."""
+        kinds = {type(event) for event in batch}
+        if kinds & {TradeLinkUp, RemovalRequested}:
+            self._pull(worker, now_ns)
+        if RemovalRequested in kinds:
+            worker.machine.state = State.GONE
+            worker.gone.set()
+
+    def _pull(self, worker: Worker, now_ns: int) -> None:
+        """Cancel by label whatever its machine last knew of."""
+        worker.pulled_ns = now_ns
         for state in worker.machine.own.every():
             if state.label:
                 self.outbox.order(worker, CancelOrder(state.label, "", state.side), now_ns)

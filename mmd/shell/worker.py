@@ -32,6 +32,8 @@ class Worker:
         self.configured_mode = machine.settings.mode
         self.shadowed = False  # an operator's word, stronger than the config until it is taken back
         self.fault: str | None = None
+        self.broken = False  # its machine cannot even be halted and is not run any more
+        self.pulled_ns = 0  # when its orders were last pulled without it
         self.gone = trio.Event()
         self.timer_ns = 0
         self.timer_moved = trio.Event()

@@ -35,7 +35,7 @@ class Play:
     def __init__(self, given: SymbolSettings | None = None, instrument: Any = PLAIN) -> None:
         self.now_ns = START_NS
         self.machine = SymbolMachine(instrument, given or settings(), EPOCH, START_NS)
-        self.todo: list[Action] = []
+        self.todo: list[Any] = []
         self.notes: list[str] = []
         self.replies: list[Reply] = []
         self.moves: list[StateChanged] = []

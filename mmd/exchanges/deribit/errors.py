@@ -10,9 +10,6 @@ from mmd.domain.reasons import Fault
 
 TOO_MANY_REQUESTS = 10028
 RAW_NEEDS_AUTH = 13778
-INVALID_PARAMS = -32602
-METHOD_NOT_FOUND = -32601
-COD_FAILED = 10049
 
 
 class Meaning(msgspec.Struct, frozen=True):
