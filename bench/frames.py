@@ -42,9 +42,7 @@ def accept(sock: socket.socket) -> str:
     lines = request.split(b"\r\n")
     fields = {name.strip().lower(): value.strip() for name, _, value in (line.partition(b":") for line in lines[1:])}
     key = base64.b64encode(hashlib.sha1(fields[b"sec-websocket-key"] + GUID).digest())
-    answer = (
-        b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: "
-    )
+    answer = b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: "
     sock.sendall(answer + key + b"\r\n\r\n")
     return lines[0].split(b" ")[1].decode()
 

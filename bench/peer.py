@@ -15,7 +15,7 @@ import time
 import msgspec
 
 from bench.frames import CHUNK_BYTES, FrameReader, PeerClosed, accept, frame
-from bench.venue import Account, Market, Request, Venue, decode_request, encode
+from bench.venue import Account, Market, Request, Venue, decode_request, encode, symbol_name
 
 HEARTBEAT_NS = 4_000_000_000
 HEARTBEAT = frame(b'{"jsonrpc":"2.0","method":"heartbeat","params":{"type":"heartbeat"}}')
@@ -83,9 +83,8 @@ class Connection:
 class Progress:
     """One instrument during a feed: which updates were sent when, and which are answered."""
 
-    def __init__(self, market: Market, first: int) -> None:
+    def __init__(self, market: Market) -> None:
         self.market = market
-        self.first = first
         self.sent: list[tuple[int, int]] = []  # (index of the sample, time)
         self.newest: dict[int, int] = {}  # mid -> newest update that has it
         self.answered = 0
@@ -100,9 +99,9 @@ class Peer:
     """Listens, answers, feeds, measures."""
 
     def __init__(self, symbols: int) -> None:
-        names = ["BTC-PERPETUAL", *(f"BTC-BENCH{number:03d}" for number in range(1, symbols))]
+        names = [symbol_name(number) for number in range(symbols)]
         self.venue = Venue(names)
-        self.accounts: dict[str, Account] = {}
+        self.accounts = {client: Account(names) for client in ("mmd", "bare")}
         self.connections: dict[int, Connection] = {}
         self.listener = socket.create_server(("127.0.0.1", 0))
         self._first_order_ns: int | None = None
@@ -129,7 +128,8 @@ class Peer:
         if time.monotonic_ns() - self._heartbeat_ns > HEARTBEAT_NS:
             self._heartbeat_ns = time.monotonic_ns()
             for connection in self.connections.values():
-                connection.send(HEARTBEAT)
+                if connection.client == "mmd":  # the script did not ask for any
+                    connection.send(HEARTBEAT)
         return [number for number in readable if number in extra]
 
     def _accept(self) -> None:
@@ -137,7 +137,7 @@ class Peer:
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         client = "bare" if accept(sock) == "/bare" else "mmd"
         sock.setblocking(False)
-        self.connections[sock.fileno()] = Connection(sock, client, self.accounts.setdefault(client, Account()))
+        self.connections[sock.fileno()] = Connection(sock, client, self.accounts[client])
 
     def _read(self, connection: Connection) -> None:
         try:
@@ -198,10 +198,10 @@ class Peer:
 
     def feed(self, command: Command) -> Feed:
         """Send updates on schedule, round robin over the instruments, serving all the while."""
-        markets = list(self.venue.markets.values())[: command.symbols]
+        markets = list(self.accounts[command.client].markets.values())[: command.symbols]
         total = int(command.rate * command.seconds)
         self._feed = Feed([None] * total, updates=total)
-        self._progress = {market.symbol: Progress(market, market.step) for market in markets}
+        self._progress = {market.symbol: Progress(market) for market in markets}
         made: list[tuple[Progress, int, bytes]] = []
         for number in range(total):
             progress = self._progress[markets[number % len(markets)].symbol]
@@ -238,7 +238,7 @@ class Peer:
     def orders(self, command: Command) -> Opened:
         """Wait until so many orders rest."""
         until_ns = time.monotonic_ns() + int(command.seconds * 1e9)
-        account = self.accounts.setdefault(command.client, Account())
+        account = self.accounts[command.client]
         while len(account.orders) < command.count and time.monotonic_ns() < until_ns:
             self.turn(until_ns)
         enough = len(account.orders) >= command.count

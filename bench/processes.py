@@ -18,6 +18,7 @@ from pathlib import Path
 import msgspec
 
 from bench.peer import Command, Feed, Opened
+from bench.venue import symbol_name
 from mmd.cli.client import Client
 
 ROOT = Path(__file__).parents[1]
@@ -47,11 +48,6 @@ limits:
   per_symbol: {{max_position: 1000, max_order_size: 100, collar_bps: 1000, max_rejects: 1000}}
   portfolio: {{max_exposure: {{BTC: 100000}}, max_notional_usd: 1000000000, max_drawdown_usd: 1000000}}
 """
-
-
-def symbol_name(number: int) -> str:
-    """The peer's instruments by their place in its listing."""
-    return "BTC-PERPETUAL" if number == 0 else f"BTC-BENCH{number:03d}"
 
 
 def free_port() -> int:
@@ -141,7 +137,11 @@ class Service:
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notices:
             notices.bind(str(folder / "notify"))
             notices.settimeout(0.2)
-            environment = {**os.environ, "NOTIFY_SOCKET": str(folder / "notify"), "MMD_BENCH_KEY": "not-a-secret-at-all"}
+            environment = {
+                **os.environ,
+                "NOTIFY_SOCKET": str(folder / "notify"),
+                "MMD_BENCH_KEY": "not-a-secret-at-all",
+            }
             command = [sys.executable, "-m", "mmd.cli.mmd", "run", "-c", str(self._config)]
             command += ["--state-dir", str(folder / "state"), "--log-format", "text"]
             self.started_ns = time.monotonic_ns()
@@ -227,4 +227,3 @@ def service(port: int, symbols: int) -> Iterator[Service]:
             yield running
         finally:
             end(running.process)
-

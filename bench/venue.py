@@ -15,6 +15,11 @@ LEVELS = 100
 LIMITS = {"matching_engine": {"trading": {"total": {"rate": 1_000_000, "burst": 1_000_000}}}}
 
 
+def symbol_name(number: int) -> str:
+    """The instruments by their place in the listing."""
+    return "BTC-PERPETUAL" if number == 0 else f"BTC-BENCH{number:03d}"
+
+
 class Params(msgspec.Struct):
     """All parameters of the methods known here."""
 
@@ -149,19 +154,18 @@ def listing(symbols: list[str]) -> bytes:
 
 
 class Account:
-    """One client's orders and subscriptions; all of its connections share it."""
-
-    def __init__(self) -> None:
-        self.orders: dict[str, Order] = {}
-        self.user_changes = False
-        self.placed = 0
-
-
-class Venue:
-    """Answers requests. `markets` by symbol, in the order of listing."""
+    """One client's orders, and a market of its own, by symbol; all of its connections share it."""
 
     def __init__(self, symbols: list[str]) -> None:
         self.markets = {symbol: Market(symbol) for symbol in symbols}
+        self.orders: dict[str, Order] = {}
+        self.user_changes = False
+
+
+class Venue:
+    """Answers requests."""
+
+    def __init__(self, symbols: list[str]) -> None:
         self._listing = listing(symbols)
         self._made = 0
 
@@ -198,9 +202,9 @@ class Venue:
             symbol = rest.partition(".")[0]
             if kind == "book":
                 books.add(symbol)
-                after.append(self.markets[symbol].snapshot())
+                after.append(account.markets[symbol].snapshot())
             elif kind == "ticker":
-                after.append(self.markets[symbol].ticker())
+                after.append(account.markets[symbol].ticker())
             elif kind == "user":
                 account.user_changes = True
         return encode(channels), after
@@ -208,10 +212,7 @@ class Venue:
     def _order(self, name: str, params: Params, account: Account) -> tuple[bytes, list[bytes]]:
         if name in ("buy", "sell"):
             self._made += 1
-            account.placed += 1
-            order = Order(
-                f"BTC-{self._made}", params.instrument_name, name, params.label, params.price, params.amount
-            )
+            order = Order(f"BTC-{self._made}", params.instrument_name, name, params.label, params.price, params.amount)
             account.orders[order.order_id] = order
         elif name == "cancel_by_label":
             found = [order for order in account.orders.values() if order.label == params.label]

@@ -47,13 +47,13 @@ def run(args: argparse.Namespace) -> int:
     path = config_path(args.config, os.environ)
     try:
         config = load(path)
-        logs.setup(
+        outlet = logs.setup(
             args.log_level or config.service.log_level, logs.Format(args.log_format or config.service.log_format)
         )
         state = state_directory(args.state_dir, config.service.state_dir, os.environ)
         with lock_state(state):
             socket = socket_path(args.socket, config.service.control.socket, os.environ)
-            return trio.run(main, config, path, socket)
+            return trio.run(main, config, path, socket, outlet)
     except ConfigError as wrong:
         complain("\n".join(wrong.lines))
         return EXIT_CONFIG
@@ -88,7 +88,7 @@ def lock_state(directory: Path) -> TextIO:
     return lock
 
 
-async def main(config: Config, path: Path, socket: Path) -> int:
+async def main(config: Config, path: Path, socket: Path, outlet: logs.Outlet) -> int:
     """The nurseries: control outermost, so that it answers while everything else starts and stops."""
     notifier = notify.Notifier(notify.connect())
     daemon = Daemon(config, path)
@@ -110,7 +110,7 @@ async def main(config: Config, path: Path, socket: Path) -> int:
             await outer.start(serve, daemon, config, socket)
             if service.metrics_listen is not None:
                 await outer.start(serve_metrics, daemon, service.metrics_listen)
-            outer.start_soon(attend, daemon, notifier, service.statistics_seconds)
+            outer.start_soon(attend, daemon, notifier, service.statistics_seconds, outlet)
             outer.start_soon(announce, daemon, notifier)
             notifier.status("connecting to " + ", ".join(config.exchanges))
             log.info("service.started", config=str(path), sha256=config.sha256[:12], socket=str(socket))

@@ -122,7 +122,7 @@ def _unlink(path: Path, inode: int) -> None:
 
 
 def _give_to_group(path: Path, group_id: int | None) -> None:
-    if group_id is None:
+    if group_id is None or path.stat().st_gid == group_id:
         return
     try:
         os.chown(path, -1, group_id)

@@ -134,10 +134,17 @@ class Pump:
         started = time.perf_counter_ns()
         try:
             decisions = worker.machine.handle(batch, now_ns)
+            self._note_events(worker, batch)
+            for decision in decisions:
+                self._act(worker, decision, now_ns)
         except Exception as bug:  # noqa: BLE001  the one supervisor: a bug halts its own symbol
             log.error("worker.raised", symbol=worker.symbol, exchange=worker.exchange, trace=traceback.format_exc())
             self._fault(worker, f"{type(bug).__name__}: {bug}", now_ns)
             return
+        worker.counters.decisions.observe((time.perf_counter_ns() - started) * 1e-9)
+
+    def _note_events(self, worker: Worker, batch: list[Mail]) -> None:
+        """What the shell itself reads of a batch that was handled."""
         for event in batch:
             kind = type(event)
             if kind is OrderFilled:
@@ -147,9 +154,6 @@ class Pump:
                 count(worker.counters.rejected, event.fault)
             elif kind is TradeLinkDown:
                 worker.shadow.drop()
-        for decision in decisions:
-            self._act(worker, decision, now_ns)
-        worker.counters.decisions.observe((time.perf_counter_ns() - started) * 1e-9)
 
     def _act(self, worker: Worker, decision: Decision, now_ns: int) -> None:
         match decision:
@@ -220,11 +224,11 @@ class Pump:
                 self.outbox.order(worker, CancelOrder(state.label, "", state.side), now_ns)
 
     def _halted(self, machine: SymbolMachine, detail: str, worker: Worker, now_ns: int) -> bool:
+        halt = HaltRequested(0, Why.WORKER_FAULT, "mmd", detail, now_ns)
         try:
-            decisions = machine.handle([HaltRequested(0, Why.WORKER_FAULT, "mmd", detail, now_ns)], now_ns)
+            for decision in machine.handle([halt], now_ns):
+                self._act(worker, decision, now_ns)
         except Exception as bug:  # noqa: BLE001  the same supervisor: the machine cannot even halt itself
             log.error("worker.cannot_halt", symbol=worker.symbol, exchange=worker.exchange, error=str(bug))
             return False
-        for decision in decisions:
-            self._act(worker, decision, now_ns)
         return machine.state in (State.HALTED, State.DRAINING)

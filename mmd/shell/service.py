@@ -26,22 +26,23 @@ async def serve_metrics(
         task_status.started(port)
 
 
-async def attend(daemon: Daemon, notifier: Notifier, statistics_seconds: float) -> None:
+async def attend(daemon: Daemon, notifier: Notifier, statistics_seconds: float, outlet: logs.Outlet) -> None:
     """Statistics, status line, watchdog and loop lag, until cancelled."""
     async with trio.open_nursery() as nursery:
         nursery.start_soon(watch_loop_lag, daemon.counters)
-        nursery.start_soon(write_statistics, daemon, statistics_seconds)
+        nursery.start_soon(write_statistics, daemon, statistics_seconds, outlet)
         nursery.start_soon(write_status, daemon, notifier)
         interval = watchdog_interval()
         if interval is not None:
             nursery.start_soon(feed_watchdog, daemon, notifier, interval)
 
 
-async def write_statistics(daemon: Daemon, seconds: float) -> None:
+async def write_statistics(daemon: Daemon, seconds: float, outlet: logs.Outlet) -> None:
     before = totals(daemon.status(["all"]))
     while True:
         await trio.sleep(seconds)
         status = daemon.status(["all"])
+        daemon.counters.log_lost = outlet.lost
         log.info("statistics.written", **statistics(status, before))
         before = totals(status)
 
@@ -58,7 +59,7 @@ async def feed_watchdog(daemon: Daemon, notifier: Notifier, interval: float) -> 
     while True:
         if not daemon.stuck():
             notifier.watchdog()
-        await trio.sleep(interval / 3)
+        await trio.sleep(interval)
 
 
 async def heed_signals(

@@ -19,8 +19,8 @@ from pathlib import Path
 import jsonschema
 import pytest
 import trio
-from conftest import Room
 from control_desk import FAILING
+from control_room import Room
 
 from mmd.cli import mmdctl
 from mmd.cli.client import default_socket

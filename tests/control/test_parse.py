@@ -4,7 +4,7 @@ import json
 
 import pytest
 import trio
-from conftest import Room
+from control_room import Room
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 

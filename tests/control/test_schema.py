@@ -7,7 +7,7 @@ from pathlib import Path
 import jsonschema
 import pytest
 import trio
-from conftest import Room
+from control_room import Room
 
 from mmd.control import schema
 from mmd.control.protocol import METHODS

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import trio
-from conftest import Room
+from control_room import Room
 from trio.testing import wait_all_tasks_blocked
 
 from mmd.control import server

@@ -27,7 +27,9 @@ SETUPS = {
     ),
     "inverse": (
         INVERSE,
-        settings(size=100, fair=Fair.MICROPRICE, tolerance_bps=0.0, limits={"max_position": 300, "max_order_size": 500}),
+        settings(
+            size=100, fair=Fair.MICROPRICE, tolerance_bps=0.0, limits={"max_position": 300, "max_order_size": 500}
+        ),
         60_000,
     ),
     "option": (OPTION, settings(size=1, style=Style.JOIN, spread_bps=500.0, limits={"max_position": 3}), 200),

@@ -204,7 +204,9 @@ def test_auto_resume_waits_for_an_unbroken_time() -> None:
 
 
 def test_auto_resume_never_undoes_an_operator() -> None:
-    play = Play(settings(data={"auto_resume": True})).quoting().asks(ev.PauseRequested).is_in(State.PAUSED, Why.OPERATOR)
+    play = (
+        Play(settings(data={"auto_resume": True})).quoting().asks(ev.PauseRequested).is_in(State.PAUSED, Why.OPERATOR)
+    )
     play.does(cancel(BID, 1), cancel(ASK, 2)).sees(closed(BID1), closed(ASK2))
     for _ in range(10):
         play.after(1.0).sees_book(990, 1010)
@@ -451,7 +453,9 @@ def test_improving_does_not_climb_its_own_price() -> None:
 def test_others_at_our_price_are_improved_on() -> None:
     play = Play(settings(style=Style.IMPROVE, spread_bps=0.0, tolerance_bps=0.0)).active(bid=990, ask=1010)
     play.does(place(BID, 1, 991), place(ASK, 2, 1009)).sees(acked(BID1, 991, 10), acked(ASK2, 1009, 10)).after(1.5)
-    play.sees(ev.BookTop(((991, 15), (990, 100)), ((1009, 10), (1010, 100)), 0, 0, play.now_ns)).does(amend(BID, 1, 992))
+    play.sees(ev.BookTop(((991, 15), (990, 100)), ((1009, 10), (1010, 100)), 0, 0, play.now_ns)).does(
+        amend(BID, 1, 992)
+    )
 
 
 def test_a_book_that_is_older_than_our_cancel_is_not_climbed() -> None:
@@ -545,7 +549,9 @@ def test_removal_before_the_first_reconciliation_waits_for_it() -> None:
 
 
 def test_expiry_drains() -> None:
-    given = settings(fair=Fair.MARK, size=1, limits={"collar_bps": 5000.0}, data={"stale_seconds": 1e6}, spread_bps=500.0)
+    given = settings(
+        fair=Fair.MARK, size=1, limits={"collar_bps": 5000.0}, data={"stale_seconds": 1e6}, spread_bps=500.0
+    )
     play = Play(given, OPTION).connected().sees_book(200, 210).sees_ticker(0.0205)
     play.asks(ev.ResumeRequested).is_in(State.ACTIVE, Why.RESUMED)
     bid, ask = play.todo
@@ -605,7 +611,12 @@ def test_a_position_that_differs_twice_halts_and_reset_adopts_it() -> None:
 
 
 def test_a_position_that_differs_once_is_a_race() -> None:
-    play = Play().quoting().sees(ev.PositionReported(4, Decimal(100), 0)).does(QueryState(), cancel(BID, 1), cancel(ASK, 2))
+    play = (
+        Play()
+        .quoting()
+        .sees(ev.PositionReported(4, Decimal(100), 0))
+        .does(QueryState(), cancel(BID, 1), cancel(ASK, 2))
+    )
     play.sees(fill(BID1, "t1", BID, 4), ev.PositionReported(4, Decimal(100), 0)).is_in(State.ACTIVE, Why.RESUMED)
     assert play.machine.drift is None
 
