@@ -71,7 +71,7 @@ def run(args: argparse.Namespace) -> int:
         return EXIT_PERMISSION
     except (OSError, MmdError) as wrong:
         complain(f"mmd: {wrong}")
-        return EXIT_INTERNAL
+        return EXIT_PERMISSION if isinstance(wrong.__cause__, PermissionError) else EXIT_INTERNAL
 
 
 def lock_state(directory: Path) -> TextIO:
@@ -110,7 +110,7 @@ async def main(config: Config, path: Path, socket: Path, outlet: logs.Outlet) ->
             await outer.start(serve, daemon, config, socket)
             if service.metrics_listen is not None:
                 await outer.start(serve_metrics, daemon, service.metrics_listen)
-            outer.start_soon(attend, daemon, notifier, service.statistics_seconds, outlet)
+            outer.start_soon(attend, daemon, notifier, outlet)
             outer.start_soon(announce, daemon, notifier)
             notifier.status("connecting to " + ", ".join(config.exchanges))
             log.info("service.started", config=str(path), sha256=config.sha256[:12], socket=str(socket))
@@ -136,7 +136,10 @@ def only_cause(group: BaseExceptionGroup[BaseException]) -> BaseException | None
 def farewell(daemon: Daemon) -> int:
     """0 when it is proven that nothing rests, or nothing was ever begun."""
     end = daemon.farewell
-    if end is None or end.proven_empty:
+    if end is None:
+        log.info("service.stopped", detail="before any symbol was there to be quoted")
+        return EXIT_OK
+    if end.proven_empty:
         log.info("service.stopped", orders_left=0)
         return EXIT_OK
     log.critical("service.stopped", orders_left=", ".join(f"{k}: {v}" for k, v in end.left.items()))
@@ -171,4 +174,7 @@ async def announce(daemon: Daemon, notifier: notify.Notifier) -> None:
 
 async def reload(daemon: Daemon) -> None:
     """SIGHUP: the asynchronous way in; the outcome is in the log, the metrics and the status."""
-    await daemon.reload(None, Caller(uid=os.getuid(), pid=os.getpid(), name="SIGHUP"))
+    try:
+        await daemon.reload(None, Caller(uid=os.getuid(), pid=os.getpid(), name="SIGHUP"))
+    except MmdError as refused:
+        log.error("config.reload_refused", detail=str(refused))

@@ -12,19 +12,22 @@ class Budget:
 
     def __init__(self, rate_per_second: float, burst: float, reserve: float) -> None:
         self.reserve = reserve
-        self._tokens = burst
+        self.burst = self._tokens = burst
         self._at_ns = 0
         self.set_limits(rate_per_second, burst, reserve)
 
     def set_limits(self, rate_per_second: float, burst: float, reserve: float | None = None) -> None:
-        """New limits from now on. ValueError unless 0 <= reserve < burst and the rate is positive."""
+        """New limits from now on; the bucket stays as full, in proportion, as it was.
+
+        ValueError unless 0 <= reserve < burst and the rate is positive.
+        """
         kept = self.reserve if reserve is None else reserve
         if not (rate_per_second > 0 and 0 <= kept < burst):
             raise ValueError(f"no budget of {rate_per_second}/s, burst {burst}, reserve {kept}")
         self.rate_per_second = rate_per_second
+        self._tokens *= burst / self.burst
         self.burst = burst
         self.reserve = kept
-        self._tokens = min(self._tokens, burst)
 
     def left(self, now_ns: int) -> float:
         """Tokens there now."""

@@ -98,6 +98,7 @@ class Daemon:
         self.drain_seconds = DRAIN_SECONDS
         self.farewell: Farewell | None = None
         self.on_reload: Callable[[bool], None] = _ignore
+        self.reconfigured = trio.Event()
         self.running = trio.Event()
         self.stopped = trio.Event()
         self._starting = trio.CancelScope()
@@ -115,8 +116,9 @@ class Daemon:
                     await self._enlist(symbols)
                     symbols.start_soon(self.treasury.run)
                     await self._reconciled()
-                    self.phase = "running"
-                    self.running.set()
+                    if not self._stop_requested.is_set():
+                        self.phase = "running"
+                        self.running.set()
                     task_status.started()
                     await self._stop_requested.wait()
                     self.phase = "stopping"
@@ -127,10 +129,11 @@ class Daemon:
         self.stopped.set()
 
     def stop(self) -> None:
-        """Drain and end; before anything quotes, just end."""
+        """Drain and end; before there is anything that could quote, just end."""
         self._stop_requested.set()
-        if self.phase == "starting":
+        if self._reloader is None:
             self._starting.cancel()
+        self.pump.turned.unpark_all()
 
     async def _connect(self, links: trio.Nursery) -> None:
         """All exchanges at once; returns when each has listed its instruments."""
@@ -148,7 +151,8 @@ class Daemon:
         roster = Roster(self.pump, self.treasury, base36(self.started_ns // 1_000_000_000), symbols)
         workers = roster.prepare(resolution.symbols.values())
         first = Generation(1, self._config, resolution)
-        self._reloader = Reloader(self.path, first, self._resolve, (self.pump, roster, self.treasury))
+        parts = (self.pump, roster, self.treasury)
+        self._reloader = Reloader(self.path, first, self._resolve, parts, self._committed)
         self.counters.config_applied_at = self.clock.now_ns() * 1e-9
         for note in resolution.notes:
             self.diary.note("config.note", note)
@@ -169,7 +173,7 @@ class Daemon:
     async def _reconciled(self) -> None:
         """Every symbol knows its orders and its position, or the time for it is up."""
         with trio.move_on_after(RECONCILE_SECONDS) as waited:
-            while waiting := self.unreconciled():
+            while (waiting := self.unreconciled()) and not self._stop_requested.is_set():
                 await self.pump.wait_turn()
         if waited.cancelled_caught:
             self.diary.note("service.unreconciled", f"started without knowing orders of: {', '.join(waiting)}")
@@ -184,11 +188,16 @@ class Daemon:
 
     async def _drain(self) -> Farewell:
         """Pull everything, wait until the exchanges confirm, then ask them once more."""
-        reloader = self.reloader
-        reloader.roster.remove(list(self.pump.workers), Why.SHUTDOWN)
+        roster = self.reloader.roster
         with trio.move_on_after(self.drain_seconds):
-            await self.pump.deliver()
-            while self.pump.workers:
+            while True:
+                # Not only at first: a reload that is under way may still add some.
+                staying = [key for key in self.pump.workers if key not in roster.parting]
+                if staying:
+                    roster.remove(staying, Why.SHUTDOWN)
+                    await self.pump.deliver()
+                if not self.pump.workers:
+                    break
                 await self.pump.wait_turn()
         left: dict[str, int | None] = {}
         for name, exchange in self.pump.exchanges.items():
@@ -207,6 +216,15 @@ class Daemon:
         return farewell
 
     @property
+    def in_force(self) -> Config:
+        return self._reloader.current.config if self._reloader else self._config
+
+    def _committed(self) -> None:
+        """A reload took effect, or was undone."""
+        self.reconfigured.set()
+        self.reconfigured = trio.Event()
+
+    @property
     def reloader(self) -> Reloader:
         """Raises MmdError while the daemon is still starting."""
         if self._reloader is None:
@@ -221,7 +239,7 @@ class Daemon:
         totals = self.treasury.totals()
         counted = self.counted()
         generation = self._reloader.current if self._reloader else None
-        config = generation.config if generation else self._config
+        config = self.in_force
         deadline = self._reloader.confirm_deadline_ns if self._reloader else None
         return Status(
             service=config.service.name,
@@ -328,6 +346,8 @@ class Daemon:
     async def reload(self, confirm_seconds: float | None, caller: Caller) -> ReloadResult:
         reloader = self.reloader
         assert self._nursery is not None, "a reloader exists only with its nursery"
+        if self._stop_requested.is_set():
+            raise MmdError("the daemon stops: nothing was applied")
         self.on_reload(True)
         try:
             return await reloader.reload(confirm_seconds, caller_name(caller), self._nursery)
@@ -338,12 +358,12 @@ class Daemon:
         return self.reloader.confirm(caller_name(caller))
 
     def config(self) -> str:
-        return to_yaml(self._reloader.current.config if self._reloader else self._config)
+        return to_yaml(self.in_force)
 
     def set_log_level(self, level: str, caller: Caller) -> str:
-        now = logs.set_level(level)
-        self.diary.note("service.log_level", now, by=caller_name(caller))
-        return now
+        detail = f"{level}, was {logs.set_level(level)}"
+        self.diary.note("service.log_level", detail, by=caller_name(caller))
+        return detail
 
     def events_since(self, seq: int, limit: int) -> list[EventLine]:
         return self.diary.since(seq, limit)

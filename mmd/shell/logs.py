@@ -329,6 +329,11 @@ class Outlet(logging.Handler):
         self._seen[entry.key] = (now, entry, 0)
         self.write(entry)
 
+    def reshape(self, form: Format) -> None:
+        """Write in another format from now on."""
+        self.sink.close()
+        self.sink = choose_sink(form, sys.stderr, os.environ)
+
     def write_repeats(self, before: float) -> None:
         """Write the count of every repeated entry that was first seen up to `before`, and forget it."""
         while self._seen:

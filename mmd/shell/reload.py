@@ -41,12 +41,15 @@ class Reloader:
         first: Generation,
         resolve: Resolve,
         parts: tuple[Pump, Roster, Treasury],
+        committed: Callable[[], None],
     ) -> None:
+        """`committed` is called whenever another configuration has come into force."""
         self.path = path
         self.current = first
         self.error: str | None = None
         self._resolve = resolve
         self._pump, self.roster, self._treasury = parts
+        self._committed = committed
         self._before: Generation | None = None
         self._undo = trio.CancelScope()
         self.confirm_deadline_ns: int | None = None
@@ -152,6 +155,7 @@ class Reloader:
         counters.reloads_applied += 1
         counters.last_reload_ok = True
         counters.config_applied_at = self._pump.clock.now_ns() * 1e-9
+        self._committed()
 
     # --- commit-confirm --------------------------------------------------------------------------
 

@@ -26,21 +26,41 @@ async def serve_metrics(
         task_status.started(port)
 
 
-async def attend(daemon: Daemon, notifier: Notifier, statistics_seconds: float, outlet: logs.Outlet) -> None:
+async def attend(daemon: Daemon, notifier: Notifier, outlet: logs.Outlet) -> None:
     """Statistics, status line, watchdog and loop lag, until cancelled."""
     async with trio.open_nursery() as nursery:
         nursery.start_soon(watch_loop_lag, daemon.counters)
-        nursery.start_soon(write_statistics, daemon, statistics_seconds, outlet)
+        nursery.start_soon(write_statistics, daemon, outlet)
+        nursery.start_soon(follow_log_settings, daemon, outlet)
         nursery.start_soon(write_status, daemon, notifier)
         interval = watchdog_interval()
         if interval is not None:
             nursery.start_soon(feed_watchdog, daemon, notifier, interval)
 
 
-async def write_statistics(daemon: Daemon, seconds: float, outlet: logs.Outlet) -> None:
-    before = totals(daemon.status(["all"]))
+async def follow_log_settings(daemon: Daemon, outlet: logs.Outlet) -> None:
+    """Level and format as a reload changes them; what `mmdctl log-level` said holds until then."""
+    before = daemon.in_force.service
     while True:
-        await trio.sleep(seconds)
+        await daemon.reconfigured.wait()
+        after = daemon.in_force.service
+        if after.log_format is not before.log_format:
+            outlet.reshape(logs.Format(after.log_format))
+        if after.log_level != before.log_level:
+            logs.set_level(after.log_level)
+        before = after
+
+
+async def write_statistics(daemon: Daemon, outlet: logs.Outlet) -> None:
+    """Every `statistics_seconds` of the configuration in force."""
+    before = totals(daemon.status(["all"]))
+    written_at = trio.current_time()
+    while True:
+        with trio.move_on_at(written_at + daemon.in_force.service.statistics_seconds) as due:
+            await daemon.reconfigured.wait()
+        if not due.cancelled_caught:
+            continue
+        written_at = trio.current_time()
         status = daemon.status(["all"])
         daemon.counters.log_lost = outlet.lost
         log.info("statistics.written", **statistics(status, before))
