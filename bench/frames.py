@@ -39,12 +39,17 @@ def accept(sock: socket.socket) -> str:
         if not chunk:
             raise PeerClosed("closed before the handshake")
         request += chunk
-    lines = request.split(b"\r\n")
-    fields = {name.strip().lower(): value.strip() for name, _, value in (line.partition(b":") for line in lines[1:])}
+    sock.sendall(upgrade(request))
+    return request.split(b" ", 2)[1].decode()
+
+
+def upgrade(request: bytes) -> bytes:
+    """The answer to an upgrade request."""
+    lines = request.split(b"\r\n")[1:]
+    fields = {name.strip().lower(): value.strip() for name, _, value in (line.partition(b":") for line in lines)}
     key = base64.b64encode(hashlib.sha1(fields[b"sec-websocket-key"] + GUID).digest())
-    answer = b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: "
-    sock.sendall(answer + key + b"\r\n\r\n")
-    return lines[0].split(b" ")[1].decode()
+    head = b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+    return head + b"Sec-WebSocket-Accept: " + key + b"\r\n\r\n"
 
 
 class FrameReader:

@@ -3,6 +3,7 @@
 A tick is one book change that moves both quotes, and the answers to the two amends it causes.
 """
 
+import logging
 import statistics
 import time
 from collections.abc import Callable, Sequence
@@ -14,7 +15,7 @@ from websockets.client import ClientProtocol
 from websockets.protocol import State
 from websockets.uri import parse_uri
 
-from bench.frames import frame
+from bench.frames import frame, upgrade
 from bench.venue import Account, Params, Request, Venue, decode_request
 from mmd.core.budget import Budget
 from mmd.core.gate import review
@@ -171,8 +172,11 @@ def timed(step: Callable[[int], None]) -> float:
 
 def open_protocol() -> ClientProtocol:
     """A client's end of an open WebSocket."""
-    protocol = ClientProtocol(parse_uri("ws://127.0.0.1/"))
-    protocol.state = State.OPEN
+    protocol = ClientProtocol(parse_uri("ws://127.0.0.1/"), logger=logging.Logger("bench", logging.CRITICAL))
+    protocol.send_request(protocol.connect())
+    protocol.receive_data(upgrade(b"".join(protocol.data_to_send())))
+    protocol.events_received()
+    assert protocol.state is State.OPEN, f"handshake: {protocol.handshake_exc}"
     return protocol
 
 

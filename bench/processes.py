@@ -68,6 +68,13 @@ def rss_mb(pid: int) -> float:
     return int(found[1]) * 1024 / 1e6
 
 
+def pin(pid: int, *, peer: bool) -> None:
+    """The peer on one processor, who is measured on another, where there are two."""
+    processors = sorted(os.sched_getaffinity(0))
+    if len(processors) > 1:
+        os.sched_setaffinity(pid, {processors[0] if peer else processors[1]})
+
+
 def end(process: "subprocess.Popen[bytes]") -> None:
     """Ask it to stop, then make it."""
     if process.poll() is None:
@@ -85,6 +92,7 @@ class Peer:
     def __init__(self, symbols: int) -> None:
         command = [sys.executable, "-m", "bench.peer", "--symbols", str(symbols)]
         self.process = subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        pin(self.process.pid, peer=True)
         self.port: int = msgspec.json.decode(self._line())["port"]
 
     def _line(self) -> bytes:
@@ -119,6 +127,7 @@ class Bare:
 
     def __init__(self, port: int) -> None:
         self.process = subprocess.Popen([sys.executable, "-m", "bench.bare", str(port)], cwd=ROOT)
+        pin(self.process.pid, peer=False)
 
 
 class Service:
@@ -146,6 +155,7 @@ class Service:
             command += ["--state-dir", str(folder / "state"), "--log-format", "text"]
             self.started_ns = time.monotonic_ns()
             self.process = subprocess.Popen(command, cwd=ROOT, env=environment, stderr=self._log)
+            pin(self.process.pid, peer=False)
             while b"READY=1" not in self._notice(notices):
                 pass
             self.ready_ns = time.monotonic_ns()

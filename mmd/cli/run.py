@@ -120,7 +120,7 @@ async def main(config: Config, path: Path, socket: Path, outlet: logs.Outlet) ->
     except BaseExceptionGroup as group:
         cause = only_cause(group)
         if isinstance(cause, MmdError | OSError):
-            raise cause from None
+            raise cause from cause.__cause__
         raise
     return status
 
@@ -142,7 +142,7 @@ def farewell(daemon: Daemon) -> int:
     if end.proven_empty:
         log.info("service.stopped", orders_left=0)
         return EXIT_OK
-    log.critical("service.stopped", orders_left=", ".join(f"{k}: {v}" for k, v in end.left.items()))
+    log.critical("service.stopped", orders_left=str(end))
     return EXIT_INTERNAL
 
 

@@ -11,6 +11,7 @@ total, every symbol gets the same share of its own limit: simple, and the same o
 
 import math
 from collections.abc import Container, Sequence
+from decimal import Decimal
 
 import msgspec
 
@@ -20,6 +21,7 @@ from mmd.domain.settings import PortfolioLimits
 # Marks move; a grant is kept while the value of a lot stays within this of what it was granted at,
 # and grants leave that much of the total unused.
 DRIFT = 0.02
+ZERO = Decimal(0)
 
 
 class SymbolJoined(msgspec.Struct, frozen=True):
@@ -116,6 +118,11 @@ class Share:
     def worst_lots(self) -> int:
         return max(self.granted, self.acked, abs(self.lots))
 
+    @property
+    def blind(self) -> bool:
+        """It has a position that cannot be valued or marked: neither totals nor drawdown can be computed."""
+        return bool(self.lots) and (not self.coins or not self.usd or self.pnl_usd is None)
+
 
 class Totals(msgspec.Struct, frozen=True, kw_only=True):
     """For status and metrics."""
@@ -186,12 +193,14 @@ class PortfolioMachine:
         share = self.shares.get(event.key)
         if share is None:
             return False
+        was_blind = share.blind
         share.pnl_usd = event.pnl_usd
         bound = max(share.granted, share.acked)
         outgrown = event.lots != share.lots and max(abs(event.lots), abs(share.lots)) > bound
         share.lots = event.lots
         share.mark, share.index = event.mark, event.index
         coins, usd = self._worth(share)
+        outgrown = outgrown or share.blind is not was_blind
         if not coins or not usd:
             return outgrown
         moved = not share.coins or max(abs(coins / share.coins - 1.0), abs(usd / share.usd - 1.0)) > DRIFT
@@ -258,14 +267,14 @@ class PortfolioMachine:
             else:
                 wanted_coins[base] = wanted_coins.get(base, 0.0) + share.max_lots * share.coins
                 wanted_usd += share.max_lots * share.usd
-        by_usd = fraction(float(self.limits.max_notional_usd) - used_usd, wanted_usd)
-        if any(share.lots and not (share.coins and share.usd) for share in self.shares.values()):
-            by_usd = 0.0  # a position that cannot be valued may be any size: no room for anybody
+        by_usd = fraction(usable(self.limits.max_notional_usd) - used_usd, wanted_usd)
+        if any(share.blind for share in self.shares.values()):
+            by_usd = 0.0  # it may be any size, and lose anything: no room for anybody
         self.factor = 1.0 / by_usd if by_usd else math.inf
         targets: dict[str, int] = {}
         for key, share in self.shares.items():
             base = share.instrument.base
-            room = float(self.limits.max_exposure.get(base, 0)) - self._left_coins(base) - used_coins.get(base, 0.0)
+            room = usable(self.limits.max_exposure.get(base, ZERO)) - self._left_coins(base) - used_coins.get(base, 0.0)
             part = min(by_usd, fraction(room, wanted_coins.get(base, 0.0)))
             self.factor = max(self.factor, 1.0 / part if part else math.inf)
             # Without a price there is no worth, and without a worth no room.
@@ -286,8 +295,8 @@ class PortfolioMachine:
             others_usd += other.worst_lots * other.usd
             if other.instrument.base == base:
                 others_coins += other.worst_lots * other.coins
-        coins = float(self.limits.max_exposure.get(base, 0)) / (1.0 + DRIFT) - others_coins
-        usd = float(self.limits.max_notional_usd) / (1.0 + DRIFT) - others_usd
+        coins = usable(self.limits.max_exposure.get(base, ZERO)) - others_coins
+        usd = usable(self.limits.max_notional_usd) - others_usd
         if not share.coins or not share.usd:
             return 0
         return max(0, math.floor(min(coins / share.coins, usd / share.usd) + 1e-9))
@@ -348,8 +357,13 @@ class PortfolioMachine:
         self.high_water_usd = self._pnl()
 
 
+def usable(total: Decimal) -> float:
+    """What of a total may be granted: the drift allowance is kept back."""
+    return float(total) / (1.0 + DRIFT)
+
+
 def fraction(room: float, wanted: float) -> float:
-    """The part of `wanted` that fits into `room` with the drift allowance; at most 1, at least 0."""
+    """The part of `wanted` that fits into `room`; at most 1, at least 0."""
     if wanted <= 0.0:
         return 1.0
-    return max(0.0, min(1.0, room / (1.0 + DRIFT) / wanted))
+    return max(0.0, min(1.0, room / wanted))

@@ -30,6 +30,7 @@ HTTP_SECONDS = 900.0
 WEBSOCKET_PATHS = ("/ws/api/v2", "/den/ws")
 HTTP_BASE = "/api/v2"
 LOST = (trio.BrokenResourceError, trio.ClosedResourceError)
+GONE = (*LOST, trio_websocket.ConnectionClosed)
 
 
 class Server:
@@ -57,8 +58,8 @@ class Server:
             upgrade = await self._serve_http(stream)
             if upgrade:
                 await self._serve_websocket(Rewound(stream, upgrade))
-        except LOST:
-            return  # the client is gone; what had to be done about it was done on the way out
+        except* GONE:
+            pass  # the client is gone; what had to be done about it was done on the way out
         finally:
             await trio.aclose_forcefully(stream)
 

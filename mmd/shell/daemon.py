@@ -72,6 +72,9 @@ class Farewell(msgspec.Struct, frozen=True):
     def proven_empty(self) -> bool:
         return all(count == 0 for count in self.left.values())
 
+    def __str__(self) -> str:
+        return ", ".join(f"{name}: {'unknown' if count is None else count}" for name, count in self.left.items())
+
 
 class Daemon:
     """Implements `Desk` and `MetricsView`. Made inside trio; `run` once."""
@@ -211,8 +214,7 @@ class Daemon:
         if farewell.proven_empty:
             self.diary.note("service.orders_gone", "no order of ours rests at any exchange")
         else:
-            text = ", ".join(f"{name}: {'unknown' if n is None else n}" for name, n in left.items())
-            self.diary.note("service.orders_left", f"orders of ours that may rest: {text}")
+            self.diary.note("service.orders_left", f"orders of ours that may rest: {farewell}")
         return farewell
 
     @property

@@ -145,5 +145,8 @@ async def serve(
         finally:
             open_now -= 1
 
-    listeners = await trio.open_tcp_listeners(port, host=host)
+    try:
+        listeners = await trio.open_tcp_listeners(port, host=host)
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, f"{host}:{port}") from error  # with the address that it is about
     await trio.serve_listeners(handle, listeners, task_status=task_status)

@@ -1,7 +1,6 @@
 """A day of an operator: `mmd run` in its own process, everything through mmdctl."""
 
 import json
-import os
 import re
 import signal
 import subprocess
@@ -12,6 +11,7 @@ from typing import Any
 import httpx
 import pytest
 from house import MMDCTL, WIDE, Daemon, Program, environment, until, write_config
+from prometheus_client.parser import text_string_to_metric_families
 
 REQUIRED = {
     "symbol",
@@ -195,15 +195,16 @@ def test_a_reload_that_nobody_confirms_undoes_itself(daemon: Daemon, tmp_path: P
     assert daemon.stop() == 0
 
 
-def test_a_live_log_level_follows_the_file(daemon: Daemon, tmp_path: Path) -> None:
+def test_log_and_statistics_follow_the_file(daemon: Daemon, tmp_path: Path) -> None:
     config = tmp_path / "mmd.yaml"
-    good = config.read_text()
-    config.write_text(good.replace("mode: shadow", "mode: shadow, log: {level: warning}"))
+    config.write_text(config.read_text().replace("mode: shadow", "mode: shadow, log: {level: warning, format: json}"))
     assert daemon.ctl("reload").status == 0
-    said = daemon.ctl("log-level", "info", "--json")
-    assert (said.status, said.json) == (0, {"detail": "warning"})
-    config.write_text(good)
+    said = daemon.ctl("log-level", "debug", "--json")
+    assert (said.status, said.json) == (0, {"detail": "debug, was warning"})
+    config.write_text(config.read_text().replace("log: {level: warning", "statistics_seconds: 1, log: {level: info"))
     assert daemon.ctl("reload").status == 0
+    daemon.until(lambda: '"statistics.written"' in daemon.err, "a statistics line as JSON")
+    assert "statistics.written orders" not in daemon.err
     assert daemon.stop() == 0
 
 
@@ -230,23 +231,26 @@ def test_events_stream_and_metrics_of_a_living_daemon(daemon: Daemon) -> None:
         follower.stdout.close()
 
     page = httpx.get(f"{daemon.metrics_url}/metrics").text
-    numbers = dict(re.findall(r"^(mmd_[^ ]+) (\S+)$", page, flags=re.MULTILINE))
-    key = 'exchange="deribit",symbol="BTC-PERPETUAL"'
-    assert numbers[f'mmd_symbol_state{{{key},state="ACTIVE"}}'] == "1.0"
+    samples = [sample for family in text_string_to_metric_families(page) for sample in family.samples]
+
+    def number(name: str, **labels: str) -> float:
+        found = [one.value for one in samples if one.name == name and labels.items() <= one.labels.items()]
+        assert len(found) == 1, (name, labels, found)
+        return found[0]
+
     row = daemon.symbols()["BTC-PERPETUAL"]
-    assert float(numbers[f'mmd_quote_price{{{key},side="bid"}}']) == row["bid"]["price"]
-    assert float(numbers[f'mmd_orders_total{{{key},outcome="placed"}}']) >= 2
-    assert float(numbers["mmd_ready"]) == 1
+    assert number("mmd_symbol_state", symbol="BTC-PERPETUAL", state="ACTIVE") == 1
+    assert number("mmd_quote_price", symbol="BTC-PERPETUAL", side="bid") == row["bid"]["price"]
+    assert number("mmd_orders_total", symbol="BTC-PERPETUAL", outcome="placed") >= 2
+    assert number("mmd_ready") == 1
     assert httpx.get(f"{daemon.metrics_url}/-/ready").status_code == 200
     assert daemon.stop() == 0
 
 
 def test_nothing_is_left_after_the_stop(daemon: Daemon, tmp_path: Path) -> None:
-    before = set(os.listdir(tmp_path))
+    before = set(tmp_path.iterdir())
     assert daemon.stop() == 0
-    left = {name for name in os.listdir(tmp_path) if name not in before}
-    assert left == set()
-    assert not (tmp_path / "mmd.sock").exists()
+    assert set(tmp_path.iterdir()) == before - {daemon.socket}
     again = Daemon(tmp_path, tmp_path / "mmd.yaml")
     try:
         again.ready()

@@ -12,20 +12,18 @@ from decimal import Decimal
 
 import pytest
 
-pytest.importorskip("nautilus_trader")
 deribit = pytest.importorskip("nautilus_trader.adapters.deribit")
 execution = pytest.importorskip("nautilus_trader.adapters.deribit.execution")
-
-from nautilus_trader.config import InstrumentProviderConfig, LoggingConfig, StrategyConfig, TradingNodeConfig  # noqa: E402
-from nautilus_trader.core.nautilus_pyo3 import DeribitProductType  # noqa: E402
-from nautilus_trader.live.node import TradingNode  # noqa: E402
-from nautilus_trader.model.enums import BookType, OrderSide, TimeInForce  # noqa: E402
-from nautilus_trader.model.identifiers import InstrumentId, TraderId  # noqa: E402
-from nautilus_trader.trading.strategy import Strategy  # noqa: E402
+config = pytest.importorskip("nautilus_trader.config")
+enums = pytest.importorskip("nautilus_trader.model.enums")
+identifiers = pytest.importorskip("nautilus_trader.model.identifiers")
+nautilus_pyo3 = pytest.importorskip("nautilus_trader.core.nautilus_pyo3")
+TradingNode = pytest.importorskip("nautilus_trader.live.node").TradingNode
+Strategy = pytest.importorskip("nautilus_trader.trading.strategy").Strategy
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("default")]
 
-PERP = InstrumentId.from_str("BTC-PERPETUAL.DERIBIT")
+PERP = identifiers.InstrumentId.from_str("BTC-PERPETUAL.DERIBIT")
 SECONDS = 40
 PROGRAM = (
     "import argparse, sys; from mmd.cli import sandbox; p = argparse.ArgumentParser();"
@@ -48,7 +46,7 @@ class Quoter(Strategy):
     """Follows one book, places a bid far away, moves it, cancels it, takes once, and notes all that happened."""
 
     def __init__(self):
-        super().__init__(StrategyConfig())
+        super().__init__(config.StrategyConfig())
         self.seen = []
         self.resting = None
         self.done = asyncio.Event()
@@ -56,7 +54,7 @@ class Quoter(Strategy):
     def on_start(self):
         self.subscribe_quote_ticks(PERP)
         self.subscribe_trade_ticks(PERP)
-        self.subscribe_order_book_deltas(PERP, book_type=BookType.L2_MBP)
+        self.subscribe_order_book_deltas(PERP, book_type=enums.BookType.L2_MBP)
         self.subscribe_mark_prices(PERP)
         self.subscribe_index_prices(PERP)
         self.subscribe_funding_rates(PERP)
@@ -83,10 +81,10 @@ class Quoter(Strategy):
             instrument = self.cache.instrument(PERP)
             self.resting = self.order_factory.limit(
                 PERP,
-                OrderSide.BUY,
+                enums.OrderSide.BUY,
                 instrument.make_qty(Decimal(10)),
                 instrument.make_price(float(tick.bid_price) - 100),
-                time_in_force=TimeInForce.GTC,
+                time_in_force=enums.TimeInForce.GTC,
                 post_only=True,
             )
             self.submit_order(self.resting)
@@ -105,10 +103,7 @@ class Quoter(Strategy):
     def on_order_canceled(self, event):
         self.note("canceled")
         instrument = self.cache.instrument(PERP)
-        self.submit_order(self.order_factory.market(PERP, OrderSide.BUY, instrument.make_qty(Decimal(100))))
-
-    def on_order_filled(self, event):
-        self.note("filled")
+        self.submit_order(self.order_factory.market(PERP, enums.OrderSide.BUY, instrument.make_qty(Decimal(100))))
 
     def on_order_rejected(self, event):
         self.note(f"rejected {event.reason}")
@@ -116,11 +111,9 @@ class Quoter(Strategy):
     def on_order_denied(self, event):
         self.note(f"denied {event.reason}")
 
-    def on_position_opened(self, event):
-        self.note("position")
 
-
-WANTED = {"book", "mark", "index", "trade", "quote", "accepted", "updated", "canceled", "filled", "position"}
+WANTED = {"book", "mark", "index", "trade", "quote", "accepted", "updated", "canceled"}
+"""Not fills: the adapter of 1.231 decodes them but its Python half does not pass them on ("unhandled message type")."""
 
 
 def node_for(url):
@@ -128,14 +121,14 @@ def node_for(url):
     common = {
         "api_key": "foreign",
         "api_secret": "secret",
-        "product_types": (DeribitProductType.FUTURE,),
+        "product_types": (nautilus_pyo3.DeribitProductType.FUTURE,),
         "base_url_http": http + "/api/v2",
         "base_url_ws": url,
-        "instrument_provider": InstrumentProviderConfig(load_all=True),
+        "instrument_provider": config.InstrumentProviderConfig(load_all=True),
     }
-    config = TradingNodeConfig(
-        trader_id=TraderId("MMD-001"),
-        logging=LoggingConfig(log_level=os.environ.get("NAUTILUS_LOG", "ERROR")),
+    settings = config.TradingNodeConfig(
+        trader_id=identifiers.TraderId("MMD-001"),
+        logging=config.LoggingConfig(log_level=os.environ.get("NAUTILUS_LOG", "ERROR")),
         data_clients={"DERIBIT": deribit.DeribitDataClientConfig(**common)},
         exec_clients={"DERIBIT": deribit.DeribitExecClientConfig(**common)},
         timeout_connection=10.0,
@@ -143,7 +136,7 @@ def node_for(url):
         timeout_portfolio=5.0,
         timeout_disconnection=5.0,
     )
-    node = TradingNode(config=config)
+    node = TradingNode(config=settings)
     node.add_data_client_factory("DERIBIT", deribit.DeribitLiveDataClientFactory)
     node.add_exec_client_factory("DERIBIT", deribit.DeribitLiveExecClientFactory)
     return node
@@ -182,11 +175,38 @@ def test_a_trading_node(url, monkeypatch):
             if set(quoter.seen) >= WANTED:
                 break
         await node.stop_async()
-        await asyncio.wait([running], timeout=10)
+        await asyncio.wait([running], timeout=20)
+        assert set(quoter.seen) == WANTED
+        await reports(url)
 
     try:
         loop.run_until_complete(scene())
-        assert set(quoter.seen) == WANTED
-        assert node.portfolio.net_position(PERP) == 100
     finally:
         node.dispose()
+
+
+async def reports(url):
+    """What the adapter's HTTP half makes of the account, the listings and the chain afterwards."""
+    http = "http" + url.removeprefix("ws").removesuffix("/ws/api/v2") + "/api/v2"
+    client = nautilus_pyo3.DeribitHttpClient("foreign", "secret", http)
+    futures = await client.request_instruments(
+        nautilus_pyo3.DeribitCurrency.ANY, nautilus_pyo3.DeribitProductType.FUTURE
+    )
+    options = await client.request_instruments(
+        nautilus_pyo3.DeribitCurrency.BTC, nautilus_pyo3.DeribitProductType.OPTION
+    )
+    assert len(futures) > 2
+    assert len(options) > 50
+    client.cache_instruments(futures)
+    account, perp = nautilus_pyo3.AccountId("DERIBIT-master"), nautilus_pyo3.InstrumentId.from_str(str(PERP))
+    book = await client.request_book_snapshot(perp, 10)
+    assert book.best_bid_price() < book.best_ask_price()
+    assert await client.request_trades(perp)
+    orders = await client.request_order_status_reports(account, perp, open_only=False)
+    assert sorted(str(report.order_status) for report in orders) == ["CANCELED", "FILLED"]
+    fills = await client.request_fill_reports(account, perp)
+    assert sum(float(report.last_qty) for report in fills) == 100
+    (position,) = await client.request_position_status_reports(account, perp)
+    assert float(position.quantity) == 100
+    state = await client.request_account_state(account)
+    assert any(str(balance.currency) == "BTC" for balance in state.balances)

@@ -182,6 +182,16 @@ async def test_batches_merge_what_happened_to_a_level(autojump_clock):
         assert change["prev_change_id"] < change["change_id"]
 
 
+async def test_fast_batches_do_not_wait_for_slow_ones(autojump_clock):
+    async with running() as house:
+        client = await maker(house, "user.portfolio.any", f"book.{PERP}.100ms")
+        await client.note(f"book.{PERP}.100ms")
+        for _ in range(20):
+            await client.call("private/buy", **REST)
+            with trio.fail_after(0.101):
+                await client.note(f"book.{PERP}.100ms")
+
+
 async def test_grouped_books(autojump_clock):
     async with running() as house:
         client = await maker(house, f"book.{PERP}.2.10.100ms")

@@ -4,6 +4,8 @@ import argparse
 import json
 import os
 import signal
+import socket
+import struct
 import subprocess
 import sys
 
@@ -169,6 +171,37 @@ async def test_noise_does_not_hurt(port, noise):
         with trio.fail_after(5):
             while await stream.receive_some(1000):
                 pass
+    async with http(port) as client:
+        assert (await client.get(f"{API}/public/test")).status_code == 200
+
+
+UPGRADE = (
+    b"GET /ws/api/v2 HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+    b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"
+)
+
+
+@pytest.mark.parametrize("linger", [trio.sleep, None], ids=["then silence", "then a reset"])
+@pytest.mark.parametrize(
+    "noise",
+    [
+        pytest.param(b"", id="nothing"),
+        pytest.param(b"\x81\x05hello", id="a frame without mask"),
+        pytest.param(b"\x8f\x80\0\0\0\0", id="an opcode that is none"),
+        pytest.param(b"\x89\x80\0\0\0\0" * 50, id="many pings"),
+        pytest.param(b"\x81\xff\x7f\xff\xff\xff\xff\xff\xff\xff\0\0\0\0", id="a frame without end"),
+        pytest.param(b"\x81\x82\0\0\0\0\xff\xff", id="text that is no UTF-8"),
+        pytest.param(b"\x88\x80\0\0\0\0", id="goodbye"),
+        pytest.param(b"\x82\x82\0\0\0\0[]", id="a binary message"),
+    ],
+)
+async def test_websocket_noise_does_not_hurt(port, noise, linger):
+    async with await trio.open_tcp_stream("127.0.0.1", port) as stream:
+        await stream.send_all(UPGRADE + noise)
+        if linger is not None:
+            assert (await stream.receive_some(1000)).startswith(b"HTTP/1.1 101 ")
+        else:
+            stream.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     async with http(port) as client:
         assert (await client.get(f"{API}/public/test")).status_code == 200
 

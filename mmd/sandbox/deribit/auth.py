@@ -12,6 +12,7 @@ import msgspec
 from mmd.sandbox.deribit.rpc import Params, RpcError, invalid_param, unauthorized
 
 SIGNATURE_AGE_MS = 60_000
+NONCES_KEPT = 20_000  # before those that are too old to be used again are forgotten
 TOKEN_SECONDS = 31_536_000
 READ, READ_WRITE = "read", "read_write"
 GROUPS = ("account", "trade", "wallet", "block_trade", "block_rfq")
@@ -85,8 +86,9 @@ class Registry:
     ) -> None:
         if abs(now_ms - timestamp) > SIGNATURE_AGE_MS or not client_id or not signature:
             raise RpcError(13004, "invalid_credentials")
-        for old in [used for used, at_ms in self._nonces.items() if now_ms - at_ms > 2 * SIGNATURE_AGE_MS]:
-            del self._nonces[old]
+        if len(self._nonces) > NONCES_KEPT:
+            recent = {used: at_ms for used, at_ms in self._nonces.items() if now_ms - at_ms <= 2 * SIGNATURE_AGE_MS}
+            self._nonces = recent
         if nonce and (client_id, nonce) in self._nonces:
             raise RpcError(13004, "invalid_credentials")
         if self._keys is not None:

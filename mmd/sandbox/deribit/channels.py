@@ -40,6 +40,7 @@ class Channel:
         self.interval_ms = interval_ms
         self.links: dict[int, Link] = {}
         self.instrument_name = ""  # of the market-data channels of one instrument
+        self.account = ""  # of the channels that are one account's own
 
     def first(self, now_ms: int) -> list[Any]:
         return []

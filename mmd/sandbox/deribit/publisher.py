@@ -23,7 +23,7 @@ from mmd.sandbox.notices import (
 
 
 class Publisher:
-    """`due_changed` is called when there is something to flush where there was nothing before."""
+    """`due_changed` is called when `next_flush_ms` may have become earlier."""
 
     def __init__(self, floor: Floor, faults: Callable[[], Faults]) -> None:
         self.floor = floor
@@ -31,7 +31,7 @@ class Publisher:
         self.due_changed: Callable[[], None] = lambda: None
         self._faults = faults
         self._channels: dict[tuple[str, str], Channel] = {}
-        self._by_topic: dict[Topic, dict[str, Channel]] = {}
+        self._by_topic: dict[Topic, dict[int, Channel]] = {}
         self._due: dict[int, dict[int, Channel]] = {100: {}, 1000: {}}
         self._groups: dict[str, tuple[Topic, ...]] = {}
         self._flushed_second = -1
@@ -54,7 +54,8 @@ class Publisher:
                 return False
             if channel is None:
                 channel = opened
-                self._add(account, channel)
+                channel.account = account
+                self._add(channel)
         elif channel.interval_ms:
             self._emit(channel, now_ms)  # so that the chain of the others goes on from the snapshot's number
         for data in channel.first(now_ms):
@@ -80,17 +81,15 @@ class Publisher:
             if private is None or name.startswith("user.") == private:
                 self.unsubscribe(link, name)
 
-    def _add(self, account: str, channel: Channel) -> None:
-        key = (account, channel.name)
-        self._channels[key] = channel
+    def _add(self, channel: Channel) -> None:
+        self._channels[channel.account, channel.name] = channel
         for topic in channel.topics:
-            self._by_topic.setdefault(topic, {})[f"{account} {channel.name}"] = channel
+            self._by_topic.setdefault(topic, {})[id(channel)] = channel
 
     def _remove(self, channel: Channel) -> None:
-        for key in [key for key, other in self._channels.items() if other is channel]:
-            del self._channels[key]
-            for topic in channel.topics:
-                del self._by_topic[topic][f"{key[0]} {key[1]}"]
+        del self._channels[channel.account, channel.name]
+        for topic in channel.topics:
+            del self._by_topic[topic][id(channel)]
         for waiting in self._due.values():
             waiting.pop(id(channel), None)
 
@@ -148,9 +147,8 @@ class Publisher:
     def _schedule(self, channel: Channel) -> None:
         waiting = self._due[channel.interval_ms]
         if id(channel) not in waiting:
-            fresh = not any(self._due.values())
             waiting[id(channel)] = channel
-            if fresh:
+            if len(waiting) == 1:
                 self.due_changed()
 
     def next_flush_ms(self, now_ms: int) -> int | None:

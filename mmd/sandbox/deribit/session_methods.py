@@ -115,6 +115,7 @@ def _subscribe(context: Context, call: Call, *, private: bool) -> object:
     if len(names) > MAX_CHANNELS:
         raise invalid_param("channels", f"at most {MAX_CHANNELS} channels")
     link = call.link
+    link.grant = link.grant or call.grant  # a token given with the call counts for the connection from now on
     if link.grant is None and any(name.endswith(".raw") and not name.startswith("user.") for name in names):
         raise RpcError(13778, "raw_subscriptions_not_available_for_unauthorized")
     accepted = []
