@@ -4,8 +4,6 @@ A stray is an order with our label that no slot expects: a leftover of an earlie
 answer that came after we were told "absent". It is charged, cancelled, and never quoted with.
 """
 
-from collections.abc import Iterator
-
 from mmd.core.orders import (
     EMPTY,
     Amending,
@@ -32,12 +30,15 @@ from mmd.domain.events import (
     OrderFilled,
     OrdersReported,
 )
-from mmd.domain.reasons import Missing, Phase, Side
+from mmd.domain.reasons import Missing, Side
 
 # Labels of finished orders that are remembered, so that a late answer is not taken for a stray.
 FINISHED = 256
 # How long the book may lag behind the answer to our own request.
 GHOST_NS = 250_000_000
+
+InFlight = Placing | Amending | Cancelling
+Moving = Amending | Cancelling
 
 
 class SideState:
@@ -110,11 +111,9 @@ class OwnOrders:
         self.latency_ns = latency_ns
         self._finished: dict[str, None] = {}
 
-    def every(self) -> Iterator[SideState]:
+    def every(self) -> tuple[SideState, ...]:
         """Both slots, then the strays."""
-        yield self.bid
-        yield self.ask
-        yield from list(self.strays.values())
+        return (self.bid, self.ask, *self.strays.values()) if self.strays else (self.bid, self.ask)
 
     def find(self, label: str) -> SideState | None:
         if self.bid.label == label:
@@ -126,7 +125,11 @@ class OwnOrders:
     def put(self, state: SideState, slot: Slot, now_ns: int) -> None:
         """Install a slot's successor; an emptied stray is forgotten."""
         before = state.slot
-        if isinstance(before, Live | Cancelling | Amending) and not isinstance(slot, Cancelling | Amending):
+        state.slot = slot
+        if isinstance(slot, Moving):
+            state.label = slot.label
+            return
+        if isinstance(before, Live | Moving):
             state.ghost = (before.price_ticks, before.total_lots - before.filled_lots)
             state.ghost_ns = now_ns + GHOST_NS
         if isinstance(slot, Empty):
@@ -136,9 +139,8 @@ class OwnOrders:
             state.changed_ns = now_ns
         else:
             state.label = slot.label
-            if isinstance(slot, Live) and state.slot.phase in (Phase.PLACING, Phase.AMENDING):
+            if isinstance(slot, Live) and isinstance(before, Placing | Amending):
                 state.changed_ns = now_ns
-        state.slot = slot
 
     def take(self, event: Mail, label: str, now_ns: int) -> IllegalTransition | None:
         """Move the slot that carries this label; an event the table does not know is returned."""
@@ -213,7 +215,7 @@ class OwnOrders:
     def worst(self, side: Side, besides: str = "") -> int:
         """Lots on this side that may still fill, strays included, one label left out."""
         own = self.bid if side is Side.BID else self.ask
-        total = worst_lots(own.slot) if own.label != besides or not besides else 0
+        total = 0 if besides and own.label == besides else worst_lots(own.slot)
         if self.strays:
             total += sum(
                 worst_lots(stray.slot)
@@ -231,7 +233,9 @@ class OwnOrders:
         """How many orders other than this label's may rest on the side."""
         own = self.bid if side is Side.BID else self.ask
         count = 1 if own.label and own.label != label else 0
-        return count + sum(1 for stray in self.strays.values() if stray.side is side and stray.label != label)
+        if self.strays:
+            count += sum(1 for stray in self.strays.values() if stray.side is side and stray.label != label)
+        return count
 
     @property
     def resting(self) -> int:
@@ -244,4 +248,4 @@ class OwnOrders:
 
     def in_flight_since(self, slot: Occupied) -> int | None:
         """When the request in flight was sent; None if there is none."""
-        return slot.sent_ns if isinstance(slot, Placing | Amending | Cancelling) else None
+        return slot.sent_ns if isinstance(slot, InFlight) else None

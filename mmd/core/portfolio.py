@@ -163,8 +163,11 @@ class PortfolioMachine:
     def _take(self, event: PortfolioEvent) -> bool:
         match event:
             case SymbolJoined(instrument=instrument, max_lots=max_lots):
-                self.shares[instrument.key] = Share(instrument, max_lots)
-                self.left_behind.pop(instrument.key, None)
+                joined = self.shares[instrument.key] = Share(instrument, max_lots)
+                left = self.left_behind.pop(instrument.key, None)
+                if left is not None:  # its old position counts until it says what it has
+                    _, joined.lots, joined.coins, joined.usd = left
+                    joined.pnl_usd = 0.0
                 return True
             case SymbolLeft(key=key, lots=lots):
                 share = self.shares.pop(key, None)

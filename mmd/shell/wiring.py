@@ -14,7 +14,7 @@ from mmd.exchanges.api import Dial, Exchange
 from mmd.exchanges.deribit.session import Deribit
 from mmd.exchanges.link import tcp_dialer
 from mmd.sandbox.markets import GeneratorSettings, generated_market, recorded_market
-from mmd.sandbox.serve import Sandbox
+from mmd.sandbox.serve import Sandbox, SandboxOptions
 from mmd.shell import logs
 
 DERIBIT_URLS = {
@@ -69,7 +69,7 @@ def make_sandbox(config: ExchangeConfig, wall_ns: Callable[[], int]) -> Sandbox:
         market = recorded_market(feed, None, options.seed, False, settings=settings, now_ms=now_ms)
     else:
         market = generated_market(options.seed, settings=settings, now_ms=now_ms)
-    return Sandbox(market, wall_clock_ns=wall_ns)
+    return Sandbox(market, SandboxOptions(seed=options.seed), wall_clock_ns=wall_ns)
 
 
 def wire(config: ExchangeConfig, service: str, started_ns: int, now_ns: Callable[[], int]) -> Wired:

@@ -338,7 +338,7 @@ def test_widening_acts_at_once_and_tightening_waits() -> None:
 
 
 def test_rising_moves_the_ask_first() -> None:
-    play = Play().quoting().after(1.5).sees_book(1000, 1020).does(amend(ASK, 2, 1016), amend(BID, 1, 1004))
+    Play().quoting().after(1.5).sees_book(1000, 1020).does(amend(ASK, 2, 1016), amend(BID, 1, 1004))
 
 
 def test_our_own_sides_never_meet() -> None:
@@ -596,7 +596,7 @@ def test_leftovers_of_an_earlier_run_are_cancelled_and_block_resume() -> None:
 
 
 def test_an_unanswered_reconciliation_is_asked_for_again() -> None:
-    play = Play().sees(ev.TradeLinkUp(True, 0)).after(9.0).does_nothing().after(1.1).does(QueryState())
+    Play().sees(ev.TradeLinkUp(True, 0)).after(9.0).does_nothing().after(1.1).does(QueryState())
 
 
 def test_a_position_that_differs_twice_halts_and_reset_adopts_it() -> None:

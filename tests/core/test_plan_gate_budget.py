@@ -135,8 +135,12 @@ def test_the_gate_approves_what_breaks_no_rule() -> None:
         pytest.param(
             place(ASK), {"position_lots": -91}, Rule.POSITION, "-101 lots", "-100 lots", id="ask beyond the bound"
         ),
-        pytest.param(place(), {"other_lots": 91}, Rule.POSITION, "101 lots", "100 lots", id="what else may fill counts"),
-        pytest.param(place(), {"own_lots": 101}, Rule.POSITION, "101 lots", "100 lots", id="the amended one's old size"),
+        pytest.param(
+            place(), {"other_lots": 91}, Rule.POSITION, "101 lots", "100 lots", id="what else may fill counts"
+        ),
+        pytest.param(
+            place(), {"own_lots": 101}, Rule.POSITION, "101 lots", "100 lots", id="the amended one's old size"
+        ),
         pytest.param(place(), {"max_lots": 9}, Rule.POSITION, "10 lots", "9 lots", id="the portfolio's bound"),
         pytest.param(
             place(ASK, lots=20),

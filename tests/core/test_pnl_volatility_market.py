@@ -41,7 +41,9 @@ def folded(instrument: Instrument, *fills: tuple[Side, int, str], fee: str = "0"
         pytest.param(
             LINEAR, [(BID, 100, "2000"), (ASK, 150, "2100")], 2000.0, -50, 2100.0, 100.0, 50.0, id="linear flip"
         ),
-        pytest.param(LINEAR, [(BID, 100, "2000"), (ASK, 100, "2100")], 0.0, 0, 0.0, 100.0, 0.0, id="flat needs no mark"),
+        pytest.param(
+            LINEAR, [(BID, 100, "2000"), (ASK, 100, "2100")], 0.0, 0, 0.0, 100.0, 0.0, id="flat needs no mark"
+        ),
         pytest.param(
             INVERSE, [(BID, 1000, "50000")], 40000.0, 1000, 50000.0, 0.0, -0.05, id="inverse long: 10,000 USD, in coin"
         ),

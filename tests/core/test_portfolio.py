@@ -374,6 +374,18 @@ def test_what_a_removed_symbol_leaves_behind_still_counts() -> None:
     assert book.machine.totals().exposure["BTC"] == pytest.approx(4.0)
 
 
+def test_a_symbol_that_returns_still_has_its_position() -> None:
+    book = Book(limits(btc="10", usd="100000000"))
+    book.join("C", 60)
+    book.settle()
+    book.fill("C", 40)
+    book.settle()
+    book.leave("C")
+    book.symbols["C"] = Symbol()
+    book.tell(SymbolJoined(MARKET["C"][0], 60))
+    assert book.machine.totals().exposure["BTC"] == pytest.approx(4.0)
+
+
 def test_lower_totals_reach_everybody() -> None:
     book = Book(limits(btc="10", usd="100000000"))
     for name in ("C", "D"):

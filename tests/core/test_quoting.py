@@ -86,7 +86,9 @@ def test_the_atomizer_example(min_spread_bps: float, bid: str, ask: str) -> None
             (997, 1003),
             id="a narrow book and a minimum width",
         ),
-        pytest.param({"style": Style.IMPROVE, "spread_bps": 100.0}, view(1000, 1001), (995, 1006), id="tight book: wider"),
+        pytest.param(
+            {"style": Style.IMPROVE, "spread_bps": 100.0}, view(1000, 1001), (995, 1006), id="tight book: wider"
+        ),
     ],
 )
 def test_styles_and_widths(profile: dict[str, Any], seen: View, expected: tuple[int, int]) -> None:
@@ -242,7 +244,9 @@ def test_price_dependent_ticks(seen: View, expected: tuple[int, int]) -> None:
 
 def test_an_inverse_perpetual_in_human_units() -> None:
     """60,000 USD, 10 bps: 30 USD on each side, ticks of 0.5, lots of 10 USD."""
-    found = quote(view(119_990, 120_010), rules(INVERSE, limits={"max_order_size": Decimal(1000)}, size=1000, spread_bps=10.0))
+    found = quote(
+        view(119_990, 120_010), rules(INVERSE, limits={"max_order_size": Decimal(1000)}, size=1000, spread_bps=10.0)
+    )
     assert found == Quote(Wanted(119_940, 100), Wanted(120_060, 100))
 
 

@@ -12,7 +12,7 @@ import trio
 from mmd.config.load import load_text
 from mmd.config.model import ExchangeConfig
 from mmd.sandbox.faults import Faults
-from mmd.sandbox.model import Direction, Reference, SandboxInstrument, Venue
+from mmd.sandbox.model import Direction, InstrumentState, Reference, SandboxInstrument, Venue
 from mmd.sandbox.orders import Order
 from mmd.sandbox.serve import Sandbox
 from mmd.shell import wiring
@@ -149,6 +149,10 @@ class House:
         self.market.set_book(name, self.sandbox.now_ms, bids, asks)
         self.sandbox.publish()
 
+    def set_state(self, name: str, state: InstrumentState) -> None:
+        self.sandbox.engine.set_state(name, state, self.sandbox.now_ms)
+        self.sandbox.publish()
+
     def take(self, name: str, direction: Direction, amount: int) -> None:
         """Somebody takes from the book, through every price."""
         limit = PRICES[name] * (D("1.05") if direction is Direction.BUY else D("0.95"))
@@ -162,9 +166,11 @@ class House:
     async def until(self, condition: Callable[[], T], seconds: float = PATIENCE_SECONDS) -> T:
         """The first true value, looked for on mock time; trio.TooSlowError after `seconds` of it."""
         with trio.fail_after(seconds):
-            while not (value := condition()):
+            while True:
+                value = condition()
+                if value:
+                    return value
                 await trio.sleep(POLL_SECONDS)
-        return value
 
     async def resume(self, *names: str) -> ChangeResult:
         return await self.daemon.resume(list(names or ("all",)), "test", OPERATOR, 10.0)

@@ -67,8 +67,11 @@ class Trading(RuleBasedStateMachine):
 
     @rule(data=st.data(), price=st.none() | PRICES, amount=st.none() | AMOUNTS)
     def edit(self, data, price, amount):
-        if self.ids:
-            account, order_id = data.draw(st.sampled_from(self.ids))
+        open_ids = [
+            (name, order_id) for name, account in self.engine.floor.accounts.items() for order_id in account.open_orders
+        ]
+        if open_ids:
+            account, order_id = data.draw(st.sampled_from(open_ids))
             try:
                 order = self.engine.edit(account, order_id, OrderChange(price=price, amount=amount), self.now).order
             except Refused:
