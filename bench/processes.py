@@ -24,6 +24,7 @@ from mmd.cli.client import Client
 ROOT = Path(__file__).parents[1]
 READY_SECONDS = 20.0
 STOP_SECONDS = 30.0
+PROGRAM = ["-m", "mmd.cli.mmd"]
 CALL_SECONDS = 60.0
 
 CONFIG = """\
@@ -151,7 +152,7 @@ class Service:
                 "NOTIFY_SOCKET": str(folder / "notify"),
                 "MMD_BENCH_KEY": "not-a-secret-at-all",
             }
-            command = [sys.executable, "-m", "mmd.cli.mmd", "run", "-c", str(self._config)]
+            command = [sys.executable, *PROGRAM, "run", "-c", str(self._config)]
             command += ["--state-dir", str(folder / "state"), "--log-format", "text"]
             self.started_ns = time.monotonic_ns()
             self.process = subprocess.Popen(command, cwd=ROOT, env=environment, stderr=self._log)

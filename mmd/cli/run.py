@@ -77,12 +77,13 @@ def run(args: argparse.Namespace) -> int:
 def lock_state(directory: Path) -> TextIO:
     """One daemon per state directory: holds `mmd.lock` until it is closed. Raises OSError."""
     directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-    lock = (directory / "mmd.lock").open("w")
+    lock = (directory / "mmd.lock").open("a")
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         lock.close()
         raise OSError(f"{directory}/mmd.lock is held: another mmd uses this state directory") from None
+    lock.truncate(0)
     lock.write(f"{os.getpid()}\n")
     lock.flush()
     return lock

@@ -48,7 +48,8 @@ class SymbolMachine(Quoter):
         out = self._out = []
         for event in events:
             HANDLERS[type(event)](self, event, now_ns)
-        if self.state is not State.GONE:
+        if self._dirty and self.state is not State.GONE:
+            self._dirty = False
             self._decide(now_ns)
             self._arm_timer(now_ns)
         return out
@@ -167,7 +168,10 @@ class SymbolMachine(Quoter):
         state = self.own.find(event.label)
         if state is not None:
             state.failures = 0
+            waiting = self._dirty
             self._order_event(event, now_ns)
+            if not waiting and self._as_wanted(state):
+                self._dirty = False  # the answer that was expected: the same decision would come out
         elif not self.own.finished(event.label) and event.remaining_lots > 0:
             label = parse_label(event.label)
             if label is None:
@@ -316,9 +320,6 @@ class SymbolMachine(Quoter):
     # --- decisions -------------------------------------------------------------------------------
 
     def _decide(self, now_ns: int) -> None:
-        if not self._dirty:
-            return
-        self._dirty = False
         self._overdue(now_ns)
         self._judge(now_ns)
         if self.mode is not self.rules.mode and self.own.resting == 0:
@@ -330,8 +331,9 @@ class SymbolMachine(Quoter):
             self.own.bid.wanted = self.own.ask.wanted = Withheld(why)
             self._pull(self.own.bid, now_ns)
             self._pull(self.own.ask, now_ns)
-        for stray in list(self.own.strays.values()):
-            self._pull(stray, now_ns)
+        if self.own.strays:
+            for stray in list(self.own.strays.values()):
+                self._pull(stray, now_ns)
         if self.bounds_acked != self.bounds_version and self._inside_bounds():
             self.bounds_acked = self.bounds_version
             self._out.append(AckBounds(self.bounds_version, self.min_lots, self.max_lots))

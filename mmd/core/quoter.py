@@ -4,7 +4,7 @@ import msgspec
 
 from mmd.core import quoting
 from mmd.core.orders import Amending, Cancelling, Live, Placing, Unknown, lost, resting_prices
-from mmd.core.own import SideState
+from mmd.core.own import InFlight, SideState
 from mmd.core.plan import Change, plan_side
 from mmd.core.quoting import Wanted, Withheld
 from mmd.core.rules import NS
@@ -35,7 +35,9 @@ class Quoter(SymbolState):
             self._ask_state(now_ns)
         for state in self.own.every():
             slot = state.slot
-            if isinstance(slot, Placing | Amending | Cancelling) and now_ns - slot.sent_ns >= timeout_ns:
+            if isinstance(slot, Live):
+                continue
+            if isinstance(slot, InFlight) and now_ns - slot.sent_ns >= timeout_ns:
                 slot = lost(slot, now_ns)
                 self.own.put(state, slot, now_ns)
                 self._out.append(Noted("order.unknown", f"{slot.label}: no answer to {slot.was}"))
@@ -61,6 +63,16 @@ class Quoter(SymbolState):
         rising = isinstance(old, Wanted) and isinstance(new, Wanted) and new.price_ticks > old.price_ticks
         for state in (ask, bid) if rising else (bid, ask):
             self._side(state, tolerance, now_ns)
+
+    def _as_wanted(self, state: SideState) -> bool:
+        """This side rests as it was last wanted, and nothing can have waited for it to do so."""
+        own, wanted, slot = self.own, state.wanted, state.slot
+        if not (isinstance(wanted, Wanted) and isinstance(slot, Live)) or own.strays:
+            return False
+        if slot.price_ticks != wanted.price_ticks or slot.total_lots - slot.filled_lots != wanted.size_lots:
+            return False
+        other = own.ask if state.side is Side.BID else own.bid
+        return isinstance(other.wanted, Wanted) and self.bounds_acked == self.bounds_version
 
     def _side(self, state: SideState, tolerance: float, now_ns: int) -> None:
         wanted, slot = state.wanted, state.slot
@@ -124,8 +136,10 @@ class Quoter(SymbolState):
     def _crosses_own(self, state: SideState, wanted: Wanted) -> bool:
         """It would meet our own order on the other side before that one has moved."""
         if state.side is Side.BID:
-            return any(wanted.price_ticks >= price for price in resting_prices(self.own.ask.slot))
-        return any(wanted.price_ticks <= price for price in resting_prices(self.own.bid.slot))
+            asks = resting_prices(self.own.ask.slot)
+            return bool(asks) and wanted.price_ticks >= min(asks)
+        bids = resting_prices(self.own.bid.slot)
+        return bool(bids) and wanted.price_ticks <= max(bids)
 
     def _pull(self, state: SideState, now_ns: int) -> None:
         """Cancel what rests; what is in flight or unknown is pulled when its answer is there."""
@@ -156,9 +170,9 @@ class Quoter(SymbolState):
         expiry_ns = self.instrument.expiry_ns
         if expiry_ns and expiry_ns > now_ns:
             due = min(due, expiry_ns) if due else expiry_ns
-        for state in (own.bid, own.ask, *own.strays.values()) if own.strays else (own.bid, own.ask):
+        for state in own.every():
             at_ns = side_due(state, rules.ack_timeout_ns, now_ns)
-            if isinstance(state.slot, Unknown) and not self.market.trade_link:
+            if not self.market.trade_link and isinstance(state.slot, Unknown):
                 at_ns = 0  # nobody to ask: the link's return wakes us
             if state.hold_ns > now_ns:
                 at_ns = min(at_ns, state.hold_ns) if at_ns else state.hold_ns
@@ -181,10 +195,10 @@ class Quoter(SymbolState):
 def side_due(state: SideState, timeout_ns: int, now_ns: int) -> int:
     """When this side's slot wants to be looked at; 0 = when something happens."""
     slot = state.slot
-    if isinstance(slot, Placing | Amending | Cancelling):
+    if isinstance(slot, Live):
+        return state.hold_cancel_ns if state.hold_cancel_ns > now_ns else 0
+    if isinstance(slot, InFlight):
         return slot.sent_ns + timeout_ns
     if isinstance(slot, Unknown):
         return max(now_ns + 1, slot.asked_ns + timeout_ns)
-    if isinstance(slot, Live) and state.hold_cancel_ns > now_ns:
-        return state.hold_cancel_ns
     return 0

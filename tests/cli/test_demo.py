@@ -28,7 +28,8 @@ KEYS = {
 OTHER = """\
 version: 1
 service: {{mode: live}}
-exchanges: {{deribit: {{type: deribit, network: {network}, credentials: {{client_id: {{env: A}}, client_secret: {{env: B}}}}}}}}
+exchanges:
+  deribit: {{type: deribit, network: {network}, credentials: {{client_id: {{env: A}}, client_secret: {{env: B}}}}}}
 spreads: {{perp: {{size: 10}}}}
 instruments: [{{exchange: deribit, symbol: BTC-PERPETUAL, spread: perp}}]
 limits:
@@ -55,7 +56,11 @@ class Terminal:
 
     def __init__(self) -> None:
         self.ours, self.theirs = pty.openpty()
-        self.text = ""
+        self.bytes = b""
+
+    @property
+    def text(self) -> str:
+        return self.bytes.decode(errors="replace")
 
     def run(self, words: list[str]) -> subprocess.Popen[bytes]:
         env = {**os.environ, "TERM": "xterm-256color", "COLUMNS": "100", "LINES": "60"}
@@ -73,7 +78,7 @@ class Terminal:
             piece = os.read(self.ours, 65_536)
         except OSError:  # how Linux says that the last writer is gone
             return False
-        self.text += piece.decode(errors="replace")
+        self.bytes += piece
         return bool(piece)
 
 

@@ -208,20 +208,21 @@ class Exchange(Program):
         address = re.fullmatch(r"ws://127\.0\.0\.1:([0-9]+)/ws/api/v2", self.url)
         assert address is not None, self.url
         self.port = int(address.group(1))
+        self.account = CLIENT_ID
 
     def call(self, method: str, **params: object) -> Any:
-        """One call over HTTP with the daemon's own credentials; the result, or AssertionError."""
+        """One call over HTTP with the daemon's own credentials, as `account` has them; AssertionError for an error."""
         answer = httpx.get(
             f"http://127.0.0.1:{self.port}/api/v2/{method}",
             params={key: str(value) for key, value in params.items()},
-            auth=(CLIENT_ID, CLIENT_SECRET),
+            auth=(self.account, CLIENT_SECRET),
             timeout=PATIENCE_SECONDS,
         ).json()
         assert "result" in answer, answer
         return answer["result"]
 
     def open_orders(self) -> dict[str, dict[str, Any]]:
-        """Everything that rests on the daemon's account, by order id."""
+        """Everything that rests on the account, by order id."""
         return {order["order_id"]: order for order in self.call("private/get_open_orders")}
 
     def position(self, symbol: str) -> float:

@@ -12,22 +12,18 @@ PERP = "BTC-PERPETUAL"
 class Pair:
     """An exchange, and daemons that trade on it."""
 
-    def __init__(self, folder: Path, programs: list[Program]) -> None:
+    def __init__(self, folder: Path, programs: list[Program], exchange: Exchange) -> None:
         self.folder = folder
         self.programs = programs
-        self.exchange = self.open_exchange()
-
-    def open_exchange(self, port: int = 0) -> Exchange:
-        exchange = Exchange(self.folder, port=port)
-        self.programs.append(exchange)
-        return exchange
+        self.exchange = exchange
+        exchange.account = folder.name
 
     def config(self, **changes: Any) -> Path:
         network = f'{{url: "{self.exchange.url}"}}'
         return write_config(self.folder / "mmd.yaml", network=network, mode="live", **changes)
 
     def daemon(self, **changes: Any) -> Daemon:
-        daemon = Daemon(self.folder, self.config(**changes))
+        daemon = Daemon(self.folder, self.config(**changes), env={"E2E_ID": self.exchange.account})
         self.programs.append(daemon)
         return daemon.ready()
 
@@ -51,8 +47,8 @@ class Pair:
 
 
 @pytest.fixture
-def pair(tmp_path: Path, programs: list[Program]) -> Pair:
-    return Pair(tmp_path, programs)
+def pair(tmp_path: Path, programs: list[Program], shared_exchange: Exchange) -> Pair:
+    return Pair(tmp_path, programs, shared_exchange)
 
 
 def known(daemon: Daemon) -> dict[str, tuple[str, float, float, str]]:
@@ -111,8 +107,13 @@ def test_a_reload_moves_only_what_changed_at_the_exchange(pair: Pair) -> None:
     assert resting(exchange) == {}
 
 
-@pytest.mark.parametrize("auto_resume", [False, True], ids=["by hand", "by itself"])
-def test_the_exchange_dies_and_comes_back(auto_resume: bool, pair: Pair) -> None:
+@pytest.mark.parametrize(
+    "auto_resume",
+    [pytest.param(False, id="by hand"), pytest.param(True, id="by itself", marks=pytest.mark.slow)],
+)
+def test_the_exchange_dies_and_comes_back(auto_resume: bool, tmp_path: Path, programs: list[Program]) -> None:
+    pair = Pair(tmp_path, programs, Exchange(tmp_path))
+    programs.append(pair.exchange)
     daemon = pair.daemon(auto_resume=auto_resume)
     daemon.start_quoting()
     pair.exchange.kill()
@@ -121,7 +122,9 @@ def test_the_exchange_dies_and_comes_back(auto_resume: bool, pair: Pair) -> None
     said = daemon.ctl("resume", "all", "--timeout", "1", "--json")
     assert (said.status, said.json["outcome"]) == (1, "refused")
     assert "trade_link" in said.json["symbols"][0]["detail"]
-    exchange = pair.open_exchange(pair.exchange.port)
+    exchange = Exchange(tmp_path, port=pair.exchange.port)
+    exchange.account = pair.exchange.account
+    programs.append(exchange)
     daemon.until(lambda: all(one["data_link"] and one["trade_link"] for one in daemon.status()["exchanges"]), "links")
     if auto_resume:
         daemon.until(daemon.quoting, "quotes by themselves")
@@ -180,6 +183,7 @@ def test_orders_of_an_earlier_life_are_found_and_cancelled(pair: Pair) -> None:
     assert set(exchange.open_orders()) == foreign  # what is not ours is not touched
 
 
+@pytest.mark.slow
 def test_a_stray_that_appears_while_it_runs_is_not_left_after_a_restart(pair: Pair) -> None:
     """The daemon dies; its label rests on another connection; the next daemon finds it although it never sent it."""
     exchange = pair.exchange
@@ -197,6 +201,7 @@ def test_a_stray_that_appears_while_it_runs_is_not_left_after_a_restart(pair: Pa
     assert exchange.open_orders() == {}
 
 
+@pytest.mark.slow
 def test_two_services_on_one_account_leave_each_other_alone(pair: Pair) -> None:
     first = pair.daemon(symbols=[PERP])
     first.start_quoting()
@@ -209,7 +214,7 @@ def test_two_services_on_one_account_leave_each_other_alone(pair: Pair) -> None:
         service="second",
         symbols=["ETH-PERPETUAL"],
     )
-    second = Daemon(folder, config)
+    second = Daemon(folder, config, env={"E2E_ID": pair.exchange.account})
     pair.programs.append(second)
     second.ready().start_quoting()
     assert len(pair.exchange.open_orders()) == 4
