@@ -11,6 +11,7 @@ import select
 import socket
 import sys
 import time
+from collections import deque
 
 import msgspec
 
@@ -86,13 +87,20 @@ class Progress:
     def __init__(self, market: Market) -> None:
         self.market = market
         self.sent: list[tuple[int, int]] = []  # (index of the sample, time)
-        self.newest: dict[int, int] = {}  # mid -> newest update that has it
+        self.having: dict[int, deque[int]] = {}  # mid -> updates that have it, oldest first
         self.answered = 0
         self.last: tuple[str, int, int] = ("", -1, -1)  # side, update, read of the order before
 
     def note(self, mid: int, sample: int, now_ns: int) -> None:
-        self.newest[mid] = len(self.sent)
+        self.having.setdefault(mid, deque()).append(len(self.sent))
         self.sent.append((sample, now_ns))
+
+    def find(self, mid: int) -> int | None:
+        """The update that an order at this mid answers: the oldest that may be meant; no time looks too good."""
+        updates = self.having.get(mid)
+        while updates and updates[0] < self.answered - 1:
+            updates.popleft()
+        return updates[0] if updates else None
 
 
 class Peer:
@@ -182,13 +190,13 @@ class Peer:
             mid = round((params.price + 0.25) / (1 - HALF_SPREAD))
         else:
             mid = round((params.price - 0.25) / (1 + HALF_SPREAD))
-        update = progress.newest.get(mid)
+        update = progress.find(mid)
         if update is None:
             return
         times_us, sent = self._feed.times_us, progress.sent
         for answered in range(progress.answered, update + 1):
             sample, sent_ns = sent[answered]
-            times_us[sample] = (now_ns - sent_ns) / 1000
+            times_us[sample] = (now_ns - sent_ns) / 1000  # for the second order of a pair there is none left
         progress.answered = max(progress.answered, update + 1)
         last_side, last_update, last_read = progress.last
         if last_update == update and last_side != side:

@@ -10,7 +10,7 @@ from collections.abc import Callable
 import msgspec
 
 BASE = 60_000  # the mid at the start, USD
-RAMP = 1_500  # the mid walks up and down between BASE and BASE + RAMP, one dollar an update
+RAMP = 100  # the mid walks up and down between BASE and BASE + RAMP, one dollar an update
 LEVELS = 100
 LIMITS = {"matching_engine": {"trading": {"total": {"rate": 1_000_000, "burst": 1_000_000}}}}
 

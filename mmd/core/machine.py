@@ -64,7 +64,7 @@ class SymbolMachine(Quoter):
         if touch != self.touch:
             self.touch = touch
             self._dirty = True
-            if touch.two_sided and market.book_trouble is None:
+            if self.volatility.due(event.received_ns) and touch.two_sided and market.book_trouble is None:
                 self.volatility.observe(microprice(touch), event.received_ns)
         if market.book_trouble is not before or market.jump is not None:
             self._dirty = True

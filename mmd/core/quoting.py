@@ -172,17 +172,14 @@ def band(view: View, rules: Rules, fair: float) -> tuple[float, float]:
 
 def finish_side(price_ticks: int, room_lots: int, low: float, high: float, view: View, rules: Rules) -> Quoted:
     """Size and last checks of one side. Rounding may leave the band by less than one step, never more."""
-    step = rules.grid.step_at(max(price_ticks, 0))
     if price_ticks < 1:
         return Withheld(Missing.BELOW_TICK)
-    if (
-        price_ticks < low - step
-        or price_ticks > high + step
-        or (view.max_ticks and price_ticks > view.max_ticks + 1e-6)
-    ):
-        return Withheld(Missing.OUTSIDE_BAND)
-    if view.min_ticks and price_ticks < view.min_ticks - 1e-6:
-        return Withheld(Missing.OUTSIDE_BAND)
+    if not low <= price_ticks <= high:
+        step = rules.grid.step_at(price_ticks)
+        lowest = max(low - step, view.min_ticks - 1e-6) if view.min_ticks else low - step
+        highest = min(high + step, view.max_ticks + 1e-6) if view.max_ticks else high + step
+        if not lowest <= price_ticks <= highest:
+            return Withheld(Missing.OUTSIDE_BAND)
     size_lots = min(rules.size_lots, rules.max_order_lots, room_lots)
     if size_lots < rules.min_lots:
         return Withheld(Missing.NO_ROOM)

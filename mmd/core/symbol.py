@@ -87,13 +87,15 @@ class SymbolState:
     def bounds(self) -> tuple[int, int]:
         """The tighter of the portfolio's grant and the symbol's own limit, signed lots."""
         maximum = self.rules.max_position_lots
-        return (max(self.min_lots, -maximum), min(self.max_lots, maximum))
+        low = self.min_lots if self.min_lots > -maximum else -maximum
+        return (low, self.max_lots if self.max_lots < maximum else maximum)
 
     def exposure(self, order: PlaceOrder | AmendOrder, budget_allows: bool) -> Exposure:
         """What the gate needs to judge this order."""
-        state = self.own.find(order.label)
+        own, label = self.own, order.label
+        state = own.find(label)
+        others = own.others_on_side(order.side, label)
         low, high = self.bounds()
-        fair = self.fair if isinstance(self.fair, float) else 0.0
         return Exposure(
             self.state,
             self.rules,
@@ -101,10 +103,10 @@ class SymbolState:
             self.position.known,
             low,
             high,
-            self.own.worst(order.side, besides=order.label),
-            self.own.others_on_side(order.side, order.label),
+            own.worst(order.side, besides=label) if others else 0,
+            others,
             worst_lots(state.slot) if state is not None else 0,
-            self.market.reference_ticks(fair),
+            self.market.reference_ticks(self.fair if isinstance(self.fair, float) else 0.0),
             budget_allows,
         )
 

@@ -30,6 +30,10 @@ class Volatility:
         self._first_ns = 0
         self.observations = 0
 
+    def due(self, at_ns: int) -> bool:
+        """Whether `observe` would look at a price of that time."""
+        return not self._last_ns or at_ns - self._last_ns >= MIN_STEP_NS
+
     def observe(self, price: float, at_ns: int) -> None:
         """One price (any unit, positive) at a time; ignored within MIN_STEP_NS of the one before."""
         if price <= 0.0:

@@ -80,13 +80,12 @@ class Decoder(Generic[T]):
 
 
 class Sent(msgspec.Struct):
-    """A request without its answer. `sent_at`, `deadline`: trio seconds; `sent_ns`: wall clock."""
+    """A request without its answer. `sent_at`, `deadline`: trio seconds."""
 
     id: int
     method: str
     context: Any
     sent_at: float
-    sent_ns: int
     deadline: float
     expired: bool = False
 
@@ -101,11 +100,11 @@ class Ledger:
     def __len__(self) -> int:
         return len(self._sent)
 
-    def open(self, method: str, context: object, now: float, now_ns: int, deadline: float) -> int:
+    def open(self, method: str, context: object, now: float, deadline: float) -> int:
         """A new id for a request that leaves now."""
         number = self._next
         self._next += 1
-        self._sent[number] = Sent(number, method, context, now, now_ns, deadline)
+        self._sent[number] = Sent(number, method, context, now, deadline)
         return number
 
     def close(self, number: int | str | None) -> Sent | None:
@@ -190,19 +189,18 @@ class Request(msgspec.Struct):
 class RpcLink:
     """Requests over one link. `encode` turns a Request into bytes (exchanges differ in how they write decimals)."""
 
-    def __init__(self, link: Link, encode: Callable[[Request], bytes], wall_clock_ns: Callable[[], int]) -> None:
+    def __init__(self, link: Link, encode: Callable[[Request], bytes]) -> None:
         self.link = link
         self.ledger = Ledger()
         self.messages_out = 0
         self._encode = encode
-        self._wall_clock_ns = wall_clock_ns
 
     def request(self, method: str, params: object, context: object, deadline_seconds: float) -> None:
         """Queue a request; `flush` sends it. Raises LinkLost (then nothing was queued)."""
         if self.link.lost:
             raise LinkLost(self.link.lost)
         now = trio.current_time()
-        number = self.ledger.open(method, context, now, self._wall_clock_ns(), now + deadline_seconds)
+        number = self.ledger.open(method, context, now, now + deadline_seconds)
         try:
             self.link.send(self._encode(Request(number, method, params)))
         except LinkLost:

@@ -1,10 +1,12 @@
 """One WebSocket client connection over one trio byte stream, driven by whoever reads it: no task of its own.
 
-The Sans-I/O protocol of the `websockets` package does the framing; this file moves its bytes.
-Everything queued by `send` leaves in one write at the next `flush`.
+The Sans-I/O protocol of the `websockets` package shakes hands, and judges every frame but the one kind
+that is nearly all of the traffic: a whole, unfragmented text frame is cut out and put together here, at a
+quarter of the cost. Everything queued by `send` leaves in one write at the next `flush`.
 """
 
 import logging
+import os
 import ssl
 from urllib.parse import urlsplit
 
@@ -17,9 +19,19 @@ from websockets.uri import parse_uri
 from mmd.domain.errors import LinkLost
 from mmd.exchanges.api import Dial
 
+try:
+    from websockets.speedups import apply_mask
+except ImportError:  # a platform without the compiled part
+    from websockets.utils import apply_mask
+
 # The list of all instruments is the largest message by far (about 1 kB each).
 MAX_MESSAGE_BYTES = 16 * 2**20
 CHUNK_BYTES = 256 * 1024
+
+# RFC 6455, section 5.2: FIN and the opcode of text; the bit that says "masked"; lengths of 2 and of 8 bytes.
+TEXT_FRAME = 0x81
+MASKED = 0x80
+TWO_BYTES, EIGHT_BYTES = 126, 127
 
 # Outside the logger hierarchy on purpose: the protocol's debug lines would print whole frames, secrets included.
 _SILENT = logging.Logger("mmd.link", logging.CRITICAL + 1)
@@ -67,6 +79,7 @@ class Link:
         self._stream = stream
         uri = parse_uri(f"ws://{host}{path}")
         self._protocol = ClientProtocol(uri, max_size=MAX_MESSAGE_BYTES, logger=_SILENT)
+        self._held = b""  # the beginning of a frame
         self._parts: list[bytes | bytearray | memoryview] = []
         self._part_is_text = True
         self._binaries = 0
@@ -87,21 +100,25 @@ class Link:
         """Upgrade the stream to a WebSocket."""
         self._protocol.send_request(self._protocol.connect())
         await self.flush()
-        while self._protocol.state is State.CONNECTING:
-            await self._feed()
+        connecting = True
+        while connecting:
+            # Line by line: frames may come in the same chunk, and they are for `receive`.
+            for line in (await self._read()).splitlines(keepends=True):
+                if connecting:
+                    self._protocol.receive_data(line)
+                    connecting = self._protocol.state is State.CONNECTING
+                else:
+                    self._held += line
             if self._protocol.handshake_exc is not None:
                 raise self._fail(f"handshake refused: {self._protocol.handshake_exc}")
-        # Frames that came in the same chunk as the answer stay queued in the protocol for `receive`.
 
     async def receive(self) -> list[bytes]:
         """The text messages that the next chunk from the stream completes; often one, maybe none."""
         if self._lost:
             raise LinkLost(self._lost)
-        messages = self._collect()
-        if messages:
+        if self._held and (messages := self._cut(b"")):
             return messages
-        await self._feed()
-        return self._collect()
+        return self._cut(await self._read())
 
     def take_binaries(self) -> int:
         """How many binary messages came since the last look; they are dropped unread."""
@@ -112,7 +129,15 @@ class Link:
         """Queue one text message."""
         if self._lost or self._protocol.state is not State.OPEN:
             raise LinkLost(self._lost or "the connection is closing")
-        self._protocol.send_text(payload)
+        size = len(payload)
+        if size < TWO_BYTES:
+            head = bytes((TEXT_FRAME, MASKED | size))
+        elif size < 1 << 16:
+            head = bytes((TEXT_FRAME, MASKED | TWO_BYTES, size >> 8, size & 0xFF))
+        else:
+            head = bytes((TEXT_FRAME, MASKED | EIGHT_BYTES)) + size.to_bytes(8, "big")
+        mask = os.urandom(4)
+        self._protocol.writes.append(b"".join((head, mask, apply_mask(payload, mask))))
 
     async def flush(self) -> None:
         """Write all that is queued in one send. While another task is at it, it takes ours along: return at once."""
@@ -136,8 +161,8 @@ class Link:
                 # Cancelled in the middle: part of a frame may be out, so nothing may follow it.
                 self._lost = "a write was interrupted"
 
-    async def _feed(self) -> None:
-        """One chunk from the stream into the protocol."""
+    async def _read(self) -> bytes | bytearray:
+        """One chunk from the stream."""
         try:
             data = await self._stream.receive_some(CHUNK_BYTES)
         except (trio.BrokenResourceError, trio.ClosedResourceError, OSError) as error:
@@ -147,19 +172,47 @@ class Link:
             refusal = self._protocol.handshake_exc
             raise self._fail("closed by the exchange" if refusal is None else f"handshake refused: {refusal}")
         self.bytes_in += len(data)
-        self._protocol.receive_data(data)
+        return data
 
-    def _collect(self) -> list[bytes]:
+    def _cut(self, data: bytes | bytearray) -> list[bytes]:
+        """The text messages in what is held and `data`; an incomplete frame at the end is held."""
+        if self._held:
+            data = self._held + data
         messages: list[bytes] = []
+        at, size = 0, len(data)
+        while size - at >= 2:
+            length, start = data[at + 1], at + 2
+            if length == TWO_BYTES:
+                start = at + 4
+                length = int.from_bytes(data[at + 2 : start], "big")
+            elif length == EIGHT_BYTES:
+                start = at + 10
+                length = int.from_bytes(data[at + 2 : start], "big")
+            end = start + length
+            sound = data[at + 1] < MASKED and length <= MAX_MESSAGE_BYTES
+            if sound and end > size:
+                break
+            if sound and data[at] == TEXT_FRAME and not self._parts:
+                messages.append(bytes(data[start:end]))
+            else:
+                self._judge(data[at:end] if sound else data[at:], messages)
+                if self._lost:
+                    break
+            at = end
+        self._held = bytes(data[at:])
+        return messages
+
+    def _judge(self, data: bytes | bytearray, messages: list[bytes]) -> None:
+        """A frame of another kind: a fragment, a ping, a close, or an error."""
+        self._protocol.receive_data(data)
         for event in self._protocol.events_received():
             if isinstance(event, Frame):
                 self._take(event, messages)
-        if self._protocol.state is not State.OPEN and not self._lost:
+        if self._protocol.state is not State.OPEN:
             # What came before the close is still delivered; the next `receive` raises.
-            self._lost = self._close_reason()
+            self._lost = self._lost or self._close_reason()
             if not messages:
                 raise LinkLost(self._lost)
-        return messages
 
     def _take(self, frame: Frame, messages: list[bytes]) -> None:
         opcode = frame.opcode

@@ -119,6 +119,8 @@ class Daemon:
                     await self._enlist(symbols)
                     symbols.start_soon(self.treasury.run)
                     await self._reconciled()
+                    self.treasury.value_all()  # who is ready has its bounds, and quotes as soon as it is resumed
+                    await self.pump.deliver()
                     if not self._stop_requested.is_set():
                         self.phase = "running"
                         self.running.set()

@@ -22,35 +22,34 @@ class Outbox:
 
     def order(self, worker: Worker, order: Order, now_ns: int) -> None:
         """Through the gate; a refusal goes back to the machine as an event."""
-        exchange = self._exchanges[worker.exchange]
+        budget = self._exchanges[worker.exchange].budget
         if isinstance(order, CancelOrder):
             verdict = review(order, None)
         else:
-            allowed = exchange.budget.allows(now_ns)
-            verdict = review(order, worker.machine.exposure(order, allowed))
+            verdict = review(order, worker.machine.exposure(order, budget.allows(now_ns)))
         if isinstance(verdict, Refused):
             count(worker.counters.refused, verdict.rule)
             refusal = GateRefused(order.label, order.side, verdict.rule, verdict.number, verdict.limit, now_ns)
             self._post(worker, refusal)
             return
-        exchange.budget.spend(now_ns)
+        budget.spend(now_ns)
         self._approved(worker, verdict, now_ns)
 
     def _approved(self, worker: Worker, approved: Approved, now_ns: int) -> None:
         order = approved.order
         counters = worker.counters
-        if isinstance(order, PlaceOrder):
-            counters.placed += 1
-        elif isinstance(order, AmendOrder):
+        leaving = self._then
+        if isinstance(order, AmendOrder):
             counters.amended += 1
+        elif isinstance(order, PlaceOrder):
+            counters.placed += 1
         else:
             counters.cancelled += 1
+            leaving = self._first
         if self.kept(worker, order.label):
             self._post(worker, worker.shadow.send(order, now_ns))
-        elif isinstance(order, CancelOrder):
-            self._first.setdefault(worker.exchange, []).append((worker.symbol, order))
         else:
-            self._then.setdefault(worker.exchange, []).append((worker.symbol, order))
+            leaving.setdefault(worker.exchange, []).append((worker.symbol, order))
 
     def query(self, worker: Worker, query: QueryOrder | QueryState, now_ns: int) -> None:
         """Questions carry no risk and pass no gate."""

@@ -192,6 +192,7 @@ class Pump:
             if self._halted(machine, detail, worker, now_ns):
                 # The batch is lost, and fills and answers may have been in it: ask for all of them again.
                 self.outbox.query(worker, QueryState(), now_ns)
+                worker.pulled_ns = now_ns
             else:
                 self._take_out(worker, detail, now_ns)
         elif machine.own.resting and now_ns - worker.pulled_ns >= PULL_AGAIN_NS:

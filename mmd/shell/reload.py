@@ -172,15 +172,19 @@ class Reloader:
                 before = self._before
                 if before is None:
                     return
-                back = Generation(self.current.number + 1, before.config, before.resolution)
-                plan = self._compare(back)
                 # What drains meanwhile comes back with the next reload; everything else returns now.
-                draining = set(self.roster.parting)
-                plan = msgspec.structs.replace(plan, added=[key for key in plan.added if key not in draining])
+                symbols, parting = before.resolution.symbols, self.roster.parting
+                kept = {key: found for key, found in symbols.items() if key not in parting}
+                resolution = Resolution(kept, before.resolution.notes)
+                back = Generation(self.current.number + 1, before.config, resolution)
+                plan = self._compare(back)
                 self._apply(back, plan)
                 self._before = None
                 self.confirm_deadline_ns = None
-                self._pump.diary.note("config.undone", f"not confirmed within {seconds:g} s: {summary(plan, back)}")
+                detail = f"not confirmed within {seconds:g} s: {summary(plan, back)}"
+                if late := [key for key in symbols if key not in kept]:
+                    detail += f"; still draining, back with the next reload: {', '.join(late)}"
+                self._pump.diary.note("config.undone", detail)
                 await self._pump.deliver()
 
     def _confirmed(self) -> None:

@@ -230,9 +230,9 @@ def test_heads_are_lenient_about_the_unknown() -> None:
 
 def test_ledger_pairs_expires_and_abandons() -> None:
     ledger = Ledger()
-    one = ledger.open("a", "A", 0.0, 0, 5.0)
-    two = ledger.open("b", "B", 1.0, 0, 6.0)
-    three = ledger.open("c", "C", 2.0, 0, 7.0)
+    one = ledger.open("a", "A", 0.0, 5.0)
+    two = ledger.open("b", "B", 1.0, 6.0)
+    three = ledger.open("c", "C", 2.0, 7.0)
     assert [sent.context for sent in ledger.expire(6.0)] == ["A", "B"]
     assert ledger.expire(6.0) == []
     late = ledger.close(one)
@@ -245,7 +245,7 @@ def test_ledger_pairs_expires_and_abandons() -> None:
 def test_ledger_is_bounded() -> None:
     ledger = Ledger()
     for _ in range(3000):
-        ledger.open("a", None, 0.0, 0, 1.0)
+        ledger.open("a", None, 0.0, 1.0)
     assert len(ledger.expire(2.0)) == 3000
     assert len(ledger) == 1000
 
@@ -261,7 +261,7 @@ def test_pace() -> None:
 
 async def test_a_call_that_failed_to_leave_is_not_in_flight(pair: Pair) -> None:
     link, server = pair
-    rpc = RpcLink(link, lambda call: b"{}", lambda: 0)
+    rpc = RpcLink(link, lambda call: b"{}")
     await server.stream.aclose()
     with pytest.raises(LinkLost):
         await rpc.call("x", {}, 1.0)

@@ -7,8 +7,8 @@ from typing import Any
 import msgspec
 import trio
 
-from mmd.config.model import Named
-from mmd.config.select import Resolved
+from mmd.config.model import Config, Named
+from mmd.config.select import Resolution, Resolved
 from mmd.core.budget import Budget
 from mmd.core.machine import SymbolMachine
 from mmd.domain import events as ev
@@ -218,9 +218,11 @@ class Room:
         return event
 
 
-def resolved(symbol: str, made: SymbolSettings, entry: str = "instruments[0]") -> Resolved:
-    return Resolved(instrument=instrument(symbol), settings=made, entry=entry)
-
-
-def named(symbol: str) -> Named:
-    return Named("deribit", symbol)
+def resolve_named(config: Config) -> Resolution:
+    """Every instrument that a configuration names, as this kit makes them."""
+    found = [
+        Resolved(instrument(entry.target.symbol), entry.settings, entry.path)
+        for entry in config.entries
+        if isinstance(entry.target, Named)
+    ]
+    return Resolution({one.instrument.key: one for one in found}, [])

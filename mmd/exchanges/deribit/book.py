@@ -6,6 +6,9 @@ handed out as it is: judging prices is not this room's business.
 """
 
 from bisect import bisect_left, insort
+from decimal import Decimal
+
+import msgspec
 
 from mmd.domain.errors import OffGrid
 from mmd.domain.events import BookBroken, BookTop, Level
@@ -13,22 +16,48 @@ from mmd.domain.instruments import Instrument
 from mmd.domain.reasons import Why
 from mmd.domain.units import whole
 from mmd.exchanges.deribit.messages import BookChange, BookData
+from mmd.exchanges.jsonrpc import Decoder
 
 TOP_LEVELS = 5
 MS = 1_000_000
+KNOWN_TEXTS = 512
+_decode_number: Decoder[Decimal] = Decoder(Decimal)
+
+
+class Numbers:
+    """Numbers as the exchange writes them to whole units. The same few come again and again: each is read once."""
+
+    __slots__ = ("_known", "_unit")
+
+    def __init__(self, unit: Decimal) -> None:
+        self._unit = unit
+        self._known: dict[bytes, int] = {}
+
+    def units(self, text: msgspec.Raw) -> int:
+        """Exact. Raises ExchangeMalformed for what is no number, OffGrid for no whole number of units."""
+        written = bytes(text)
+        count = self._known.get(written)
+        if count is None:
+            count = whole(_decode_number(written), self._unit)
+            if len(self._known) >= KNOWN_TEXTS:
+                self._known.clear()
+            self._known[written] = count
+        return count
 
 
 class BookSide:
     """Levels of one side: sizes by price, and the prices sorted upwards."""
 
-    __slots__ = ("_bids", "_prices", "_sizes", "_top_levels", "top", "unknown_deletes")
+    __slots__ = ("_bids", "_edge", "_prices", "_sizes", "_top_levels", "stale", "top", "unknown_deletes")
 
     def __init__(self, *, bids: bool, top_levels: int) -> None:
         self._bids = bids
         self._top_levels = top_levels
         self._prices: list[int] = []
         self._sizes: dict[int, int] = {}
+        self._edge: int | None = None  # the last price of a full top: what is behind it does not show
         self.top: tuple[Level, ...] = ()
+        self.stale = False  # something changed that may show in the top
         self.unknown_deletes = 0
 
     def __len__(self) -> int:
@@ -42,7 +71,9 @@ class BookSide:
     def clear(self) -> None:
         self._prices.clear()
         self._sizes.clear()
+        self._edge = None
         self.top = ()
+        self.stale = False
 
     def set(self, price: int, size: int) -> None:
         """The new total at a price; 0 removes the level."""
@@ -56,33 +87,33 @@ class BookSide:
             del self._prices[bisect_left(self._prices, price)]
         else:
             self.unknown_deletes += 1
-
-    def in_view(self, price: int) -> bool:
-        """Whether a change at this price can change the top."""
-        top = self.top
-        if len(top) < self._top_levels:
-            return True
-        return price >= top[-1][0] if self._bids else price <= top[-1][0]
+        edge = self._edge
+        if edge is None or (price >= edge if self._bids else price <= edge):
+            self.stale = True
 
     def renew_top(self) -> bool:
-        """Take the top anew; True if it is another one."""
+        """Take the top anew if it may have changed; True if it is another one."""
+        if not self.stale:
+            return False
+        self.stale = False
         sizes = self._sizes
         prices = self._prices[: -self._top_levels - 1 : -1] if self._bids else self._prices[: self._top_levels]
         top = tuple([(price, sizes[price]) for price in prices])
         if top == self.top:
             return False
         self.top = top
+        self._edge = prices[-1] if len(prices) == self._top_levels else None
         return True
 
 
 class L2Book:
     """The book of one instrument. `live` between a snapshot and whatever breaks it."""
 
-    __slots__ = ("_lot", "_tick", "asks", "bids", "change_id", "live")
+    __slots__ = ("_amounts", "_prices", "asks", "bids", "change_id", "live")
 
     def __init__(self, instrument: Instrument, top_levels: int = TOP_LEVELS) -> None:
-        self._tick = instrument.grid.tick
-        self._lot = instrument.lot
+        self._prices = Numbers(instrument.grid.tick)
+        self._amounts = Numbers(instrument.lot)
         self.bids = BookSide(bids=True, top_levels=top_levels)
         self.asks = BookSide(bids=False, top_levels=top_levels)
         self.change_id = 0
@@ -100,7 +131,10 @@ class L2Book:
         self.live = False
 
     def apply(self, data: BookData, received_ns: int) -> BookTop | BookBroken | None:
-        """Apply one message. None when the top levels did not change or no snapshot came yet."""
+        """Apply one message. None when the top levels did not change or no snapshot came yet.
+
+        Raises ExchangeMalformed for a level without numbers; the book is then not whole: call `broken`.
+        """
         snapshot = data.type == "snapshot" or (data.type is None and data.prev_change_id is None)
         if snapshot:
             self.clear()
@@ -126,12 +160,11 @@ class L2Book:
 
     def _put(self, side: BookSide, changes: list[BookChange]) -> bool:
         """Apply all changes of one side; True if its top is another one now."""
-        seen = False
+        read_price, read_amount = self._prices.units, self._amounts.units
         for action, price, amount in changes:
-            price_ticks = whole(price, self._tick)
-            size_lots = 0 if action == "delete" else whole(amount, self._lot)
+            price_ticks = read_price(price)
+            size_lots = 0 if action == "delete" else read_amount(amount)
             if price_ticks <= 0 or size_lots < 0:
-                raise OffGrid(f"level {price} x {amount} is not positive")
-            seen = seen or side.in_view(price_ticks)
+                raise OffGrid(f"level {bytes(price).decode()} x {bytes(amount).decode()} is not positive")
             side.set(price_ticks, size_lots)
-        return seen and side.renew_top()
+        return side.renew_top()

@@ -157,7 +157,7 @@ class Connection:
         self.throttled = False  # the exchange said too_many_requests
         self._house = house
         self._duty = duty
-        self._rpc = RpcLink(link, codec.encode, house.wall_clock_ns)
+        self._rpc = RpcLink(link, codec.encode)
         self._scope = trio.CancelScope()
         self._why = ""
         self._heard_at = trio.current_time()
@@ -304,7 +304,8 @@ class Connection:
             self.malformed(f"an answer to a request that was not made (id {head.id})")
             return
         if head.us_in and head.us_out:
-            self._house.skew.add(sent.sent_ns, received_ns, head.us_in, head.us_out)
+            sent_ns = received_ns - int((self._heard_at - sent.sent_at) * 1e9)
+            self._house.skew.add(sent_ns, received_ns, head.us_in, head.us_out)
         if head.error is not None and head.error.code == TOO_MANY_REQUESTS:
             self.throttled = True
             self._house.budget.empty_until(received_ns)

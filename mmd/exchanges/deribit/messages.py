@@ -77,8 +77,8 @@ class IndexPrice(msgspec.Struct):
 
 # --- market data ---------------------------------------------------------------------------------
 
-BookChange = tuple[Literal["new", "change", "delete"], Decimal, Decimal]
-"""(action, price, new total amount at that price)"""
+BookChange = tuple[Literal["new", "change", "delete"], msgspec.Raw, msgspec.Raw]
+"""(action, price, new total amount at that price); the numbers as they are written, read by `book`"""
 
 
 class BookData(msgspec.Struct):
