@@ -4,8 +4,6 @@ All in ticks as floats: a model value, rounded only where it becomes a quote.
 Sources: quoting mathematics D.2; Stoikov, "The micro-price", Quant. Finance 18(12), 2018.
 """
 
-from collections.abc import Sequence
-
 from mmd.core.book import Touch
 from mmd.domain.reasons import Missing
 from mmd.domain.settings import Fair
@@ -51,8 +49,3 @@ def fair_value(kind: Fair, touch: Touch, mark_ticks: float, index_ticks: float) 
     if touch.ask_lots <= 0:
         return Missing.NO_ASK
     return FROM_BOOK[kind](touch)
-
-
-def depth_lots(levels: Sequence[tuple[int, int]]) -> int:
-    """Lots in these levels."""
-    return sum(size for _, size in levels)

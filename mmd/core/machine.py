@@ -168,6 +168,7 @@ class SymbolMachine(Quoter):
         state = self.own.find(event.label)
         if state is not None:
             state.failures = 0
+            state.told = None
             waiting = self._dirty
             self._order_event(event, now_ns)
             if not waiting and self._as_wanted(state):
@@ -234,6 +235,9 @@ class SymbolMachine(Quoter):
         self._order_event(event, now_ns)
         wait_ns = BUDGET_HOLD_NS if event.rule is Rule.BUDGET else GATE_HOLD_NS
         state.hold(now_ns + wait_ns, f"gate: {event.rule} {event.number}, limit {event.limit}")
+        if state.told is not event.rule:  # once, not at every try
+            state.told = event.rule
+            self._out.append(Noted("order.withheld", f"{event.side}: {state.hold_detail}"))
         if amending and event.rule is not Rule.BUDGET:
             state.wanted = Withheld(Missing.REFUSED)
 

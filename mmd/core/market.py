@@ -23,6 +23,7 @@ class MarketState:
         "cod_armed",
         "data_link",
         "data_ns",
+        "differs_ns",
         "index",
         "index_ticks",
         "instrument",
@@ -53,6 +54,7 @@ class MarketState:
         self.last_trade: TradePrinted | None = None
         self.data_ns = 0
         self.ticker_ns = 0
+        self.differs_ns = 0  # since when the ticker shows another touch than the book; 0 = it does not
         self.mark = self.index = self.underlying = 0.0
         self.mark_ticks = self.index_ticks = self.min_ticks = self.max_ticks = 0.0
         self.tradable = instrument.tradable
@@ -66,6 +68,7 @@ class MarketState:
     def on_book(self, event: BookTop, rules: Rules) -> None:
         self.book = event
         self.data_ns = event.received_ns
+        self.differs_ns = 0
         self.book_trouble = None
         if not event.bids or not event.asks:
             return
@@ -92,12 +95,26 @@ class MarketState:
 
     def on_ticker(self, event: Ticker) -> None:
         self.data_ns = self.ticker_ns = event.received_ns
+        if not self._agrees(event):
+            self.differs_ns = self.differs_ns or event.received_ns
+        else:
+            self.differs_ns = 0
         self.mark, self.index, self.underlying = event.mark, event.index, event.underlying
         self.mark_ticks = event.mark / self.tick
         self.min_ticks = event.min_price / self.tick
         self.max_ticks = event.max_price / self.tick
         # The index is in dollars: a price of this instrument only where its price is in dollars too.
         self.index_ticks = 0.0 if self.instrument.is_option else event.index / self.tick
+
+    def _agrees(self, ticker: Ticker) -> bool:
+        """The ticker's touch is the book's. A silent book under a lively ticker is a dead subscription."""
+        book = self.book
+        if book is None or not (ticker.best_bid or ticker.best_ask):
+            return True  # nothing to compare
+        bid = book.bids[0][0] * self.tick if book.bids else 0.0
+        ask = book.asks[0][0] * self.tick if book.asks else 0.0
+        near = self.tick * 0.5
+        return abs(bid - ticker.best_bid) < near and abs(ask - ticker.best_ask) < near
 
     def on_trade(self, event: TradePrinted) -> None:
         self.last_trade = event
@@ -134,6 +151,9 @@ class MarketState:
         age_ns = now_ns - self.data_ns
         if age_ns > rules.stale_ns:
             return (Why.STALE_BOOK, f"no market data for {age_ns / NS:.1f} s, allowed {rules.stale_ns / NS:g} s")
+        if self.differs_ns and now_ns - self.differs_ns > rules.stale_ns:
+            apart = f"{(now_ns - self.differs_ns) / NS:.1f} s"
+            return (Why.STALE_BOOK, f"no word of the book for {apart} although the ticker shows other prices")
         return None
 
     def reference_ticks(self, fair: float) -> float:

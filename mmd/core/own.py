@@ -30,7 +30,7 @@ from mmd.domain.events import (
     OrderFilled,
     OrdersReported,
 )
-from mmd.domain.reasons import Missing, Side
+from mmd.domain.reasons import Missing, Rule, Side
 
 # Labels of finished orders that are remembered, so that a late answer is not taken for a stray.
 FINISHED = 256
@@ -55,6 +55,7 @@ class SideState:
         "label",
         "side",
         "slot",
+        "told",
         "wanted",
     )
 
@@ -67,6 +68,7 @@ class SideState:
         self.hold_detail = ""
         self.hold_cancel_ns = 0
         self.failures = 0
+        self.told: Rule | None = None  # the gate's last refusal that was noted since an order passed
         self.wanted: Quoted = Withheld(Missing.NOT_ACTIVE)
         self.ghost: Level = (0, 0)
         self.ghost_ns = 0

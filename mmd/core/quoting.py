@@ -135,8 +135,11 @@ def style_prices(
         if touch.bid_lots <= 0 or touch.ask_lots <= 0:
             empty = touch.bid_lots <= 0 and touch.ask_lots <= 0
             return both(Missing.NO_BOOK if empty else Missing.NO_BID if touch.bid_lots <= 0 else Missing.NO_ASK)
-        step = rules.improve_ticks if rules.style is Style.IMPROVE else 0
-        bid, ask = float(touch.bid_ticks + step), float(touch.ask_ticks - step)
+        bid, ask = float(touch.bid_ticks), float(touch.ask_ticks)
+        if rules.style is Style.IMPROVE:
+            # At least one step of the grid here, or rounding would undo it.
+            bid = max(bid + rules.improve_ticks, rules.grid.above(touch.bid_ticks))
+            ask = min(ask - rules.improve_ticks, rules.grid.below(touch.ask_ticks))
         limit = (touch.ask_ticks - touch.bid_ticks) * 0.5
     # A shift beyond the half-width would sell below, or buy above, our own fair value.
     shift = min(limit, max(-limit, wanted_shift))

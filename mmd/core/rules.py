@@ -27,7 +27,7 @@ class Rules(msgspec.Struct, frozen=True, kw_only=True):
     min_spread_bps: float
     skew_bps: float
     band_bps: float
-    improve_ticks: int
+    improve_ticks: int  # 0 = one step of the grid, whatever it is at the touch
     improve_min_lots: int
     size_lots: int
     volatility: VolatilityWidth | None
@@ -56,8 +56,8 @@ def rules_for(instrument: Instrument, settings: SymbolSettings) -> Rules:
     if size_lots < instrument.min_lots:
         smallest = instrument.amount(instrument.min_lots)
         raise ValueError(f"size {profile.size} is below the minimum of {instrument.key}: {smallest}")
-    improve = profile.improve_by if profile.improve_by is not None else instrument.grid.tick
-    if improve <= 0:
+    improve = profile.improve_by
+    if improve is not None and improve <= 0:
         raise ValueError(f"improve_by must be positive, got {improve}")
     return Rules(
         service=settings.service,
@@ -72,7 +72,7 @@ def rules_for(instrument: Instrument, settings: SymbolSettings) -> Rules:
         skew_bps=profile.skew_bps,
         band_bps=profile.band_bps,
         # Never improve by more than was asked: down to whole ticks, but at least one.
-        improve_ticks=max(1, whole_down(improve, instrument.grid.tick)),
+        improve_ticks=0 if improve is None else max(1, whole_down(improve, instrument.grid.tick)),
         improve_min_lots=lots_up(profile.improve_min_size, instrument.lot),
         size_lots=size_lots,
         volatility=profile.volatility,

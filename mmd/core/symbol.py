@@ -42,7 +42,6 @@ class SymbolState:
         self.bounds_version = 0
         self.bounds_acked = 0
         self.touch = NO_TOUCH
-        self.fair: float | Missing = Missing.NO_BOOK
         self.reconciled = False
         self.state_asked_ns = 0  # when the exchange was last asked for orders and position
         self.orders_seen = False  # whether an earlier run's orders have been looked for, ever
@@ -63,10 +62,23 @@ class SymbolState:
         width = self.rules.volatility
         return Volatility(width.fast_seconds, width.slow_seconds) if width else Volatility(30.0, 300.0)
 
+    @property
+    def fair(self) -> float | Missing:
+        """The fair value now, in ticks, or which input is missing."""
+        return fair_value(self.rules.fair, self.touch, self.market.mark_ticks, self.market.index_ticks)
+
+    @property
+    def reference_ticks(self) -> float:
+        """What the collar is measured from: the exchange's mark, else our fair value; 0.0 = neither."""
+        if self.market.mark_ticks > 0.0:
+            return self.market.mark_ticks
+        fair = self.fair
+        return fair if isinstance(fair, float) else 0.0
+
     def view(self) -> View:
         """What the pipeline sees now."""
         market = self.market
-        fair = self.fair = fair_value(self.rules.fair, self.touch, market.mark_ticks, market.index_ticks)
+        fair = self.fair
         width = self.rules.volatility
         sigma = self.volatility.sigma_bps(width.horizon_seconds) if width and self.volatility.ready else None
         lots = self.position.lots
@@ -106,7 +118,7 @@ class SymbolState:
             own.worst(order.side, besides=label) if others else 0,
             others,
             worst_lots(state.slot) if state is not None else 0,
-            self.market.reference_ticks(self.fair if isinstance(self.fair, float) else 0.0),
+            self.reference_ticks,
             budget_allows,
         )
 

@@ -43,7 +43,8 @@ class BookBroken(Event, frozen=True):
 class Ticker(Event, frozen=True):
     """Reference prices: `mark` in the instrument's price unit, `index` and `underlying` in USD; 0.0 where unknown.
 
-    `min_price`, `max_price`: the exchange's price band (0.0 = none). Model values, never money.
+    `min_price`, `max_price`: the exchange's price band (0.0 = none). `best_bid`, `best_ask`: the touch as
+    the ticker has it (0.0 = none), to hold the book against. Model values, never money.
     """
 
     mark: float
@@ -55,6 +56,8 @@ class Ticker(Event, frozen=True):
     delta: float
     exchange_ns: int
     received_ns: int
+    best_bid: float = 0.0
+    best_ask: float = 0.0
 
 
 class TradePrinted(Event, frozen=True):

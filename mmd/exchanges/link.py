@@ -18,6 +18,7 @@ from websockets.uri import parse_uri
 
 from mmd.domain.errors import LinkLost
 from mmd.exchanges.api import Dial
+from mmd.exchanges.tcp import TcpStream, open_tcp
 
 try:
     from websockets.speedups import apply_mask
@@ -50,10 +51,10 @@ def tcp_dialer(url: str) -> Dial:
     port = parts.port or (443 if secure else 80)
 
     async def dial() -> trio.abc.Stream:
-        stream = await trio.open_tcp_stream(host, port)
+        stream = await open_tcp(host, port)
         if not secure:
             return stream
-        wrapped: trio.SSLStream[trio.SocketStream] = trio.SSLStream(
+        wrapped: trio.SSLStream[TcpStream] = trio.SSLStream(
             stream, ssl.create_default_context(), server_hostname=host, https_compatible=True
         )
         try:

@@ -3,7 +3,6 @@
 from decimal import Decimal
 
 from mmd.core import quoting
-from mmd.core.fair import fair_value
 from mmd.core.gate import Refused, review
 from mmd.core.orders import Empty, Live, Unknown, worst_lots
 from mmd.core.own import SideState
@@ -145,7 +144,7 @@ def explanation(worker: Worker, exchange: Exchange, now_ns: int) -> Explanation:
         return f"{float(grid.tick) * ticks:.10g}"
 
     steps = [book_line(worker), market_line(worker)]
-    fair = fair_value(machine.rules.fair, machine.touch, machine.market.mark_ticks, machine.market.index_ticks)
+    fair = machine.fair
     if not isinstance(fair, float):
         steps.append(StepLine("fair", f"{machine.rules.fair} cannot be computed: {fair}", "-", "-"))
     steps += [StepLine(step.name, step.detail, price(step.bid), price(step.ask)) for step in trace]

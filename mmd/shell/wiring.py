@@ -45,18 +45,26 @@ def credentials(config: ExchangeConfig) -> tuple[str, str]:
 
     Where no account can be (`is_local`), a missing key is replaced by a name of our own.
     """
-    try:
-        if config.credentials is None:
-            raise CredentialError(f"exchanges.{config.name}.credentials: needed for network {config.network}")
-        pair = (config.credentials.client_id.reveal(), config.credentials.client_secret.reveal())
-    except ExposedSecret:
-        raise
-    except CredentialError:
+    if config.credentials is None:
         if is_local(config):
             return SANDBOX_KEY
-        raise
-    logs.register_secret(pair[1])
-    return pair
+        raise CredentialError(f"exchanges.{config.name}.credentials: needed for network {config.network}")
+    found: list[str] = []
+    missing: list[CredentialError] = []
+    for secret in (config.credentials.client_id, config.credentials.client_secret):
+        try:
+            found.append(secret.reveal())
+        except ExposedSecret:
+            raise
+        except CredentialError as error:
+            missing.append(error)
+    if missing:
+        if is_local(config):
+            return SANDBOX_KEY
+        raise missing[0]
+    client_id, client_secret = found
+    logs.register_secret(client_secret)
+    return client_id, client_secret
 
 
 def make_sandbox(config: ExchangeConfig, wall_ns: Callable[[], int]) -> Sandbox:

@@ -747,3 +747,21 @@ def test_the_unknown_remembers_where_an_amend_may_have_taken_it() -> None:
     slot = play.slot(BID)
     assert isinstance(slot, Unknown)
     assert (slot.price_ticks, slot.to_price_ticks) == (995, 985)
+
+
+def test_a_silent_book_under_a_lively_ticker_is_stale() -> None:
+    """The subscription is dead if the ticker moves on and the book does not."""
+    play = Play().quoting()
+    seen = play.machine.market.book
+    assert seen is not None
+    bid, ask = (float(play.machine.instrument.grid.price(side[0][0])) for side in (seen.bids, seen.asks))
+
+    def ticker(best_bid: float, best_ask: float) -> ev.Ticker:
+        now_ns = play.now_ns
+        return ev.Ticker(100.0, 100.0, 0.0, 0.0, 0.0, 0.0, 0.0, now_ns, now_ns, best_bid, best_ask)
+
+    for _ in range(5):
+        play.after(8.0).sees(ticker(bid, ask)).is_in(State.ACTIVE, Why.RESUMED)
+    play.after(5.0).sees(ticker(bid + 1, ask + 1)).is_in(State.ACTIVE, Why.RESUMED)
+    play.after(9.0).sees(ticker(bid + 1, ask + 1)).is_in(State.ACTIVE, Why.RESUMED)
+    play.after(2.0).sees(ticker(bid + 1, ask + 1)).is_in(State.PAUSED, Why.STALE_BOOK)

@@ -8,6 +8,8 @@ import trio
 from shell_kit import BTC, ETH, LIMITS, MID_TICKS, Room
 from trio.testing import MockClock
 
+from mmd.core.book import Touch
+from mmd.core.market import NO_TOUCH
 from mmd.domain.reasons import State, Why
 from mmd.shell.totals import VALUE_SECONDS, mark_price, pnl_usd
 
@@ -72,9 +74,10 @@ async def test_marks_and_profits_that_cannot_be_known_are_not_invented(autojump_
     assert mark_price(worker) == MID_TICKS[BTC] / 2
     assert pnl_usd(worker) == pytest.approx(0.0)
     worker.machine.market.mark = 0.0
-    worker.machine.fair = MID_TICKS[BTC] + 10.0
+    seen = worker.machine.touch
+    worker.machine.touch = Touch(seen.bid_ticks + 10, seen.bid_lots, seen.ask_ticks + 10, seen.ask_lots)
     assert mark_price(worker) == MID_TICKS[BTC] / 2 + 5  # our own fair value, where the exchange gives no mark
-    worker.machine.fair = worker.machine.own.bid.wanted.why  # a Missing
+    worker.machine.touch = NO_TOUCH
     assert (mark_price(worker), pnl_usd(worker)) == (0.0, None)
     room.treasury.value_all()
     assert room.treasury.totals().pnl_usd is None

@@ -7,6 +7,7 @@ import trio
 from shell_kit import BTC, MID_TICKS, Room
 from trio.testing import MockClock
 
+from mmd.core.market import NO_TOUCH
 from mmd.domain.events import BookTop, OpenOrder, PauseRequested, TimerFired, TradeLinkDown
 from mmd.domain.reasons import Mode, Side
 from mmd.shell import views
@@ -142,6 +143,6 @@ async def test_positions_with_and_without_a_price(autojump_clock: MockClock) -> 
     assert line.coins == pytest.approx(-0.0005)
     assert (line.realized_usd, line.unrealized_usd, line.fees_usd) == (0.0, pytest.approx(0.0), 0.0)
     worker.machine.market.mark = 0.0
-    worker.machine.fair = worker.machine.own.bid.wanted.why  # a Missing
+    worker.machine.touch = NO_TOUCH
     blind = views.position_line(worker)
     assert (blind.mark_price, blind.coins, blind.pnl_usd, blind.unrealized_usd) == (None, None, None, None)

@@ -88,6 +88,8 @@ def read_ticker(raw: msgspec.Raw | bytes, received_ns: int) -> tuple[Ticker, str
         delta=delta or 0.0,
         exchange_ns=data.timestamp * MS,
         received_ns=received_ns,
+        best_bid=data.best_bid_price or 0.0,
+        best_ask=data.best_ask_price or 0.0,
     ), data.state
 
 

@@ -107,6 +107,8 @@ class TickerData(msgspec.Struct):
     min_price: float | None = None
     max_price: float | None = None
     mark_iv: float | None = None
+    best_bid_price: float | None = None
+    best_ask_price: float | None = None
     greeks: Greeks | None = None
 
 

@@ -22,7 +22,7 @@ from mmd.exchanges.link import open_link
 PATH = "/ws/api/v2"
 CONNECT_SECONDS = 10.0
 BACKOFF_FIRST_SECONDS = 0.5
-BACKOFF_MAX_SECONDS = 30.0
+BACKOFF_MAX_SECONDS = 10.0
 THROTTLED_SECONDS = 10.0  # after too_many_requests
 STEADY_SECONDS = 10.0  # a connection that lasted this long was a good one
 

@@ -1,0 +1,67 @@
+"""A TCP byte stream for links: what trio's own does, by way of a tenth of the calls.
+
+Between a book change and our order lie one read and one write. trio's SocketStream makes some
+thirty Python calls of them; at a thousand ticks a second that is a tenth of the way from tick to order.
+"""
+
+import socket
+
+import trio
+
+
+async def open_tcp(host: str, port: int) -> "TcpStream":
+    """Connect as trio.open_tcp_stream does (all addresses, no delay). Raises OSError."""
+    opened = await trio.open_tcp_stream(host, port)
+    return TcpStream(socket.socket(fileno=opened.socket.detach()))
+
+
+class TcpStream(trio.abc.Stream):
+    """One task may read while another writes. Errors as trio's streams raise them."""
+
+    def __init__(self, connected: socket.socket) -> None:
+        """Takes the socket over."""
+        connected.setblocking(False)
+        self._socket = connected
+
+    async def receive_some(self, max_bytes: int | None = None) -> bytes:
+        """What there is, at most `max_bytes`; empty at the end of the stream."""
+        while True:
+            # First wait, then read: the bytes of the next tick are hardly ever there yet.
+            await trio.lowlevel.wait_readable(self._fileno())
+            try:
+                return self._socket.recv(max_bytes or 65_536)
+            except BlockingIOError:
+                continue
+            except OSError as error:
+                raise trio.BrokenResourceError(f"read: {error}") from error
+
+    async def send_all(self, data: bytes | bytearray | memoryview) -> None:
+        """At once what the system takes, then the rest. Cancelled in the middle, part of it is out."""
+        await trio.lowlevel.checkpoint_if_cancelled()
+        number, left = self._fileno(), memoryview(data)
+        while True:
+            try:
+                left = left[self._socket.send(left) :]
+            except BlockingIOError:
+                pass
+            except OSError as error:
+                raise trio.BrokenResourceError(f"write: {error}") from error
+            if not left:
+                break
+            await trio.lowlevel.wait_writable(number)
+        await trio.lowlevel.cancel_shielded_checkpoint()
+
+    async def wait_send_all_might_not_block(self) -> None:
+        await trio.lowlevel.wait_writable(self._fileno())
+
+    async def aclose(self) -> None:
+        if self._socket.fileno() >= 0:
+            trio.lowlevel.notify_closing(self._socket)
+            self._socket.close()
+        await trio.lowlevel.checkpoint()
+
+    def _fileno(self) -> int:
+        number = self._socket.fileno()
+        if number < 0:
+            raise trio.ClosedResourceError("this stream was closed")
+        return number
