@@ -12,7 +12,7 @@ EXIT_USAGE = 64
 
 
 class Parser(argparse.ArgumentParser):
-    """Wrong usage ends with 64 (EX_USAGE), as mmd(8) promises."""
+    """Wrong usage ends with 64 (EX_USAGE), as docs/operations.md promises."""
 
     def error(self, message: str) -> NoReturn:
         self.print_usage(sys.stderr)

@@ -43,7 +43,7 @@ def complain(text: str) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Exit status: 0 stopped with nothing left behind, 70, 77, 78 as in mmd(8)."""
+    """Exit status: 0 stopped with nothing left behind, 70, 77, 78 as in docs/operations.md."""
     path = config_path(args.config, os.environ)
     try:
         config = load(path)

@@ -372,7 +372,7 @@ def plan_lines(page: Page, plan: PlanResult) -> list[str]:
             lines += fold(f"{title}: {names(symbols)}", page.width)
     if plan.ok and not (plan.lines or plan.added or plan.removed or plan.changed):
         lines.append("nothing would change")
-    if plan.ok:
+    if plan.ok and plan.unchanged:
         lines += fold(f"{counted(len(plan.unchanged), 'symbol')} unchanged: orders and queue places stay", page.width)
     return lines
 
@@ -389,7 +389,9 @@ def names(symbols: Sequence[str]) -> str:
 
 
 def reload_lines(page: Page, result: ReloadResult) -> list[str]:
-    lines = plan_lines(page, result.plan) if result.plan.ok else []
+    plan = result.plan
+    about_symbols = plan.lines or plan.added or plan.removed or plan.changed or plan.unchanged
+    lines = plan_lines(page, plan) if plan.ok and about_symbols else []
     style = Style.GOOD if result.outcome is Outcome.DONE else Style.BAD
     head = f"{in_words(result.outcome)}: {result.detail or f'generation {result.generation} is in force'}"
     return [*lines, *(page.paint(line, style) for line in fold(head, page.width))]

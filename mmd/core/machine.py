@@ -145,7 +145,7 @@ class SymbolMachine(Quoter):
         elif self.drift == off:
             if self.state in (State.DRAINING, State.GONE) or self.why is Why.POSITION_DRIFT:
                 return
-            amount = self.instrument.amount
+            amount = self.instrument.amount_text
             found = f"exchange says {amount(event.position_lots)}, fills say {amount(self.position.lots)}"
             self._move(State.HALTED, Why.POSITION_DRIFT, found, "mmd", now_ns)
         else:
@@ -221,7 +221,7 @@ class SymbolMachine(Quoter):
         if not self.position.fill(event):
             return
         self._dirty = True
-        text = f"{event.side} {self.instrument.amount(event.size_lots)} at {event.price}"
+        text = f"{event.side} {self.instrument.amount_text(event.size_lots)} at {event.price}"
         if self._order_event(event, now_ns):
             self._out.append(Noted("order.filled", f"{text} ({event.label})"))
         else:

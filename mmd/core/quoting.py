@@ -95,7 +95,9 @@ def quote(view: View, rules: Rules, trace: Trace | None = None) -> Quote:
         return styled
     bid, ask = widen(styled[0], styled[1], min_width, tick, trace)
     low, high = band(view, rules, fair)
-    clamped_bid, clamped_ask = min(max(bid, low), high), min(max(ask, low), high)
+    clamped_bid, clamped_ask = bid, ask
+    if not low <= bid <= ask <= high:
+        clamped_bid, clamped_ask = min(max(bid, low), high), min(max(ask, low), high)
     if trace is not None:
         trace.append(Step("band", f"{low * tick:.8g} .. {high * tick:.8g}", clamped_bid, clamped_ask))
     touch = view.touch
@@ -142,7 +144,7 @@ def style_prices(
             ask = min(ask - rules.improve_ticks, rules.grid.below(touch.ask_ticks))
         limit = (touch.ask_ticks - touch.bid_ticks) * 0.5
     # A shift beyond the half-width would sell below, or buy above, our own fair value.
-    shift = min(limit, max(-limit, wanted_shift))
+    shift = wanted_shift if -limit <= wanted_shift <= limit else min(limit, max(-limit, wanted_shift))
     if trace is not None:
         trace.append(Step("style", str(rules.style), bid, ask))
         tick = rules.tick

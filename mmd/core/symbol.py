@@ -24,7 +24,7 @@ class SymbolState:
     """The state, whole: `snapshot()` prints it, and two equal ones decide alike."""
 
     def __init__(self, instrument: Instrument, settings: SymbolSettings, epoch: str, now_ns: int) -> None:
-        """`epoch`: base 36 seconds of the daemon's start, part of every label. ValueError: settings off the grid."""
+        """`epoch`: base 36 ms of when the symbol came into service, part of every label. ValueError: off the grid."""
         self.instrument = instrument
         self.settings = settings
         self.rules = rules_for(instrument, settings)
@@ -129,7 +129,7 @@ class SymbolState:
         age = f"{(now_ns - market.data_ns) / NS:.1f} s" if market.data_ns else "never"
         cod = market.cod_armed or not rules.require_cod
         low, high = self.bounds()
-        amount = self.instrument.amount
+        amount = self.instrument.amount_text
         inside = low <= self.position.lots <= high
         return (
             Check("data_link", market.data_link, "up" if market.data_link else market.link_detail, "up"),
@@ -145,7 +145,7 @@ class SymbolState:
             Check(
                 "bounds",
                 self.bounds_version > 0 and inside,
-                str(amount(self.position.lots)) if self.bounds_version else "no bounds granted",
+                amount(self.position.lots) if self.bounds_version else "no bounds granted",
                 f"{amount(low)} .. {amount(high)}",
             ),
         )

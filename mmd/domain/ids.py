@@ -1,7 +1,8 @@
 """Ownership labels: every order says whose it is, for any later process to read.
 
-`mmd-<service>-<symbol>-<side>-<epoch>-<n>`: service has no dash, side is b or a, epoch is the
-start of the daemon in base 36 (seconds), n counts orders in base 36. At most 64 characters.
+`mmd-<service>-<symbol>-<side>-<epoch>-<n>`: service has no dash, side is b or a, epoch is when
+the symbol came into service in base 36 (Unix milliseconds: a daemon that is back within the second
+must not use a label twice), n counts orders in base 36. At most 64 characters.
 """
 
 import msgspec

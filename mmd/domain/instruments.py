@@ -67,6 +67,11 @@ class Instrument(msgspec.Struct, frozen=True, kw_only=True):
         """Lots to the exchange's amount unit, exact."""
         return self.lot * lots
 
+    def amount_text(self, lots: int) -> str:
+        """The amount for people: no exponent, no trailing zeros."""
+        text = f"{self.lot * lots:f}"
+        return text.rstrip("0").rstrip(".") if "." in text else text
+
     def coins_per_lot(self, mark_price: float) -> float:
         """Coins of the underlying in one lot; `mark_price` in the price unit, used for USD amounts only.
 

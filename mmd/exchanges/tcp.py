@@ -37,7 +37,6 @@ class TcpStream(trio.abc.Stream):
 
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
         """At once what the system takes, then the rest. Cancelled in the middle, part of it is out."""
-        await trio.lowlevel.checkpoint_if_cancelled()
         number, left = self._fileno(), memoryview(data)
         while True:
             try:

@@ -14,7 +14,6 @@ from mmd.config.model import Config, Selection
 from mmd.config.render import to_yaml
 from mmd.config.select import Resolution, resolve
 from mmd.domain.errors import ExchangeRefused, MmdError
-from mmd.domain.ids import base36
 from mmd.domain.instruments import Instrument
 from mmd.domain.reasons import Why
 from mmd.exchanges.api import Exchange, LinkStats
@@ -153,7 +152,7 @@ class Daemon:
 
     async def _enlist(self, symbols: trio.Nursery) -> None:
         resolution = await self._resolve(self._config)
-        roster = Roster(self.pump, self.treasury, base36(self.started_ns // 1_000_000_000), symbols)
+        roster = Roster(self.pump, self.treasury, symbols)
         workers = roster.prepare(resolution.symbols.values())
         first = Generation(1, self._config, resolution)
         parts = (self.pump, roster, self.treasury)

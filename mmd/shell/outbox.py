@@ -7,8 +7,11 @@ from mmd.domain.actions import AmendOrder, Approved, CancelOrder, Order, PlaceOr
 from mmd.domain.events import GateRefused, Mail
 from mmd.domain.reasons import Mode
 from mmd.exchanges.api import Exchange
+from mmd.shell import logs
 from mmd.shell.counters import count
 from mmd.shell.worker import Worker
+
+log = logs.get("mmd.outbox")
 
 
 class Outbox:
@@ -37,6 +40,8 @@ class Outbox:
 
     def _approved(self, worker: Worker, approved: Approved, now_ns: int) -> None:
         order = approved.order
+        kind = type(order).__name__
+        log.debug("order.sent", symbol=worker.symbol, exchange=worker.exchange, request=kind, label=order.label)
         counters = worker.counters
         leaving = self._then
         if isinstance(order, AmendOrder):

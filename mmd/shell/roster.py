@@ -8,6 +8,7 @@ from mmd.config.select import Resolved
 from mmd.core.machine import SymbolMachine
 from mmd.domain.errors import ConfigError
 from mmd.domain.events import RemovalRequested, SettingsChanged, TimerFired
+from mmd.domain.ids import base36
 from mmd.domain.reasons import Why
 from mmd.shell.pump import Pump
 from mmd.shell.totals import Treasury
@@ -17,22 +18,23 @@ from mmd.shell.worker import Worker
 class Roster:
     """Adds and removes symbols on the running daemon."""
 
-    def __init__(self, pump: Pump, treasury: Treasury, epoch: str, nursery: trio.Nursery) -> None:
+    def __init__(self, pump: Pump, treasury: Treasury, nursery: trio.Nursery) -> None:
         """`nursery`: where the symbols' own nurseries live."""
         self._pump = pump
         self._treasury = treasury
-        self._epoch = epoch
         self._nursery = nursery
         self.parting: dict[str, Worker] = {}
 
     def prepare(self, wanted: Iterable[Resolved]) -> list[Worker]:
         """Machines for new symbols, none of them in service yet; ConfigError names what does not fit."""
         now_ns = self._pump.clock.now_ns()
+        # Now, not the daemon's start: a symbol that left and comes back must not use its old labels again.
+        epoch = base36(now_ns // 1_000_000)
         workers: list[Worker] = []
         errors: list[str] = []
         for resolved in wanted:
             try:
-                machine = SymbolMachine(resolved.instrument, resolved.settings, self._epoch, now_ns)
+                machine = SymbolMachine(resolved.instrument, resolved.settings, epoch, now_ns)
             except ValueError as wrong:
                 errors.append(f"{resolved.entry}: {wrong}")
                 continue

@@ -329,3 +329,11 @@ def test_the_trace_names_the_steps() -> None:
 def test_settings_off_the_grid_are_refused(profile: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         rules(**profile)
+
+
+@pytest.mark.parametrize("improve_by", [None, Decimal("0.0001")])
+def test_improving_is_at_least_one_step_of_the_grid_here(improve_by: Decimal | None) -> None:
+    """From 0.005 upwards steps are five base ticks: one base tick would be rounded away."""
+    r = rules(OPTION, style=Style.IMPROVE, improve_by=improve_by, size=Decimal("0.1"), spread_bps=0.0)
+    assert prices(quote(view(100, 150), r)) == (105, 145)
+    assert prices(quote(view(30, 40), r)) == (31, 39)

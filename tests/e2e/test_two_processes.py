@@ -103,6 +103,11 @@ def test_a_reload_moves_only_what_changed_at_the_exchange(pair: Pair) -> None:
     assert daemon.ctl("reload").status == 0
     assert daemon.states()["ETH-PERPETUAL"] == ("PAUSED", "startup")  # what is new waits for a word
     assert resting(exchange).items() <= before.items()
+    daemon.start_quoting()
+    daemon.until(lambda: len(known(daemon)) == 4 and same_orders(daemon, exchange), "all four orders again")
+    assert {label for *_, label in before.values()} & {label for *_, label in resting(exchange).values()} == {
+        label for *_, label in before.values() if PERP in label
+    }
     assert daemon.stop() == 0
     assert resting(exchange) == {}
 

@@ -30,7 +30,7 @@ from mmd.domain.reasons import Fault, Side
 BTC = "BTC-PERPETUAL"
 ETH = "ETH_USDC-PERPETUAL"
 Clock = trio.testing.MockClock
-EPOCH = base36(START_NS // 1_000_000_000)
+EPOCH = base36(START_NS // 1_000_000)
 BID = f"mmd-svc-{BTC}-b-{EPOCH}-1"
 ASK = f"mmd-svc-{BTC}-a-{EPOCH}-2"
 START_MS = START_NS // 1_000_000

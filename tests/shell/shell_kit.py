@@ -129,7 +129,7 @@ class Room:
         self.treasury = Treasury(limits, self.pump)
         self.sink = ExchangeSink("deribit", self.pump, self.counters.exchange("deribit"))
         self.nursery = nursery
-        self.roster = Roster(self.pump, self.treasury, "ep", nursery) if nursery is not None else None
+        self.roster = Roster(self.pump, self.treasury, nursery) if nursery is not None else None
 
     @property
     def now_ns(self) -> int:

@@ -181,6 +181,22 @@ async def test_a_removed_symbol_drains_and_only_then_may_come_back(autojump_cloc
     assert works.room.exchange.watched == [BTC, ETH]
 
 
+async def test_a_symbol_that_comes_back_uses_no_label_again(autojump_clock: MockClock, works: Works) -> None:
+    """An exchange that told of a label's end would not believe that it rests again."""
+    used = set(works.ids()[ETH])
+    works.write(ETH_LINE, "")
+    await works.reload()
+    works.finish_cancels()
+    await trio.sleep(0.1)
+    works.path.write_text(TEXT)
+    await works.reload()
+    again = works.room.pump.workers["deribit/ETH-PERPETUAL"]
+    works.room.connect(again)
+    works.room.resume(again)
+    assert again.machine.own.resting == 2
+    assert not used & set(works.ids()[ETH])
+
+
 async def test_a_mode_change_pulls_first(autojump_clock: MockClock, works: Works) -> None:
     works.write("mode: live", "mode: shadow")
     assert await works.reload() == (Outcome.DONE, [])

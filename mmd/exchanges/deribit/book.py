@@ -8,8 +8,6 @@ handed out as it is: judging prices is not this room's business.
 from bisect import bisect_left, insort
 from decimal import Decimal
 
-import msgspec
-
 from mmd.domain.errors import OffGrid
 from mmd.domain.events import BookBroken, BookTop, Level
 from mmd.domain.instruments import Instrument
@@ -27,21 +25,18 @@ _decode_number: Decoder[Decimal] = Decoder(Decimal)
 class Numbers:
     """Numbers as the exchange writes them to whole units. The same few come again and again: each is read once."""
 
-    __slots__ = ("_known", "_unit")
+    __slots__ = ("_unit", "known")
 
     def __init__(self, unit: Decimal) -> None:
         self._unit = unit
-        self._known: dict[bytes, int] = {}
+        self.known: dict[bytes, int] = {}
 
-    def units(self, text: msgspec.Raw) -> int:
-        """Exact. Raises ExchangeMalformed for what is no number, OffGrid for no whole number of units."""
-        written = bytes(text)
-        count = self._known.get(written)
-        if count is None:
-            count = whole(_decode_number(written), self._unit)
-            if len(self._known) >= KNOWN_TEXTS:
-                self._known.clear()
-            self._known[written] = count
+    def read(self, text: bytes) -> int:
+        """One that is not known yet. Raises ExchangeMalformed for no number, OffGrid for no whole number of units."""
+        count = whole(_decode_number(text), self._unit)
+        if len(self.known) >= KNOWN_TEXTS:
+            self.known.clear()
+        self.known[text] = count
         return count
 
 
@@ -160,11 +155,12 @@ class L2Book:
 
     def _put(self, side: BookSide, changes: list[BookChange]) -> bool:
         """Apply all changes of one side; True if its top is another one now."""
-        read_price, read_amount = self._prices.units, self._amounts.units
-        for action, price, amount in changes:
-            price_ticks = read_price(price)
-            size_lots = 0 if action == "delete" else read_amount(amount)
+        prices, amounts = self._prices, self._amounts
+        for action, raw_price, raw_amount in changes:
+            price, amount = bytes(raw_price), bytes(raw_amount)
+            price_ticks = prices.known.get(price) or prices.read(price)
+            size_lots = 0 if action == "delete" else amounts.known.get(amount) or amounts.read(amount)
             if price_ticks <= 0 or size_lots < 0:
-                raise OffGrid(f"level {bytes(price).decode()} x {bytes(amount).decode()} is not positive")
+                raise OffGrid(f"level {price.decode()} x {amount.decode()} is not positive")
             side.set(price_ticks, size_lots)
         return side.renew_top()

@@ -165,12 +165,12 @@ def accounts(summaries: Summaries) -> list[Account]:
 
 
 def label_epoch_ms(label: str) -> int | None:
-    """When the process that made this label started; None for a label that is not ours."""
+    """When the symbol came into service for which this label was made; None for a label that is not ours."""
     parsed = parse_label(label)
     if parsed is None:
         return None
     try:
-        return int(parsed.epoch, 36) * 1000
+        return int(parsed.epoch, 36)
     except ValueError:
         return None
 
