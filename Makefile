@@ -10,7 +10,7 @@ LINTED := mmd tests bench scripts
 PREFIX ?= /usr
 DESTDIR ?=
 
-.PHONY: help venv demo test test-all test-slow lint format bench lock install clean
+.PHONY: help venv demo test test-all test-slow foreign lint format bench lock install clean
 
 help:
 	@printf '%s\n' \
@@ -42,7 +42,11 @@ test: lint
 test-slow: venv
 	@$(PYTEST) -m slow -o faulthandler_timeout=1200 -rs || test $$? -eq 5
 
-test-all: lint
+# Clients that this project did not write, in an environment of their own.
+foreign: venv
+	@scripts/foreign.sh
+
+test-all: lint foreign
 	@$(PYTEST) -o faulthandler_timeout=1200 -rs
 
 format: venv
@@ -59,5 +63,5 @@ install:
 	@DESTDIR="$(DESTDIR)" PREFIX="$(PREFIX)" packaging/install.sh
 
 clean:
-	rm -rf .venv build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf .venv .venv-foreign build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
 	find mmd tests bench scripts -name __pycache__ -type d -exec rm -rf {} +
