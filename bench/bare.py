@@ -78,8 +78,7 @@ def apply(prices: list[float], sizes: dict[float, float], changes: list[tuple[st
 async def ask(ws: WebSocketConnection, number: int, method: str, params: dict[str, object]) -> str:
     request = {"jsonrpc": "2.0", "id": number, "method": method, "params": params}
     await ws.send_message(msgspec.json.encode(request).decode())
-    answer: str = await ws.get_message()
-    return answer
+    return str(await ws.get_message())
 
 
 async def place(ws: WebSocketConnection, number: int, method: str, price: float) -> str:

@@ -1,5 +1,6 @@
 """Tick to order: the daemon against the bare script, in turns, and the daemon under 12,000 updates a second."""
 
+import math
 import statistics
 from collections.abc import Sequence
 
@@ -39,6 +40,7 @@ class Load(msgspec.Struct):
     symbols: int
     p50_us: float
     p99_us: float
+    p99_us_by_second: list[float]
     max_us: float
     answered: float
     orders: int
@@ -54,6 +56,11 @@ def quantile(values: Sequence[float], share: float) -> float:
     """The smallest value that at least this share does not exceed."""
     ordered = sorted(values)
     return ordered[min(len(ordered) - 1, int(share * len(ordered)))]
+
+
+def p99(times: Sequence[float | None]) -> float:
+    """An update without an answer counts as one that took for ever."""
+    return quantile([math.inf if time is None else time for time in times], 0.99)
 
 
 def block(feed: Feed, cpu: float) -> Block:
@@ -111,11 +118,13 @@ def load(peer: Peer, seconds: float) -> Load:
         feed = peer.feed("mmd", LOAD_RATE, seconds, LOAD_SYMBOLS)
         cpu = cpu_seconds(daemon.pid) - before
         found = block(feed, cpu)
+        whole_seconds = range(0, len(feed.times_us) - LOAD_RATE + 1, LOAD_RATE)
         return Load(
             updates=feed.updates,
             symbols=LOAD_SYMBOLS,
             p50_us=found.p50_us,
             p99_us=found.p99_us,
+            p99_us_by_second=[p99(feed.times_us[start : start + LOAD_RATE]) for start in whole_seconds],
             max_us=max(time for time in feed.times_us if time is not None),
             answered=found.answered,
             orders=feed.orders,

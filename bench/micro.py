@@ -3,7 +3,6 @@
 A tick is one book change that moves both quotes, and the answers to the two amends it causes.
 """
 
-import logging
 import statistics
 import time
 from collections.abc import Callable, Sequence
@@ -11,9 +10,6 @@ from decimal import Decimal
 
 import msgspec
 import trio
-from websockets.client import ClientProtocol
-from websockets.protocol import State
-from websockets.uri import parse_uri
 
 from bench.frames import frame, upgrade
 from bench.venue import Account, Params, Request, Venue, decode_request
@@ -30,6 +26,7 @@ from mmd.exchanges.deribit.book import L2Book
 from mmd.exchanges.deribit.instruments import decode_instruments
 from mmd.exchanges.jsonrpc import Request as RpcRequest
 from mmd.exchanges.jsonrpc import decode_head
+from mmd.exchanges.link import Link
 from mmd.shell.clock import Clock
 from mmd.shell.counters import Counters, SymbolCounters
 from mmd.shell.diary import Diary
@@ -39,7 +36,6 @@ from mmd.shell.worker import Worker
 SYMBOL = "BTC-PERPETUAL"
 TICK_NS = 1_000_000
 TICKS = 400
-REPEATS = 15
 
 SETTINGS = SymbolSettings(
     service="bench",
@@ -159,10 +155,10 @@ def read_instrument(venue: Venue, account: Account) -> Instrument:
     return decode_instruments(decode_head(raw).result, "deribit")[0][SYMBOL]
 
 
-def timed(step: Callable[[int], None]) -> float:
+def timed(step: Callable[[int], None], repeats: int) -> float:
     """µs of one call: the median over the repeats of the mean over the ticks."""
     found = []
-    for _ in range(REPEATS):
+    for _ in range(repeats):
         started = time.perf_counter_ns()
         for number in range(TICKS):
             step(number)
@@ -170,39 +166,55 @@ def timed(step: Callable[[int], None]) -> float:
     return statistics.median(found)
 
 
-def open_protocol() -> ClientProtocol:
-    """A client's end of an open WebSocket."""
-    protocol = ClientProtocol(parse_uri("ws://127.0.0.1/"), logger=logging.Logger("bench", logging.CRITICAL))
-    protocol.send_request(protocol.connect())
-    protocol.receive_data(upgrade(b"".join(protocol.data_to_send())))
-    protocol.events_received()
-    assert protocol.state is State.OPEN, f"handshake: {protocol.handshake_exc}"
-    return protocol
+class Wire(trio.abc.Stream):
+    """The link's stream: a frame at every read, and what is written goes nowhere."""
+
+    def __init__(self) -> None:
+        self.frames: list[bytes] = []
+        self._request = b""
+
+    async def receive_some(self, max_bytes: int | None = None) -> bytes:
+        return self.frames.pop() if self.frames else upgrade(self._request)
+
+    async def send_all(self, data: bytes | bytearray | memoryview) -> None:
+        self._request = bytes(data)
+
+    async def wait_send_all_might_not_block(self) -> None:
+        """It never does."""
+
+    async def aclose(self) -> None:
+        """Nothing to close."""
 
 
-def frame_steps(messages: list[bytes], requests: list[list[bytes]]) -> tuple[float, float]:
-    protocol = open_protocol()
-    framed = [frame(message) for message in messages]
+async def frame_steps(messages: list[bytes], requests: list[list[bytes]], repeats: int) -> tuple[float, float]:
+    """A frame in; two frames out in one write."""
+    wire = Wire()
+    link = Link(wire, "127.0.0.1", "/")
+    await link.handshake()
+    reads: list[float] = []
+    writes: list[float] = []
+    for _ in range(repeats):
+        wire.frames = [frame(message) for message in messages]
+        started = time.perf_counter_ns()
+        for _ in messages:
+            await link.receive()
+        read = time.perf_counter_ns()
+        for pair in requests:
+            for payload in pair:
+                link.send(payload)
+            await link.flush()
+        reads.append((read - started) / len(messages) / 1000)
+        writes.append((time.perf_counter_ns() - read) / len(requests) / 1000)
+    return statistics.median(reads), statistics.median(writes)
 
-    def receive(number: int) -> None:
-        protocol.receive_data(framed[number])
-        protocol.events_received()
 
-    def send(number: int) -> None:
-        for payload in requests[number]:
-            protocol.send_text(payload)
-        b"".join(protocol.data_to_send())
-
-    return timed(receive), timed(send)
-
-
-def decide_steps() -> tuple[float, float]:
+def decide_steps(repeats: int) -> tuple[float, float]:
     """The machine alone: the tick, and its two answers one by one."""
     decide: list[float] = []
     settle: list[float] = []
     stage = Stage()
     machine = stage.machine
-    for _ in range(REPEATS):
+    for _ in range(repeats):
         tick_ns = settle_ns = 0
         for _ in range(TICKS):
             stage.now_ns += TICK_NS
@@ -221,7 +233,7 @@ def decide_steps() -> tuple[float, float]:
     return statistics.median(decide), statistics.median(settle)
 
 
-def gate_step() -> float:
+def gate_step(repeats: int) -> float:
     stage = Stage()
     wanted = stage.tick()[2]
     machine = stage.machine
@@ -231,10 +243,10 @@ def gate_step() -> float:
             if not isinstance(order, do.CancelOrder):
                 review(order, machine.exposure(order, True))
 
-    return timed(step)
+    return timed(step, repeats)
 
 
-async def pump_step() -> float:
+async def pump_step(repeats: int) -> float:
     """What the pump, the mailbox, the gate, the outbox and the counters add to the machine's own time."""
     stage = Stage()
     exchange = NoExchange()
@@ -243,7 +255,7 @@ async def pump_step() -> float:
     worker = Worker(stage.machine, SymbolCounters())
     pump.add(worker)
     found = []
-    for _ in range(REPEATS):
+    for _ in range(repeats):
         spent_ns = 0
         for _ in range(TICKS):
             top = stage.top(stage.market.advance())
@@ -259,14 +271,14 @@ async def pump_step() -> float:
     return statistics.median(found)
 
 
-def measure() -> Micro:
-    """All steps, about ten seconds."""
+def measure(*, repeats: int) -> Micro:
+    """All steps; 15 repeats take about ten seconds."""
     stage = Stage()
     ticks = [stage.tick() for _ in range(TICKS)]
     messages = [message for message, *_ in ticks]
     wanted = [found for _, _, found, _, _ in ticks]
     answers = [found for _, _, _, found, _ in ticks]
-    frame_in, frame_out = frame_steps(messages, [stage.encode(found) for found in wanted])
+    frame_in, frame_out = trio.run(frame_steps, messages, [stage.encode(found) for found in wanted], repeats)
 
     def encode(number: int) -> None:
         stage.encode(wanted[number])
@@ -274,25 +286,25 @@ def measure() -> Micro:
     def decode_answers(number: int) -> None:
         stage.events(answers[number])
 
-    decide, settle = decide_steps()
-    gate = gate_step()
+    decide, settle = decide_steps(repeats)
+    gate = gate_step(repeats)
     return Micro(
         frame_in=frame_in,
-        decode_and_book=book_step(),
+        decode_and_book=book_step(repeats),
         decide=decide,
         gate=gate,
-        encode=timed(encode),
+        encode=timed(encode, repeats),
         frame_out=frame_out,
-        decode_answers=timed(decode_answers),
+        decode_answers=timed(decode_answers, repeats),
         decide_answers=settle,
-        pump=trio.run(pump_step) - decide - gate,
+        pump=trio.run(pump_step, repeats) - decide - gate,
     )
 
 
-def book_step() -> float:
+def book_step(repeats: int) -> float:
     """Bytes of a change to the new top of the book."""
     found = []
-    for _ in range(REPEATS):
+    for _ in range(repeats):
         stage = Stage()
         messages = [stage.market.advance() for _ in range(TICKS)]
         started = time.perf_counter_ns()

@@ -85,6 +85,9 @@ def end(process: "subprocess.Popen[bytes]") -> None:
         except subprocess.TimeoutExpired:
             process.kill()
     process.wait()
+    for pipe in (process.stdin, process.stdout):
+        if pipe is not None:
+            pipe.close()
 
 
 class Peer:
@@ -168,8 +171,12 @@ class Service:
                 return notices.recv(65_536)
             except TimeoutError:
                 continue
-        end(self.process)
+        self.stop()
         raise RuntimeError(f"the daemon was not ready in {READY_SECONDS:g} s:\n{self.log_text()}")
+
+    def stop(self) -> None:
+        end(self.process)
+        self._log.close()
 
     def write_config(self, *, spread_bps: float = 10) -> None:
         lines = [f"  - {{exchange: deribit, symbol: {symbol}, spread: bench}}" for symbol in self.symbols]
@@ -237,4 +244,4 @@ def service(port: int, symbols: int) -> Iterator[Service]:
         try:
             yield running
         finally:
-            end(running.process)
+            running.stop()

@@ -77,6 +77,11 @@ def test_a_wrong_configuration_is_78(
     assert not (tmp_path / "state").exists()  # nothing was touched
 
 
+def test_a_missing_file_is_78(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert mmd.main(["run", "-c", str(tmp_path / "none.yaml")]) == 78
+    assert "none.yaml" in capsys.readouterr().err
+
+
 def test_a_lock_is_held_by_one_and_tells_its_process(tmp_path: Path) -> None:
     directory = tmp_path / "a" / "state"
     with lock_state(directory):

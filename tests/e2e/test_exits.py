@@ -27,10 +27,10 @@ def shut(path: Path) -> Path:
     return path
 
 
-def fails(programs: list[Program], daemon: Daemon) -> tuple[int, str]:
-    """Exit status and last words of a daemon that does not come up."""
-    programs.append(daemon)
-    return daemon.ended(), daemon.err
+def fails(programs: list[Program], *daemons: Daemon) -> list[tuple[int, str]]:
+    """Exit status and last words of daemons that do not come up."""
+    programs += daemons
+    return [(daemon.ended(), daemon.err) for daemon in daemons]
 
 
 def test_wrong_usage_is_64(tmp_path: Path) -> None:
@@ -41,7 +41,7 @@ def test_wrong_usage_is_64(tmp_path: Path) -> None:
 
 def test_an_instrument_that_the_exchange_does_not_list_is_78(tmp_path: Path, programs: list[Program]) -> None:
     config = write_config(tmp_path / "mmd.yaml", symbols=["BTC-PERPETUAL", "BTC-PERPETUALLY"])
-    status, words = fails(programs, Daemon(tmp_path, config))
+    ((status, words),) = fails(programs, Daemon(tmp_path, config))
     assert (status, "instruments[1]" in words and "BTC-PERPETUALLY" in words) == (78, True), words
     assert "Traceback" not in words
 
@@ -50,7 +50,7 @@ def test_every_error_of_a_file_comes_at_once_with_its_place(tmp_path: Path, prog
     config = write_config(tmp_path / "mmd.yaml")
     text = config.read_text().replace("mode: shadow", "mode: shady").replace("style: around", "style: square")
     config.write_text(text)
-    status, words = fails(programs, Daemon(tmp_path, config))
+    ((status, words),) = fails(programs, Daemon(tmp_path, config))
     lines = [line for line in words.splitlines() if line.startswith(f"{config}:")]
     assert (status, len(lines)) == (78, 2), words
     assert "shady" in lines[0] and "shadow" in lines[0] and "square" in lines[1]
@@ -59,15 +59,13 @@ def test_every_error_of_a_file_comes_at_once_with_its_place(tmp_path: Path, prog
 def test_a_size_that_the_instrument_does_not_take_is_78(tmp_path: Path, programs: list[Program]) -> None:
     config = write_config(tmp_path / "mmd.yaml")
     config.write_text(config.read_text().replace("size: 10,", "size: 1,"))
-    status, words = fails(programs, Daemon(tmp_path, config))
+    ((status, words),) = fails(programs, Daemon(tmp_path, config))
     assert (status, "spreads.wide.size" in words and "at least 10" in words) == (78, True), words
 
 
-def test_a_missing_and_an_unreadable_configuration_are_78(tmp_path: Path, programs: list[Program]) -> None:
-    status, words = fails(programs, Daemon(tmp_path, tmp_path / "none.yaml"))
-    assert (status, "none.yaml" in words) == (78, True), words
+def test_an_unreadable_configuration_is_78(tmp_path: Path, programs: list[Program]) -> None:
     config = shut(write_config(tmp_path / "mmd.yaml"))
-    status, words = fails(programs, Daemon(tmp_path, config, prefix=humble()))
+    ((status, words),) = fails(programs, Daemon(tmp_path, config, prefix=humble()))
     assert (status, "Permission denied" in words) == (78, True), words
 
 
@@ -81,13 +79,13 @@ def with_secret_file(tmp_path: Path, mode: int) -> Path:
 
 
 def test_a_secret_that_others_can_read_is_77(tmp_path: Path, programs: list[Program]) -> None:
-    status, words = fails(programs, Daemon(tmp_path, with_secret_file(tmp_path, 0o644)))
+    ((status, words),) = fails(programs, Daemon(tmp_path, with_secret_file(tmp_path, 0o644)))
     assert (status, "0644" in words and "chmod" in words) == (77, True), words
     assert "hunter2" not in words
 
 
 def test_a_secret_that_we_cannot_read_is_77(tmp_path: Path, programs: list[Program]) -> None:
-    status, words = fails(programs, Daemon(tmp_path, with_secret_file(tmp_path, 0), prefix=humble()))
+    ((status, words),) = fails(programs, Daemon(tmp_path, with_secret_file(tmp_path, 0), prefix=humble()))
     assert (status, "secret" in words) == (77, True), words
 
 
@@ -95,15 +93,18 @@ def test_folders_that_we_may_not_write_are_77(tmp_path: Path, programs: list[Pro
     config = write_config(tmp_path / "mmd.yaml")
     closed = tmp_path / "closed"
     closed.mkdir(mode=0o500)
-    status, words = fails(programs, Daemon(tmp_path, config, state=closed / "state", prefix=humble()))
-    assert (status, str(closed) in words) == (77, True), words
-    status, words = fails(programs, Daemon(tmp_path, config, socket=closed / "mmd.sock", prefix=humble()))
-    assert (status, str(closed) in words) == (77, True), words
+    ended = fails(
+        programs,
+        Daemon(tmp_path, config, state=closed / "state", prefix=humble()),
+        Daemon(tmp_path, config, socket=closed / "mmd.sock", state=tmp_path / "other", prefix=humble()),
+    )
+    for status, words in ended:
+        assert (status, str(closed) in words) == (77, True), words
 
 
 def test_a_state_folder_that_is_a_file_is_70(tmp_path: Path, programs: list[Program]) -> None:
     (tmp_path / "file").write_text("")
-    status, words = fails(programs, Daemon(tmp_path, write_config(tmp_path / "mmd.yaml"), state=tmp_path / "file"))
+    ((status, words),) = fails(programs, Daemon(tmp_path, write_config(tmp_path / "mmd.yaml"), state=tmp_path / "file"))
     assert (status, str(tmp_path / "file") in words) == (70, True), words
     assert "Traceback" not in words
 
@@ -113,10 +114,13 @@ def test_one_daemon_per_state_folder_and_per_socket(tmp_path: Path, programs: li
     first = Daemon(tmp_path, config)
     programs.append(first)
     first.ready()
-    status, words = fails(programs, Daemon(tmp_path, config, socket=tmp_path / "other.sock"))
-    assert (status, "another mmd uses this state directory" in words) == (70, True), words
-    status, words = fails(programs, Daemon(tmp_path, config, state=tmp_path / "other"))
-    assert (status, str(first.socket) in words) == (70, True), words
+    by_state, by_socket = fails(
+        programs,
+        Daemon(tmp_path, config, socket=tmp_path / "other.sock"),
+        Daemon(tmp_path, config, state=tmp_path / "other"),
+    )
+    assert (by_state[0], "another mmd uses this state directory" in by_state[1]) == (70, True), by_state
+    assert (by_socket[0], str(first.socket) in by_socket[1]) == (70, True), by_socket
     assert first.status()["phase"] == "running"  # and the first one never noticed
     assert stat.S_ISSOCK(first.socket.stat().st_mode)
     first.kill()
@@ -130,7 +134,7 @@ def test_a_metrics_address_that_is_taken_is_named(tmp_path: Path, programs: list
         address = f"127.0.0.1:{taken.getsockname()[1]}"
         config = write_config(tmp_path / "mmd.yaml")
         config.write_text(config.read_text().replace("127.0.0.1:0", address))
-        status, words = fails(programs, Daemon(tmp_path, config))
+        ((status, words),) = fails(programs, Daemon(tmp_path, config))
     assert (status, address in words) == (70, True), words
     assert "Traceback" not in words
 
@@ -141,7 +145,7 @@ def test_a_key_that_the_exchange_does_not_know_is_77(tmp_path: Path, programs: l
     exchange = Exchange(tmp_path, "--accounts", str(accounts), "--market", "generated")
     programs.append(exchange)
     config = write_config(tmp_path / "mmd.yaml", network=f'{{url: "{exchange.url}"}}')
-    status, words = fails(programs, Daemon(tmp_path, config))
+    ((status, words),) = fails(programs, Daemon(tmp_path, config))
     assert (status, "13004" in words) == (77, True), words
     assert "not-a-real-secret" not in words and "Traceback" not in words
     assert exchange.stop() == 0

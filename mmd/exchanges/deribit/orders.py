@@ -66,15 +66,8 @@ def filled(trade: UserTradeData, instrument: Instrument, received_ns: int) -> Or
 
 def acked(order: OrderData, instrument: Instrument, received_ns: int) -> OrderAcked:
     """A resting order."""
-    resting = open_order(order, instrument)
-    return OrderAcked(
-        resting.label,
-        resting.order_id,
-        resting.price_ticks,
-        resting.remaining_lots,
-        resting.total_lots,
-        received_ns,
-    )
+    price_ticks, remaining, total = _resting(order, instrument)
+    return OrderAcked(order.label, order.order_id, price_ticks, remaining, total, received_ns)
 
 
 def closed(order: OrderData, instrument: Instrument, received_ns: int) -> OrderClosed:
@@ -85,16 +78,22 @@ def closed(order: OrderData, instrument: Instrument, received_ns: int) -> OrderC
 
 def open_order(order: OrderData, instrument: Instrument) -> OpenOrder:
     """One row of open orders. Raises ExchangeMalformed for an order without a price on the grid."""
+    price_ticks, remaining, total = _resting(order, instrument)
+    side = _side(order.label, order.direction)
+    return OpenOrder(order.label, order.order_id, side, price_ticks, remaining, total)
+
+
+def _resting(order: OrderData, instrument: Instrument) -> tuple[int, int, int]:
+    """(price in ticks, lots that may still fill, lots in total)"""
     if order.amount is None:
         raise ExchangeMalformed(f"order {order.order_id} of {instrument.symbol} has no amount")
     try:
         price_ticks = instrument.grid.ticks(_decode_price(order.price))
+        total = whole(order.amount, instrument.lot)
+        done = whole(order.filled_amount, instrument.lot) if order.filled_amount else 0
     except (OffGrid, ArithmeticError) as error:
         raise ExchangeMalformed(f"order {order.order_id} of {instrument.symbol}: {error}") from error
-    total = _lots(order.amount, instrument, f"order {order.order_id}")
-    done = _lots(order.filled_amount or Decimal(0), instrument, f"order {order.order_id}")
-    side = _side(order.label, order.direction)
-    return OpenOrder(order.label, order.order_id, side, price_ticks, total - done, total)
+    return (price_ticks, total - done, total)
 
 
 def position(data: PositionData, instrument: Instrument, received_ns: int) -> PositionReported:
