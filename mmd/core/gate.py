@@ -16,7 +16,8 @@ class Exposure(msgspec.Struct, frozen=True, gc=False):
 
     Lots are the worst case besides this order: position, and everything live, in flight,
     unknown or stray per side. `others_on_side`: labels of ours, other than this order's, that
-    may rest on its side. `reference_ticks`: 0.0 = unknown.
+    may rest on its side. `reference_ticks`: 0.0 = unknown. `open_orders`: all orders of the service
+    besides this one that are or may be at an exchange; counted for a place only.
     """
 
     state: State
@@ -30,6 +31,8 @@ class Exposure(msgspec.Struct, frozen=True, gc=False):
     own_lots: int
     reference_ticks: float
     budget_allows: bool
+    open_orders: int = 0
+    max_open_orders: int = 1
 
 
 class Refused(msgspec.Struct, frozen=True, gc=False):
@@ -69,6 +72,10 @@ def check_order(order: PlaceOrder | AmendOrder, exposure: Exposure) -> Refused |
         return Refused(Rule.GRID, f"{price} ticks", f"multiples of {rules.grid.step_at(price)}", "")
     if exposure.others_on_side:
         return Refused(Rule.ONE_ORDER, f"{exposure.others_on_side + 1} orders", "1 order per side", "")
+    if isinstance(order, PlaceOrder) and exposure.open_orders >= exposure.max_open_orders:
+        limit = f"{exposure.max_open_orders} orders"
+        found = f"{exposure.open_orders + 1} orders"
+        return Refused(Rule.OPEN_ORDERS, found, limit, "limits.portfolio.max_open_orders")
     refusal = check_position(order.side, lots, exposure)
     if refusal is None and not exposure.budget_allows:
         return Refused(Rule.BUDGET, "credits below the cancels' reserve", "one credit above it", "")

@@ -37,8 +37,9 @@ def plan_side(
     if remaining > wanted.size_lots or away > tolerance_ticks:
         return change(rules)  # too large, or too close to the market: at once
     closer = -away > tolerance_ticks
-    # Topping up loses the queue: only once half is gone.
-    small = remaining * 2 < wanted.size_lots
+    # Topping up loses the queue: only once half is gone. An order that nothing was taken from is
+    # smaller because the wish has grown (a reload, more room): that is followed.
+    small = remaining * 2 < wanted.size_lots or (slot.filled_lots == 0 and remaining < wanted.size_lots)
     if (closer or small) and now_ns - changed_ns >= rules.refresh_ns:
         return change(rules)
     return Change.KEEP

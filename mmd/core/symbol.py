@@ -102,8 +102,10 @@ class SymbolState:
         low = self.min_lots if self.min_lots > -maximum else -maximum
         return (low, self.max_lots if self.max_lots < maximum else maximum)
 
-    def exposure(self, order: PlaceOrder | AmendOrder, budget_allows: bool) -> Exposure:
-        """What the gate needs to judge this order."""
+    def exposure(
+        self, order: PlaceOrder | AmendOrder, budget_allows: bool, open_orders: int = 0, max_open_orders: int = 1
+    ) -> Exposure:
+        """What the gate needs to judge this order. `open_orders`: the service's others, for a place."""
         own, label = self.own, order.label
         state = own.find(label)
         others = own.others_on_side(order.side, label)
@@ -120,6 +122,8 @@ class SymbolState:
             worst_lots(state.slot) if state is not None else 0,
             self.reference_ticks,
             budget_allows,
+            open_orders,
+            max_open_orders,
         )
 
     def checks(self, now_ns: int) -> tuple[Check, ...]:

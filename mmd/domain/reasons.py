@@ -110,6 +110,7 @@ class Rule(StrEnum):
     ORDER_SIZE = "order_size"
     POSITION = "position"
     ONE_ORDER = "one_order_per_side"
+    OPEN_ORDERS = "open_orders"
     BUDGET = "message_budget"
     GRID = "grid"
 

@@ -33,7 +33,7 @@ class TcpStream(trio.abc.Stream):
             except BlockingIOError:
                 continue
             except OSError as error:
-                raise trio.BrokenResourceError(f"read: {error}") from error
+                raise trio.BrokenResourceError(str(error)) from error
 
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
         """At once what the system takes, then the rest. Cancelled in the middle, part of it is out."""
@@ -44,7 +44,7 @@ class TcpStream(trio.abc.Stream):
             except BlockingIOError:
                 pass
             except OSError as error:
-                raise trio.BrokenResourceError(f"write: {error}") from error
+                raise trio.BrokenResourceError(str(error)) from error
             if not left:
                 break
             await trio.lowlevel.wait_writable(number)

@@ -17,7 +17,15 @@ log = logs.get("mmd.outbox")
 class Outbox:
     """Collects what one pump decided, per exchange, and hands it over in one call each."""
 
-    def __init__(self, exchanges: dict[str, Exchange], post: Callable[[Worker, Mail], None]) -> None:
+    def __init__(
+        self,
+        exchanges: dict[str, Exchange],
+        post: Callable[[Worker, Mail], None],
+        open_orders: Callable[[], int] = lambda: 1,
+    ) -> None:
+        """`open_orders`: how many orders of all symbols are or may be out, the one in question included."""
+        self._open_orders = open_orders
+        self.max_open_orders = 1  # until the totals say otherwise
         self._exchanges = exchanges
         self._post = post
         self._first: dict[str, list[tuple[str, Request]]] = {}
@@ -29,7 +37,9 @@ class Outbox:
         if isinstance(order, CancelOrder):
             verdict = review(order, None)
         else:
-            verdict = review(order, worker.machine.exposure(order, budget.allows(now_ns)))
+            others = self._open_orders() - 1 if isinstance(order, PlaceOrder) else 0
+            exposure = worker.machine.exposure(order, budget.allows(now_ns), others, self.max_open_orders)
+            verdict = review(order, exposure)
         if isinstance(verdict, Refused):
             count(worker.counters.refused, verdict.rule)
             refusal = GateRefused(order.label, order.side, verdict.rule, verdict.number, verdict.limit, now_ns)

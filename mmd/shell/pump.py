@@ -58,7 +58,7 @@ class Pump:
         self.exchanges = exchanges
         self.workers: dict[str, Worker] = {}
         self.by_symbol: dict[tuple[str, str], Worker] = {}
-        self.outbox = Outbox(exchanges, self.post)
+        self.outbox = Outbox(exchanges, self.post, self.open_orders)
         self.replies: dict[int, Reply] = {}
         self.acked: list[tuple[str, int]] = []
         self.filled: list[Worker] = []
@@ -70,6 +70,10 @@ class Pump:
         """Until the totals are connected."""
         self.acked.clear()
         self.filled.clear()
+
+    def open_orders(self) -> int:
+        """Orders of all symbols that are or may be at an exchange."""
+        return sum(worker.machine.own.resting for worker in self.workers.values())
 
     def add(self, worker: Worker) -> None:
         self.workers[worker.key] = worker

@@ -49,6 +49,7 @@ class Treasury:
         self.machine = PortfolioMachine(limits)
         self._pump = pump
         pump.settle = self.settle
+        pump.outbox.max_open_orders = limits.max_open_orders
 
     def join(self, workers: Iterable[Worker]) -> None:
         """New symbols; bounds follow as soon as their prices are known."""
@@ -58,6 +59,7 @@ class Treasury:
         self._handle([SymbolLeft(worker.key, worker.machine.position.lots)])
 
     def change_limits(self, limits: PortfolioLimits, workers: Iterable[Worker]) -> None:
+        self._pump.outbox.max_open_orders = limits.max_open_orders
         changed = [LimitChanged(w.key, w.machine.rules.max_position_lots) for w in workers]
         self._handle([TotalsChanged(limits), *changed])
 

@@ -3,6 +3,7 @@
 from decimal import Decimal
 from typing import Any
 
+import msgspec
 import pytest
 from core_kit import ASK, BID, NS, OPTION, PLAIN, changed, settings
 from hypothesis import given
@@ -275,3 +276,22 @@ def test_new_risk_never_exceeds_rate_and_burst(steps: list[tuple[int, bool]]) ->
             budget.spend(now)
             sent += 1
     assert sent <= 15 + (now - NOW) / NS * 5.0 + 1e-6
+
+
+@pytest.mark.parametrize(("others", "passes"), [(9, True), (10, False)])
+def test_no_more_open_orders_than_allowed(others: int, passes: bool) -> None:
+    """The total counts for a place; an amend adds no order."""
+    seen = msgspec.structs.replace(EXPOSURE, open_orders=others, max_open_orders=10)
+    verdict = review(place(), seen)
+    if passes:
+        assert isinstance(verdict, Approved)
+    else:
+        assert isinstance(verdict, Refused)
+        assert (verdict.rule, verdict.number, verdict.limit) == (Rule.OPEN_ORDERS, "11 orders", "10 orders")
+    assert isinstance(review(AmendOrder("x", "id", BID, 995, 10, 10), seen), Approved)
+
+
+def test_an_untouched_order_follows_a_larger_wish() -> None:
+    """A reload that doubles the size is no partial fill."""
+    assert plan_side(BID, Wanted(995, 15), live(), RULES, 0.0, 0, 9 * NS) is Change.AMEND
+    assert plan_side(BID, Wanted(995, 15), live(total=20, filled=8), RULES, 0.0, 0, 9 * NS) is Change.KEEP

@@ -260,7 +260,7 @@ async def test_a_bug_on_the_way_out_halts_as_well(autojump_clock: MockClock, mon
     worker = room.worker()
     room.connect(worker)
 
-    def exposure(order: PlaceOrder | AmendOrder, budget_allows: bool) -> None:
+    def exposure(order: PlaceOrder | AmendOrder, *known: object) -> None:
         raise ZeroDivisionError("no exposure")
 
     monkeypatch.setattr(worker.machine, "exposure", exposure)
