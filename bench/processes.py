@@ -201,10 +201,18 @@ class Service:
             client.close()
 
     def resume(self) -> int:
-        """Make every symbol ACTIVE; returns the monotonic time of the request."""
+        """Make every symbol ACTIVE; returns the monotonic time of the first request.
+
+        READY says that orders and positions are known; a book may come a moment later.
+        """
         asked_ns = time.monotonic_ns()
-        self.call("resume", {"symbols": ["all"], "reason": "benchmark"})
-        return asked_ns
+        while True:
+            result = self.call("resume", {"symbols": ["all"], "reason": "benchmark"})
+            if msgspec.json.decode(result)["outcome"] == "done":
+                return asked_ns
+            if time.monotonic_ns() - asked_ns > READY_SECONDS * 1e9:
+                raise RuntimeError(f"not resumed: {bytes(result).decode()}")
+            time.sleep(0.001)
 
     def metric(self, name: str) -> float:
         """The largest sample of a metric now."""

@@ -194,12 +194,13 @@ class RpcLink:
         self.ledger = Ledger()
         self.messages_out = 0
         self._encode = encode
+        self._seconds = trio.lowlevel.current_clock().current_time
 
     def request(self, method: str, params: object, context: object, deadline_seconds: float) -> None:
         """Queue a request; `flush` sends it. Raises LinkLost (then nothing was queued)."""
         if self.link.lost:
             raise LinkLost(self.link.lost)
-        now = trio.current_time()
+        now = self._seconds()
         number = self.ledger.open(method, context, now, now + deadline_seconds)
         try:
             self.link.send(self._encode(Request(number, method, params)))

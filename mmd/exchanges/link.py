@@ -27,7 +27,7 @@ except ImportError:  # a platform without the compiled part
 
 # The list of all instruments is the largest message by far (about 1 kB each).
 MAX_MESSAGE_BYTES = 16 * 2**20
-CHUNK_BYTES = 256 * 1024
+CHUNK_BYTES = 64 * 1024
 
 # RFC 6455, section 5.2: FIN and the opcode of text; the bit that says "masked"; lengths of 2 and of 8 bytes.
 TEXT_FRAME = 0x81
@@ -80,7 +80,8 @@ class Link:
         self._stream = stream
         uri = parse_uri(f"ws://{host}{path}")
         self._protocol = ClientProtocol(uri, max_size=MAX_MESSAGE_BYTES, logger=_SILENT)
-        self._held = b""  # the beginning of a frame
+        self._held = bytearray()  # the beginning of a frame
+        self._wanted = 0  # how much of it is known to be needed
         self._parts: list[bytes | bytearray | memoryview] = []
         self._part_is_text = True
         self._binaries = 0
@@ -178,7 +179,12 @@ class Link:
     def _cut(self, data: bytes | bytearray) -> list[bytes]:
         """The text messages in what is held and `data`; an incomplete frame at the end is held."""
         if self._held:
-            data = self._held + data
+            self._held += data
+            if len(self._held) < self._wanted:
+                return []
+            data = bytes(self._held)
+            self._held.clear()
+            self._wanted = 0
         messages: list[bytes] = []
         at, size = 0, len(data)
         while size - at >= 2:
@@ -192,6 +198,7 @@ class Link:
             end = start + length
             sound = data[at + 1] < MASKED and length <= MAX_MESSAGE_BYTES
             if sound and end > size:
+                self._wanted = end - at
                 break
             if sound and data[at] == TEXT_FRAME and not self._parts:
                 messages.append(bytes(data[start:end]))
@@ -200,7 +207,8 @@ class Link:
                 if self._lost:
                     break
             at = end
-        self._held = bytes(data[at:])
+        if at < size:
+            self._held += data[at:]
         return messages
 
     def _judge(self, data: bytes | bytearray, messages: list[bytes]) -> None:

@@ -37,18 +37,23 @@ class TcpStream(trio.abc.Stream):
 
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
         """At once what the system takes, then the rest. Cancelled in the middle, part of it is out."""
-        number, left = self._fileno(), memoryview(data)
-        while True:
-            try:
-                left = left[self._socket.send(left) :]
-            except BlockingIOError:
-                pass
-            except OSError as error:
-                raise trio.BrokenResourceError(str(error)) from error
-            if not left:
-                break
-            await trio.lowlevel.wait_writable(number)
+        sent = self._send(data)
+        if sent < len(data):
+            left = memoryview(data)[sent:]
+            while left:
+                await trio.lowlevel.wait_writable(self._fileno())
+                left = left[self._send(left) :]
         await trio.lowlevel.cancel_shielded_checkpoint()
+
+    def _send(self, data: bytes | bytearray | memoryview) -> int:
+        """How much the system takes now."""
+        try:
+            return self._socket.send(data)
+        except BlockingIOError:
+            return 0
+        except OSError as error:
+            self._fileno()
+            raise trio.BrokenResourceError(str(error)) from error
 
     async def wait_send_all_might_not_block(self) -> None:
         await trio.lowlevel.wait_writable(self._fileno())

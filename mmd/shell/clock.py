@@ -12,14 +12,15 @@ class Clock:
     Under a mock clock it is mock time. Must be made and used inside trio.
     """
 
-    __slots__ = ("_origin", "_start_ns")
+    __slots__ = ("_origin", "_seconds", "_start_ns")
 
     def __init__(self, wall_ns: Callable[[], int] = time.time_ns) -> None:
+        self._seconds = trio.lowlevel.current_clock().current_time
         self._start_ns = wall_ns()
-        self._origin = trio.current_time()
+        self._origin = self._seconds()
 
     def now_ns(self) -> int:
-        return self._start_ns + int((trio.current_time() - self._origin) * 1e9)
+        return self._start_ns + int((self._seconds() - self._origin) * 1e9)
 
     def seconds_until(self, at_ns: int) -> float:
         """How long until then; at least 0."""

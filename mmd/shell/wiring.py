@@ -21,6 +21,7 @@ DERIBIT_URLS = {
     NetworkKind.MAINNET: "wss://www.deribit.com/ws/api/v2",
     NetworkKind.TESTNET: "wss://test.deribit.com/ws/api/v2",
 }
+SANDBOX_URL = "ws://sandbox.invalid/ws/api/v2"  # over memory: the name goes into the handshake only
 # In the sandbox every client id is an account of its own; with no key configured, this one.
 SANDBOX_KEY = ("mmd-sandbox", "mmd-sandbox")
 
@@ -87,15 +88,17 @@ def wire(config: ExchangeConfig, service: str, started_ns: int, now_ns: Callable
     dial: Dial
     if config.network is NetworkKind.SANDBOX:
         sandbox = make_sandbox(config, now_ns)
-        dial, host, network = sandbox.connect, "sandbox.invalid", "sandbox"
+        url, dial, network = SANDBOX_URL, sandbox.connect, "sandbox"
     else:
         url = config.url or DERIBIT_URLS[config.network]
-        dial, host, network = tcp_dialer(url), url.split("/")[2], config.url or str(config.network)
+        dial, network = tcp_dialer(url), config.url or str(config.network)
+    server = urlsplit(url)
     exchange = Deribit(
         name=config.name,
         service=service,
         dial=dial,
-        host=host,
+        host=server.netloc,
+        path=server.path.rstrip("/") or urlsplit(SANDBOX_URL).path,
         client_id=client_id,
         client_secret=client_secret,
         grant=str(config.grant),

@@ -50,6 +50,7 @@ class Deribit:
         service: str,
         dial: Dial,
         host: str,
+        path: str = PATH,
         client_id: str,
         client_secret: str,
         rng: Random,
@@ -58,7 +59,7 @@ class Deribit:
         wall_clock_ns: Callable[[], int] = time_ns,
         order_valid_ms: int | None = None,
     ) -> None:
-        """`host` names the server in the WebSocket handshake; `dial` decides where the bytes go.
+        """`host` and `path` name the server in the WebSocket handshake; `dial` decides where the bytes go.
 
         `order_valid_ms`: places and amends that reach the matching engine later than that are refused there.
         ValueError for an unknown grant.
@@ -67,6 +68,7 @@ class Deribit:
         self.budget = Budget(TIER_RATE, TIER_BURST, TIER_BURST * RESERVE_SHARE)
         self._dial = dial
         self._host = host
+        self._path = path
         self._house = House(
             name=name,
             service=service,
@@ -146,7 +148,7 @@ class Deribit:
         connection: Connection | None = None
         try:
             with trio.fail_after(CONNECT_SECONDS):
-                stream, link = await open_link(self._dial, self._host, PATH)
+                stream, link = await open_link(self._dial, self._host, self._path)
         except LinkLost as error:
             return str(error), 0.0
         except trio.TooSlowError:
