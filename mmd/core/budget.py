@@ -43,7 +43,8 @@ class Budget:
 
     def spend(self, now_ns: int) -> None:
         """Charge one message that leaves."""
-        self._tokens = max(0.0, self.left(now_ns) - 1.0)
+        left = self.left(now_ns) - 1.0
+        self._tokens = left if left > 0.0 else 0.0
 
     def empty_until(self, now_ns: int) -> None:
         """The exchange says that the credits are used up: start again from nothing."""

@@ -68,7 +68,7 @@ def check_order(order: PlaceOrder | AmendOrder, exposure: Exposure) -> Refused |
     if not rules.min_lots <= lots <= rules.max_order_lots:
         limit = f"{rules.min_lots}..{rules.max_order_lots} lots"
         return Refused(Rule.ORDER_SIZE, f"{lots} lots", limit, "limits.per_symbol.max_order_size")
-    if price < 1 or rules.grid.floor(price) != price:
+    if price < 1 or (rules.grid.steps and rules.grid.floor(price) != price):
         return Refused(Rule.GRID, f"{price} ticks", f"multiples of {rules.grid.step_at(price)}", "")
     if exposure.others_on_side:
         return Refused(Rule.ONE_ORDER, f"{exposure.others_on_side + 1} orders", "1 order per side", "")

@@ -3,7 +3,7 @@
 from enum import Enum, auto
 
 from mmd.core.orders import Empty, Live, Slot
-from mmd.core.quoting import Quoted, Withheld
+from mmd.core.quoting import Quoted, Wanted
 from mmd.core.rules import Rules
 from mmd.domain.reasons import Side
 from mmd.domain.settings import Requote
@@ -26,11 +26,9 @@ def plan_side(
     `changed_ns`: when this side last changed in the market. Within `tolerance_ticks` an order
     stays and keeps its place in the queue, unless it is larger than wanted.
     """
-    if isinstance(slot, Empty):
-        return Change.KEEP if isinstance(wanted, Withheld) else Change.PLACE
     if not isinstance(slot, Live):
-        return Change.KEEP
-    if isinstance(wanted, Withheld):
+        return Change.PLACE if isinstance(slot, Empty) and isinstance(wanted, Wanted) else Change.KEEP
+    if not isinstance(wanted, Wanted):
         return Change.CANCEL
     remaining = slot.total_lots - slot.filled_lots
     away = slot.price_ticks - wanted.price_ticks if side is Side.BID else wanted.price_ticks - slot.price_ticks

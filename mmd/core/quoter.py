@@ -135,11 +135,16 @@ class Quoter(SymbolState):
 
     def _crosses_own(self, state: SideState, wanted: Wanted) -> bool:
         """It would meet our own order on the other side before that one has moved."""
+        price = wanted.price_ticks
         if state.side is Side.BID:
-            asks = resting_prices(self.own.ask.slot)
-            return bool(asks) and wanted.price_ticks >= min(asks)
-        bids = resting_prices(self.own.bid.slot)
-        return bool(bids) and wanted.price_ticks <= max(bids)
+            slot = self.own.ask.slot
+            if isinstance(slot, Live):
+                return price >= slot.price_ticks
+            return price >= min(resting_prices(slot), default=price + 1)
+        slot = self.own.bid.slot
+        if isinstance(slot, Live):
+            return price <= slot.price_ticks
+        return price <= max(resting_prices(slot), default=price - 1)
 
     def _pull(self, state: SideState, now_ns: int) -> None:
         """Cancel what rests; what is in flight or unknown is pulled when its answer is there."""

@@ -107,8 +107,10 @@ class SymbolState:
     ) -> Exposure:
         """What the gate needs to judge this order. `open_orders`: the service's others, for a place."""
         own, label = self.own, order.label
-        state = own.find(label)
-        others = own.others_on_side(order.side, label)
+        state = own.bid if order.side is Side.BID else own.ask
+        others = other_lots = 0
+        if state.label != label or own.strays:
+            others, other_lots = own.others_on_side(order.side, label), own.worst(order.side, besides=label)
         low, high = self.bounds()
         return Exposure(
             self.state,
@@ -117,9 +119,9 @@ class SymbolState:
             self.position.known,
             low,
             high,
-            own.worst(order.side, besides=label) if others else 0,
+            other_lots,
             others,
-            worst_lots(state.slot) if state is not None else 0,
+            worst_lots(state.slot) if state.label == label else 0,
             self.reference_ticks,
             budget_allows,
             open_orders,

@@ -33,6 +33,8 @@ CHUNK_BYTES = 64 * 1024
 TEXT_FRAME = 0x81
 MASKED = 0x80
 TWO_BYTES, EIGHT_BYTES = 126, 127
+MASK_BYTES = 4
+MASKS = 256  # drawn at a time: a call to the kernel for each frame would cost more than the frame
 
 # Outside the logger hierarchy on purpose: the protocol's debug lines would print whole frames, secrets included.
 _SILENT = logging.Logger("mmd.link", logging.CRITICAL + 1)
@@ -80,6 +82,7 @@ class Link:
         self._stream = stream
         uri = parse_uri(f"ws://{host}{path}")
         self._protocol = ClientProtocol(uri, max_size=MAX_MESSAGE_BYTES, logger=_SILENT)
+        self._masks: list[bytes] = []  # random, each used once
         self._held = bytearray()  # the beginning of a frame
         self._wanted = 0  # how much of it is known to be needed
         self._parts: list[bytes | bytearray | memoryview] = []
@@ -138,7 +141,10 @@ class Link:
             head = bytes((TEXT_FRAME, MASKED | TWO_BYTES, size >> 8, size & 0xFF))
         else:
             head = bytes((TEXT_FRAME, MASKED | EIGHT_BYTES)) + size.to_bytes(8, "big")
-        mask = os.urandom(4)
+        if not self._masks:
+            pool = os.urandom(MASK_BYTES * MASKS)
+            self._masks = [pool[at : at + MASK_BYTES] for at in range(0, len(pool), MASK_BYTES)]
+        mask = self._masks.pop()
         self._protocol.writes.append(b"".join((head, mask, apply_mask(payload, mask))))
 
     async def flush(self) -> None:

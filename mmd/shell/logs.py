@@ -106,6 +106,11 @@ class Log:
     def __init__(self, logger: logging.Logger) -> None:
         self._logger = logger
 
+    @property
+    def debugs(self) -> bool:
+        """Whether `debug` writes anything; asked first where even naming the fields costs too much."""
+        return self._logger.isEnabledFor(logging.DEBUG)
+
     def debug(self, event: str, /, **fields: object) -> None:
         self.log(logging.DEBUG, event, fields)
 

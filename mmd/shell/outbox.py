@@ -50,8 +50,9 @@ class Outbox:
 
     def _approved(self, worker: Worker, approved: Approved, now_ns: int) -> None:
         order = approved.order
-        kind = type(order).__name__
-        log.debug("order.sent", symbol=worker.symbol, exchange=worker.exchange, request=kind, label=order.label)
+        if log.debugs:
+            kind = type(order).__name__
+            log.debug("order.sent", symbol=worker.symbol, exchange=worker.exchange, request=kind, label=order.label)
         counters = worker.counters
         leaving = self._then
         if isinstance(order, AmendOrder):

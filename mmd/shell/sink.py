@@ -1,5 +1,8 @@
 """What an exchange's session sees of the shell."""
 
+from collections.abc import Coroutine
+from typing import Any
+
 from mmd.domain.events import Mail
 from mmd.shell.counters import ExchangeCounters
 from mmd.shell.pump import Pump
@@ -27,8 +30,8 @@ class ExchangeSink:
             if worker.exchange == self._name:
                 self._pump.post(worker, event)
 
-    async def deliver(self) -> None:
-        await self._pump.deliver()
+    def deliver(self) -> Coroutine[Any, Any, None]:
+        return self._pump.deliver()
 
     def round_trip(self, seconds: float) -> None:
         self.last_round_trip = seconds

@@ -43,7 +43,7 @@ class Numbers:
 class BookSide:
     """Levels of one side: sizes by price, and the prices sorted upwards."""
 
-    __slots__ = ("_bids", "_edge", "_prices", "_sizes", "_top_levels", "stale", "top", "unknown_deletes")
+    __slots__ = ("_bids", "_edge", "_prices", "_sizes", "_top_levels", "top", "unknown_deletes")
 
     def __init__(self, *, bids: bool, top_levels: int) -> None:
         self._bids = bids
@@ -52,7 +52,6 @@ class BookSide:
         self._sizes: dict[int, int] = {}
         self._edge: int | None = None  # the last price of a full top: what is behind it does not show
         self.top: tuple[Level, ...] = ()
-        self.stale = False  # something changed that may show in the top
         self.unknown_deletes = 0
 
     def __len__(self) -> int:
@@ -68,29 +67,36 @@ class BookSide:
         self._sizes.clear()
         self._edge = None
         self.top = ()
-        self.stale = False
 
-    def set(self, price: int, size: int) -> None:
-        """The new total at a price; 0 removes the level."""
-        sizes = self._sizes
-        if size:
-            if price not in sizes:
-                insort(self._prices, price)
-            sizes[price] = size
-        elif price in sizes:
-            del sizes[price]
-            del self._prices[bisect_left(self._prices, price)]
-        else:
-            self.unknown_deletes += 1
-        edge = self._edge
-        if edge is None or (price >= edge if self._bids else price <= edge):
-            self.stale = True
+    def apply(self, changes: list[BookChange], prices: Numbers, amounts: Numbers) -> bool:
+        """Take the new totals over; True if the top is another one now. Raises OffGrid, ExchangeMalformed."""
+        bids, sizes, ladder, edge = self._bids, self._sizes, self._prices, self._edge
+        shows = False
+        for action, raw_price, raw_amount in changes:
+            text = bytes(raw_price)
+            price = prices.known.get(text) or prices.read(text)
+            if action == "delete":
+                size = 0
+            else:
+                text = bytes(raw_amount)
+                size = amounts.known.get(text) or amounts.read(text)
+            if price <= 0 or size < 0:
+                raise OffGrid(f"level {bytes(raw_price).decode()} x {bytes(raw_amount).decode()} is not positive")
+            if size:
+                if price not in sizes:
+                    insort(ladder, price)
+                sizes[price] = size
+            elif price in sizes:
+                del sizes[price]
+                del ladder[bisect_left(ladder, price)]
+            else:
+                self.unknown_deletes += 1
+            if edge is None or (price >= edge if bids else price <= edge):
+                shows = True
+        return shows and self._renew_top()
 
-    def renew_top(self) -> bool:
-        """Take the top anew if it may have changed; True if it is another one."""
-        if not self.stale:
-            return False
-        self.stale = False
+    def _renew_top(self) -> bool:
+        """Take the top anew; True if it is another one."""
         sizes = self._sizes
         prices = self._prices[: -self._top_levels - 1 : -1] if self._bids else self._prices[: self._top_levels]
         top = tuple([(price, sizes[price]) for price in prices])
@@ -139,7 +145,8 @@ class L2Book:
             detail = f"change {data.change_id} follows {data.prev_change_id}, the book is at {self.change_id}"
             return self.broken(Why.BOOK_GAP, detail, received_ns)
         try:
-            changed = self._put(self.bids, data.bids) | self._put(self.asks, data.asks)
+            prices, amounts = self._prices, self._amounts
+            changed = self.bids.apply(data.bids, prices, amounts) | self.asks.apply(data.asks, prices, amounts)
         except (OffGrid, ArithmeticError) as error:
             return self.broken(Why.BOOK_MALFORMED, f"change {data.change_id}: {error}", received_ns)
         self.change_id = data.change_id
@@ -152,15 +159,3 @@ class L2Book:
         """Give the book up until the next snapshot."""
         self.clear()
         return BookBroken(why, detail, received_ns)
-
-    def _put(self, side: BookSide, changes: list[BookChange]) -> bool:
-        """Apply all changes of one side; True if its top is another one now."""
-        prices, amounts = self._prices, self._amounts
-        for action, raw_price, raw_amount in changes:
-            price, amount = bytes(raw_price), bytes(raw_amount)
-            price_ticks = prices.known.get(price) or prices.read(price)
-            size_lots = 0 if action == "delete" else amounts.known.get(amount) or amounts.read(amount)
-            if price_ticks <= 0 or size_lots < 0:
-                raise OffGrid(f"level {price.decode()} x {amount.decode()} is not positive")
-            side.set(price_ticks, size_lots)
-        return side.renew_top()

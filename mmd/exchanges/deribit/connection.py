@@ -158,6 +158,7 @@ class Connection:
         self._house = house
         self._duty = duty
         self._rpc = RpcLink(link, codec.encode)
+        self._seconds = trio.lowlevel.current_clock().current_time
         self._scope = trio.CancelScope()
         self._why = ""
         self._heard_at = trio.current_time()
@@ -217,7 +218,7 @@ class Connection:
         house, link, stats = self._house, self.link, self._duty.stats
         while True:
             messages = await link.receive()
-            self._heard_at = trio.current_time()
+            self._heard_at = self._seconds()
             received_ns = house.wall_clock_ns()
             stats.last_received_ns = received_ns
             stats.messages_in += len(messages)
