@@ -34,6 +34,7 @@ class Command(msgspec.Struct):
     seconds: float = 0.0
     symbols: int = 1
     count: int = 0
+    block: bool = False
 
 
 class Feed(msgspec.Struct):
@@ -231,7 +232,7 @@ class Peer:
                 due_ns += (end - at) * period_ns
                 at = end
             # Never asleep: to be woken costs the sender a call to the other processor, tens of µs in a virtual machine.
-            self.turn(0)
+            self.turn(due_ns if command.block else 0)
         stop_ns = time.monotonic_ns() + DRAIN_NS
         while time.monotonic_ns() < stop_ns:
             self.turn(stop_ns)

@@ -112,9 +112,9 @@ class Peer:
         self.process.stdin.flush()
         return self._line()
 
-    def feed(self, client: str, rate: int, seconds: float, symbols: int = 1) -> Feed:
+    def feed(self, client: str, rate: int, seconds: float, symbols: int = 1, *, block: bool = False) -> Feed:
         """Send updates and measure; returns when done."""
-        command = Command("feed", client=client, rate=rate, seconds=seconds, symbols=symbols)
+        command = Command("feed", client=client, rate=rate, seconds=seconds, symbols=symbols, block=block)
         return msgspec.json.decode(self._ask(command), type=Feed)
 
     def orders(self, client: str, count: int, seconds: float = 30.0) -> Opened:

@@ -64,7 +64,7 @@ def check_order(order: PlaceOrder | AmendOrder, exposure: Exposure) -> Refused |
     if not (reference > 0.0 and abs(price - reference) <= collar):
         found = f"{abs(price / reference - 1) * 1e4:.1f} bps" if reference > 0.0 else "no reference price"
         return Refused(Rule.COLLAR, found, f"{rules.collar_bps:g} bps", "limits.per_symbol.collar_bps")
-    lots = order.size_lots if isinstance(order, PlaceOrder) else order.remaining_lots
+    lots = order.remaining_lots if isinstance(order, AmendOrder) else order.size_lots
     if not rules.min_lots <= lots <= rules.max_order_lots:
         limit = f"{rules.min_lots}..{rules.max_order_lots} lots"
         return Refused(Rule.ORDER_SIZE, f"{lots} lots", limit, "limits.per_symbol.max_order_size")
@@ -72,7 +72,7 @@ def check_order(order: PlaceOrder | AmendOrder, exposure: Exposure) -> Refused |
         return Refused(Rule.GRID, f"{price} ticks", f"multiples of {rules.grid.step_at(price)}", "")
     if exposure.others_on_side:
         return Refused(Rule.ONE_ORDER, f"{exposure.others_on_side + 1} orders", "1 order per side", "")
-    if isinstance(order, PlaceOrder) and exposure.open_orders >= exposure.max_open_orders:
+    if exposure.open_orders >= exposure.max_open_orders and isinstance(order, PlaceOrder):
         limit = f"{exposure.max_open_orders} orders"
         found = f"{exposure.open_orders + 1} orders"
         return Refused(Rule.OPEN_ORDERS, found, limit, "limits.portfolio.max_open_orders")

@@ -12,7 +12,7 @@ from typing import Any
 from mmd.core.book import Touch, best_external
 from mmd.core.fair import microprice
 from mmd.core.market import NO_TOUCH
-from mmd.core.orders import Amending, Cancelling, IllegalTransition, Unknown
+from mmd.core.orders import Amending, Cancelling, Live, Unknown
 from mmd.core.quoter import Quoter
 from mmd.core.quoting import Withheld
 from mmd.core.rules import NS, rules_for
@@ -159,7 +159,7 @@ class SymbolMachine(Quoter):
         self._dirty = True
         found = self.own.find(event.label) is not None
         illegal = self.own.take(event, event.label, now_ns)
-        if isinstance(illegal, IllegalTransition):
+        if illegal is not None:
             self._out.append(Noted("order.unexpected", f"{illegal.event} while {illegal.phase}: {event.label}"))
             return False
         return found
@@ -371,6 +371,8 @@ class SymbolMachine(Quoter):
     def _unknown_too_long(self, now_ns: int) -> tuple[Why, str] | None:
         for state in (self.own.bid, self.own.ask):
             slot = state.slot
+            if isinstance(slot, Live):
+                continue
             if isinstance(slot, Unknown) and now_ns - slot.since_ns >= self.rules.unknown_timeout_ns:
                 waited = f"{(now_ns - slot.since_ns) / NS:.1f} s"
                 return (Why.OUTCOME_UNKNOWN, f"no word of {slot.label} for {waited}")

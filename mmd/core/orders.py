@@ -141,19 +141,16 @@ class IllegalTransition(msgspec.Struct, frozen=True):
 
 def worst_lots(slot: Slot) -> int:
     """Lots that this slot may still add to the position."""
-    if isinstance(slot, Empty):
-        return 0
-    total = max(slot.total_lots, slot.to_total_lots) if isinstance(slot, Amending) else slot.total_lots
-    return max(0, total - slot.filled_lots)
+    if isinstance(slot, Amending):
+        return max(0, slot.total_lots - slot.filled_lots, slot.to_total_lots - slot.filled_lots)
+    return 0 if isinstance(slot, Empty) else max(0, slot.total_lots - slot.filled_lots)
 
 
 def resting_prices(slot: Slot) -> tuple[int, ...]:
     """Prices at which this slot may have an order now."""
-    if isinstance(slot, Empty):
-        return ()
     if isinstance(slot, Amending) or (isinstance(slot, Unknown) and slot.to_price_ticks):
         return (slot.price_ticks, slot.to_price_ticks)
-    return (slot.price_ticks,)
+    return () if isinstance(slot, Empty) else (slot.price_ticks,)
 
 
 def lost(slot: Occupied, now_ns: int) -> Unknown:

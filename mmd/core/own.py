@@ -153,6 +153,9 @@ class OwnOrders:
         if isinstance(slot, Empty):
             return None
         after = advance(slot, event, now_ns, self.latency_ns)
+        if isinstance(after, Live):
+            self.put(state, after, now_ns)
+            return None
         if isinstance(after, IllegalTransition):
             return after
         if isinstance(after, Empty) and isinstance(event, OrderClosed | OrderFilled):

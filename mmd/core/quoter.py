@@ -200,6 +200,8 @@ class Quoter(SymbolState):
 def side_due(state: SideState, timeout_ns: int, now_ns: int) -> int:
     """When this side's slot wants to be looked at; 0 = when something happens."""
     slot = state.slot
+    if isinstance(slot, Amending):
+        return slot.sent_ns + timeout_ns
     if isinstance(slot, Live):
         return state.hold_cancel_ns if state.hold_cancel_ns > now_ns else 0
     if isinstance(slot, InFlight):

@@ -91,7 +91,7 @@ def quote(view: View, rules: Rules, trace: Trace | None = None) -> Quote:
         detail = f"{width_bps:.6g} bps in full, {half * tick:.6g} a side"
         trace.append(Step("half_width", detail, fair - half, fair + half))
     styled = style_prices(view, rules, fair, half, trace)
-    if isinstance(styled, Quote):
+    if not isinstance(styled, tuple):
         return styled
     bid, ask = widen(styled[0], styled[1], min_width, tick, trace)
     low, high = band(view, rules, fair)

@@ -36,14 +36,16 @@ class TcpStream(trio.abc.Stream):
                 raise trio.BrokenResourceError(str(error)) from error
 
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
-        """At once what the system takes, then the rest. Cancelled in the middle, part of it is out."""
+        """At once what the system takes, then the rest. Cancelled in the middle, part of it is out.
+
+        No checkpoint where nothing has to wait: whoever writes here waits for its next bytes anyway.
+        """
         sent = self._send(data)
         if sent < len(data):
             left = memoryview(data)[sent:]
             while left:
                 await trio.lowlevel.wait_writable(self._fileno())
                 left = left[self._send(left) :]
-        await trio.lowlevel.cancel_shielded_checkpoint()
 
     def _send(self, data: bytes | bytearray | memoryview) -> int:
         """How much the system takes now."""

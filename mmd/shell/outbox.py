@@ -2,8 +2,8 @@
 
 from collections.abc import Callable
 
-from mmd.core.gate import Refused, review
-from mmd.domain.actions import AmendOrder, Approved, CancelOrder, Order, PlaceOrder, QueryOrder, QueryState, Request
+from mmd.core.gate import review
+from mmd.domain.actions import AmendOrder, Approved, Order, PlaceOrder, QueryOrder, QueryState, Request
 from mmd.domain.events import GateRefused, Mail
 from mmd.domain.reasons import Mode
 from mmd.exchanges.api import Exchange
@@ -34,13 +34,16 @@ class Outbox:
     def order(self, worker: Worker, order: Order, now_ns: int) -> None:
         """Through the gate; a refusal goes back to the machine as an event."""
         budget = self._exchanges[worker.exchange].budget
-        if isinstance(order, CancelOrder):
-            verdict = review(order, None)
-        else:
-            others = self._open_orders() - 1 if isinstance(order, PlaceOrder) else 0
+        if isinstance(order, AmendOrder):  # by far the most, so it is asked for first
+            exposure = worker.machine.exposure(order, budget.allows(now_ns))
+            verdict = review(order, exposure)
+        elif isinstance(order, PlaceOrder):
+            others = self._open_orders() - 1
             exposure = worker.machine.exposure(order, budget.allows(now_ns), others, self.max_open_orders)
             verdict = review(order, exposure)
-        if isinstance(verdict, Refused):
+        else:
+            verdict = review(order, None)
+        if not isinstance(verdict, Approved):
             count(worker.counters.refused, verdict.rule)
             refusal = GateRefused(order.label, order.side, verdict.rule, verdict.number, verdict.limit, now_ns)
             self._post(worker, refusal)

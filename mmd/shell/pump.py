@@ -154,14 +154,14 @@ class Pump:
             if kind is OrderFilled:
                 self.filled.append(worker)
                 worker.counters.fills = worker.machine.position.fills
-            elif isinstance(event, OrderRefused):
+            elif type(event) is OrderRefused:
                 count(worker.counters.rejected, event.fault)
             elif kind is TradeLinkDown:
                 worker.shadow.drop()
 
     def _act(self, worker: Worker, decision: Decision, now_ns: int) -> None:
         match decision:
-            case PlaceOrder() | AmendOrder() | CancelOrder():
+            case AmendOrder() | PlaceOrder() | CancelOrder():
                 self.outbox.order(worker, decision, now_ns)
             case QueryOrder() | QueryState():
                 self.outbox.query(worker, decision, now_ns)

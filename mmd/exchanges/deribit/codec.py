@@ -235,19 +235,19 @@ def order_request(
     """
     until = msgspec.UNSET if valid_until_ms is None else valid_until_ms
     match order:
+        case AmendOrder():
+            return "private/edit", EditParams(
+                order_id=order.order_id,
+                amount=instrument.amount(order.total_lots),
+                price=instrument.grid.price(order.price_ticks),
+                valid_until=until,
+            )
         case PlaceOrder():
             return "private/buy" if order.side is Side.BID else "private/sell", PlaceParams(
                 instrument_name=instrument.symbol,
                 amount=instrument.amount(order.size_lots),
                 price=instrument.grid.price(order.price_ticks),
                 label=order.label,
-                valid_until=until,
-            )
-        case AmendOrder():
-            return "private/edit", EditParams(
-                order_id=order.order_id,
-                amount=instrument.amount(order.total_lots),
-                price=instrument.grid.price(order.price_ticks),
                 valid_until=until,
             )
         case CancelOrder(order_id=""):

@@ -8,7 +8,7 @@ import msgspec
 import trio
 
 from mmd.domain.errors import ExchangeAmbiguous, ExchangeMalformed, ExchangeRefused
-from mmd.domain.events import BookBroken, DataLinkDown, DataLinkUp
+from mmd.domain.events import BookTop, DataLinkDown, DataLinkUp
 from mmd.domain.instruments import Instrument
 from mmd.domain.reasons import Why
 from mmd.exchanges.api import LinkStats
@@ -118,7 +118,7 @@ class Feed:
             event = follow.book.apply(codec.decode_book(data), received_ns)
             if event is not None:
                 self._house.sink.post(follow.instrument.symbol, event)
-                if isinstance(event, BookBroken):
+                if not isinstance(event, BookTop):
                     self._plan_resync(follow, str(event.why), event.detail)
             if follow.snapshot_by is not None and follow.book.live:
                 follow.snapshot_by = None

@@ -11,7 +11,7 @@ from itertools import islice
 import msgspec
 import trio
 
-from mmd.domain.actions import CancelOrder, QueryOrder, QueryState, Request
+from mmd.domain.actions import AmendOrder, CancelOrder, PlaceOrder, QueryOrder, QueryState, Request
 from mmd.domain.errors import ExchangeAmbiguous, ExchangeMalformed, ExchangeRefused, LinkLost
 from mmd.domain.events import Mail, OrderAcked, OrderClosed, OrderFilled, OrderRefused, RequestLost, TradeLinkDown
 from mmd.domain.ids import label_prefix
@@ -152,12 +152,15 @@ class Trading:
         return refused
 
     def _send(self, connection: Connection, symbol: str, request: Request) -> None:
-        if isinstance(request, QueryState):
-            connection.nursery.start_soon(self.inquiry.ask_state, connection, symbol)
-            return
-        if isinstance(request, QueryOrder):
-            connection.nursery.start_soon(self.inquiry.ask_order, connection, symbol, request)
-            return
+        match request:
+            case AmendOrder() | PlaceOrder() | CancelOrder():
+                self._send_order(connection, symbol, request)
+            case QueryOrder():
+                connection.nursery.start_soon(self.inquiry.ask_order, connection, symbol, request)
+            case QueryState():
+                connection.nursery.start_soon(self.inquiry.ask_state, connection, symbol)
+
+    def _send_order(self, connection: Connection, symbol: str, request: orders.Order) -> None:
         valid = self._house.order_valid_ms
         until = None if valid is None else self._house.exchange_ms() + valid
         method, params = codec.order_request(self._house.instruments[symbol], request, until)
@@ -223,12 +226,13 @@ class Trading:
     def _post(self, symbol: str, events: list[Mail]) -> None:
         self._count(self.activity, symbol)
         for event in events:
-            if isinstance(event, OrderClosed):
+            if isinstance(event, OrderAcked):
+                if event.label in self._closed:
+                    continue  # the closing overtook this answer
+            elif isinstance(event, OrderClosed):
                 self.note_closed(event)
                 continue  # posted by _post_closing, once
-            if isinstance(event, OrderAcked) and event.label in self._closed:
-                continue  # the closing overtook this answer
-            if isinstance(event, OrderFilled):
+            elif isinstance(event, OrderFilled):
                 self._count(self.fills, symbol)
             self._house.sink.post(symbol, event)
 
