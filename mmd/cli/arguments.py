@@ -1,21 +1,24 @@
 """The command line of mmdctl: words in, a checked Namespace out. Usage errors end the program with status 2."""
 
 import argparse
+import textwrap
+from decimal import Decimal, InvalidOperation
 from pathlib import Path
 from typing import Protocol
 
 from mmd import __version__
-from mmd.control.protocol import EVENTS_MAX
+from mmd.control.protocol import DEFAULT_SLIPPAGE_BPS, EVENTS_MAX, check_decimal
 
 TIMEOUT_MAX_SECONDS = 600
 REASON_MAX = 500
 LINES_DEFAULT = 20
+HELP_COLUMNS = 78
 EPILOG = """\
 SYMBOL is a name, EXCHANGE/NAME, a glob (quote it) or `all`.
 
 exit status:
   0 done    1 refused, with reasons    2 usage    3 no daemon answers
-  4 not permitted    5 timed out, or degraded (status --check)
+  4 not permitted    5 timed out, not proven, some is left, or degraded (status --check)
 
 examples:
   mmdctl status                              the service and all its symbols
@@ -23,6 +26,7 @@ examples:
   mmdctl resume 'deribit/BTC-*'              quote again, once every check passes
   mmdctl halt all --reason "bad fills"       emergency stop; asks no question
   mmdctl reset all --reason "fills checked"  after a halt: to PAUSED; then resume
+  mmdctl flatten BTC-PERPETUAL --dry-run     what closing the position would cost now
   mmdctl plan && mmdctl reload --confirm 60  undone after a minute unless `mmdctl confirm`
   mmdctl --json status | jq '.symbols[] | {symbol, state, position}'
   mmdctl events --follow --json              one JSON object a line
@@ -38,6 +42,16 @@ EXAMPLES = {
     "explain": ["explain BTC-PERPETUAL"],
     "orders": ["orders", "orders 'BTC-*' --json"],
     "positions": ["positions"],
+    "risk": ["risk", "risk --json | jq '.totals[] | select(.worst > 0.8 * .limit)'"],
+    "ledger": ["ledger", "ledger 'BTC-*' --json"],
+    "switches": ["switches"],
+    "alerts": ["alerts"],
+    "protection": ["protection", "protection --reset deribit/BTC --reason 'fills reviewed, the price was right'"],
+    "flatten": [
+        "flatten BTC-PERPETUAL --dry-run",
+        "flatten BTC-PERPETUAL --reason 'expiry tonight'",
+        "flatten deribit/ETH-PERPETUAL --size 200 --slippage-bps 20 --yes",
+    ],
     "pause": ["pause 'BTC-*' --reason 'expiry in an hour'"],
     "resume": ["resume all", "resume deribit/ETH-PERPETUAL --timeout 30"],
     "halt": ["halt all", "halt BTC-PERPETUAL --reason 'odd fills'"],
@@ -49,6 +63,23 @@ EXAMPLES = {
     "events": ["events --lines 100", "events --follow", "events --since 1042 --json"],
     "log-level": ["log-level debug"],
     "version": ["version"],
+}
+
+
+DETAILS = {
+    "halt": "Exit 5 means: nothing proves that the book is empty of our orders. The daemon goes on cancelling; what is "
+    "known of the orders is printed on stderr.",
+    "reset": "It moves a symbol from HALTED to PAUSED; what tripped it is counted from here again, and after a "
+    "position drift the exchange's position is adopted. It does not quote (that is resume), it places and closes "
+    "nothing, it changes no limit, and orders that are still being pulled go on being pulled. The reply says which.",
+    "flatten": "From PAUSED or HALTED, one symbol at a time. Prints what it would cost against the visible book, asks "
+    "for the symbol's name, then sends reduce-only orders that never rest, at the previewed limit price or better. "
+    "It never turns a position round. With --json, stdout has the answer to flatten (or the preview, where it ends "
+    "with that); the rest is on stderr.",
+    "protection": "A freeze of the exchange's maker protection stops new quotes there. --reset ends it at the "
+    "exchange; it resumes nothing.",
+    "explain": "The rule that withholds a quote comes first, with its number, its limit and where that was written; "
+    "then what would end it.",
 }
 
 
@@ -73,7 +104,7 @@ def parser() -> argparse.ArgumentParser:
         sub: argparse.ArgumentParser = commands.add_parser(
             name,
             help=summary,
-            description=summary,
+            description="\n\n".join([summary, *_folded(name)]),
             epilog="\n".join(["examples:", *(f"  mmdctl {example}" for example in EXAMPLES[name])]),
             formatter_class=argparse.RawDescriptionHelpFormatter,
             allow_abbrev=False,
@@ -86,11 +117,17 @@ def parser() -> argparse.ArgumentParser:
     return top
 
 
+def _folded(name: str) -> list[str]:
+    return [textwrap.fill(DETAILS[name], HELP_COLUMNS)] if name in DETAILS else []
+
+
 def _add_views(command: AddCommand) -> None:
     status = command("status", "The service, its exchanges and its symbols.")
     status.add_argument("symbols", nargs="*", metavar="SYMBOL")
     status.add_argument(
-        "--check", action="store_true", help="exit 5 if a symbol is halted, a link down, a file refused"
+        "--check",
+        action="store_true",
+        help="exit 5 if a symbol is halted, an alert critical, a link down, a file refused",
     )
     show = command("show", "Symbols in full, or the effective configuration.")
     show.add_argument("symbols", nargs="*", metavar="SYMBOL", help="or the word `config` (secrets are masked)")
@@ -100,6 +137,11 @@ def _add_views(command: AddCommand) -> None:
     orders.add_argument("symbols", nargs="*", metavar="SYMBOL")
     positions = command("positions", "Our positions and their profit.")
     positions.add_argument("symbols", nargs="*", metavar="SYMBOL")
+    command("risk", "Every total: used now, at worst, allowed, and where the limit is written.")
+    ledger = command("ledger", "The account of each symbol; real and shadow apart.")
+    ledger.add_argument("symbols", nargs="*", metavar="SYMBOL")
+    command("switches", "The kill switches: thresholds, trips, what they hold now.")
+    command("alerts", "Alerts that last, the worst first, with what to do.")
     command("plan", "What a reload would change; changes nothing.")
     events = command("events", "State changes, fills, refusals, operators' commands.")
     events.add_argument("-f", "--follow", action="store_true", help="go on until Ctrl-C")
@@ -118,6 +160,10 @@ def _add_changes(command: AddCommand) -> None:
         change = command(name, summary)
         change.add_argument("symbols", nargs="+", metavar="SYMBOL", help="or `all`")
         _add_reason(change, required=name == "reset")
+    _add_flatten(command)
+    protection = command("protection", "The exchanges' own maker protection; --reset ends a freeze.")
+    protection.add_argument("--reset", type=_protection, metavar="EXCHANGE/UNDERLYING", help="needs --reason")
+    _add_reason(protection, required=False)
     shadow = command("shadow", "Keep the orders of symbols to ourselves.")
     shadow.add_argument("symbols", nargs="+", metavar="SYMBOL", help="or `all`")
     shadow.add_argument("--off", action="store_true", help="go back to the mode of the configuration")
@@ -131,6 +177,22 @@ def _add_changes(command: AddCommand) -> None:
     level = command("log-level", "How much the daemon logs, until it restarts.")
     level.add_argument("level", choices=("debug", "info", "warning", "error", "critical"), type=str.lower)
     _add_reason(level, required=False)
+
+
+def _add_flatten(command: AddCommand) -> None:
+    flatten = command("flatten", "Close the position of one symbol; shows the cost and asks first.")
+    flatten.add_argument("symbol", metavar="SYMBOL", help="exactly one; a glob may match one only")
+    flatten.add_argument("--size", type=_amount, metavar="AMOUNT", help="how much of it (default: all)")
+    flatten.add_argument(
+        "--slippage-bps",
+        type=_basis_points,
+        default=DEFAULT_SLIPPAGE_BPS,
+        metavar="N",
+        help=f"no worse than this from the mark (default {DEFAULT_SLIPPAGE_BPS:g})",
+    )
+    flatten.add_argument("--yes", action="store_true", help="do not ask; needed without a terminal")
+    flatten.add_argument("--dry-run", action="store_true", help="only the preview; sends nothing")
+    _add_reason(flatten, required=False)
 
 
 def _add_common(to: argparse.ArgumentParser, *, absent: str | None) -> None:
@@ -168,6 +230,37 @@ def _timeout(text: str) -> float:
 
 def _confirm(text: str) -> float:
     return _seconds(text, 1, 86_400)
+
+
+def _amount(text: str) -> Decimal:
+    try:
+        value = Decimal(text)
+    except InvalidOperation:
+        value = Decimal(-1)
+    try:
+        check_decimal("size", value)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is not an amount above 0 with at most 18 digits on each side of the point"
+        ) from error
+    return value
+
+
+def _basis_points(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 <= value <= 10_000:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of basis points from 0 to 10000")
+    return value
+
+
+def _protection(text: str) -> tuple[str, str]:
+    exchange, _, underlying = text.partition("/")
+    if not exchange or not underlying or "/" in underlying or not text.isprintable():
+        raise argparse.ArgumentTypeError(f"{text!r} is not EXCHANGE/UNDERLYING, as in deribit/BTC")
+    return exchange, underlying
 
 
 def _sequence(text: str) -> int:

@@ -1,63 +1,46 @@
 """The program mmdctl: ask the running daemon, or tell it what to do."""
 
-import argparse
 import contextlib
 import os
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from enum import IntEnum
-from pathlib import Path
-from typing import TypeVar
-
-import msgspec
+from collections.abc import Callable, Sequence
 
 from mmd import __version__
-from mmd.cli import views
+from mmd.cli import risk_views, status_views, views
 from mmd.cli.arguments import LINES_DEFAULT, parser
-from mmd.cli.client import Client, Forbidden, NoAnswer, NoDaemon, Refused, default_socket
-from mmd.cli.tables import Page, clean, page_of
+from mmd.cli.call import ERRORS, GRACE_SECONDS, OUTCOMES, Call, Exit, complain, mute, say
+from mmd.cli.client import NoAnswer, NoDaemon, Refused
+from mmd.cli.flatten import run_flatten
+from mmd.cli.tables import clean, number, page_of
 from mmd.control.protocol import (
-    DEFAULT_TIMEOUT_SECONDS,
     EVENTS_MAX,
+    AlertsResult,
     EventsResult,
     ExplainResult,
     FollowResult,
+    LedgerResult,
     LogLevelResult,
     OrdersResult,
     PositionsResult,
+    ProtectionResult,
+    RiskResult,
     ShowResult,
+    SwitchesResult,
     VersionResult,
     encode,
 )
-from mmd.domain.errors import MmdError
-from mmd.shell.desk import ChangeResult, EventLine, Outcome, PlanResult, ReloadResult, Status
+from mmd.shell.desk import ChangeResult, EventLine, Outcome, PlanResult, ProtectionLine, ReloadResult, Status
 
 RELOAD_SECONDS = 60.0
-GRACE_SECONDS = 2.0  # a change has its time, then its answer must still come
+LABELS_SECONDS = 2.0
 FOLLOW_LINES_DEFAULT = 10
-INTERRUPTED = 130
-T = TypeVar("T")
-
-
-class Exit(IntEnum):
-    """What scripts rely on."""
-
-    DONE = 0
-    REFUSED = 1
-    USAGE = 2
-    NO_DAEMON = 3
-    NOT_PERMITTED = 4
-    TIMED_OUT = 5
-
-
-OUTCOMES = {Outcome.DONE: Exit.DONE, Outcome.REFUSED: Exit.REFUSED, Outcome.TIMED_OUT: Exit.TIMED_OUT}
-ERRORS: dict[type[MmdError], Exit] = {
-    Refused: Exit.REFUSED,
-    NoDaemon: Exit.NO_DAEMON,
-    Forbidden: Exit.NOT_PERMITTED,
-    NoAnswer: Exit.TIMED_OUT,
-}
+UNPROVEN = "HALT NOT PROVEN: orders of ours may still rest at the exchange"
+PROTECTS = (
+    "what still protects: systemd's watchdog ends a daemon that makes no progress within WatchdogSec; when its "
+    "connection breaks, the exchange cancels our orders where cancel on disconnect is armed (`mmdctl status`)"
+)
+DO_NOW = "do now: ask again, or `systemctl stop mmd`; look at the orders with the exchange itself"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -69,9 +52,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             reconfigure(errors="replace")
     call = Call(asked, page_of(sys.stdout, os.environ))
     try:
-        status = RUN[asked.command](call)
-        sys.stdout.flush()
-        return status
+        return RUN[asked.command](call)
     except tuple(ERRORS) as error:
         complain(str(error))
         for reason in error.reasons if isinstance(error, Refused) else []:
@@ -79,65 +60,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         return ERRORS[type(error)]
     except KeyboardInterrupt:
         complain("interrupted; the daemon may still carry it out")
-        return INTERRUPTED
-    except BrokenPipeError:
-        # Nobody reads any more: say nothing now, nor when Python flushes at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return Exit.INTERRUPTED
+    except BrokenPipeError:  # of `events --follow`: its reader has left
+        mute()
         return Exit.DONE
-
-
-def say(lines: Iterable[str]) -> None:
-    for line in lines:
-        print(line)
-
-
-def complain(text: str) -> None:
-    print(f"mmdctl: {clean(text)}", file=sys.stderr)
-
-
-class Call:
-    """One command on its way: what was asked, the daemon, and how the answer is to look."""
-
-    def __init__(self, asked: argparse.Namespace, page: Page) -> None:
-        self.asked = asked
-        self.page = page
-        self.socket: Path = asked.socket or default_socket(os.environ)
-        self.as_json: bool = asked.json
-
-    @property
-    def symbols(self) -> list[str]:
-        return list(self.asked.symbols) or ["all"]
-
-    @property
-    def reason(self) -> str:
-        return self.asked.reason or ""
-
-    def seconds(self, default: float = DEFAULT_TIMEOUT_SECONDS) -> float:
-        return float(self.asked.timeout or default)
-
-    @contextlib.contextmanager
-    def connect(self) -> Iterator[Client]:
-        client = Client(self.socket, self.seconds())
-        try:
-            yield client
-        finally:
-            client.close()
-
-    def ask(
-        self, method: str, result: type[T], params: dict[str, object], view: Callable[[T], list[str]], wait: float = 0
-    ) -> T:
-        """Ask, print the answer for people or as JSON, hand it on. Raises what the client raises."""
-        with self.connect() as client:
-            raw = client.call(method, params, wait or self.seconds())
-        answer = self.decode(raw, result, method)
-        say([bytes(raw).decode()] if self.as_json else view(answer))
-        return answer
-
-    def decode(self, raw: msgspec.Raw, result: type[T], method: str) -> T:
-        try:
-            return msgspec.json.decode(raw, type=result)
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
-            raise NoAnswer(f"the daemon at {self.socket} answers {method} in another shape: {error}") from error
 
 
 # --- looking ---------------------------------------------------------------------------------------
@@ -145,11 +71,14 @@ class Call:
 
 def run_status(call: Call) -> int:
     status = call.ask(
-        "status", Status, {"symbols": call.symbols}, lambda answer: views.status_lines(call.page, answer, time.time())
+        "status",
+        Status,
+        {"symbols": call.symbols},
+        lambda answer: status_views.status_lines(call.page, answer, time.time()),
     )
     if not call.asked.check:
         return Exit.DONE
-    faults = views.degradations(status)
+    faults = status_views.degradations(status, call.symbols)
     for fault in faults:
         complain(f"degraded: {fault}")
     return Exit.TIMED_OUT if faults else Exit.DONE
@@ -165,7 +94,7 @@ def run_show(call: Call) -> int:
         "show",
         ShowResult,
         {"symbols": call.symbols},
-        lambda answer: views.symbol_lines(call.page, answer.symbols, time.time()),
+        lambda answer: status_views.symbol_lines(call.page, answer.symbols, time.time()),
     )
     return Exit.DONE
 
@@ -195,6 +124,63 @@ def run_positions(call: Call) -> int:
         lambda answer: views.position_lines(call.page, answer.positions),
     )
     return Exit.DONE
+
+
+def run_risk(call: Call) -> int:
+    call.ask("risk", RiskResult, {}, lambda answer: risk_views.risk_lines(call.page, answer.totals))
+    return Exit.DONE
+
+
+def run_ledger(call: Call) -> int:
+    call.ask(
+        "ledger",
+        LedgerResult,
+        {"symbols": call.symbols},
+        lambda answer: risk_views.ledger_lines(call.page, answer.ledgers),
+    )
+    return Exit.DONE
+
+
+def run_switches(call: Call) -> int:
+    call.ask(
+        "switches",
+        SwitchesResult,
+        {},
+        lambda answer: risk_views.switch_lines(call.page, answer.switches, time.time()),
+    )
+    return Exit.DONE
+
+
+def run_alerts(call: Call) -> int:
+    call.ask("alerts", AlertsResult, {}, lambda answer: status_views.alert_lines(call.page, answer.alerts, time.time()))
+    return Exit.DONE
+
+
+def run_protection(call: Call) -> int:
+    """Look, or end a freeze with --reset."""
+    if call.asked.reset is None:
+        if call.asked.reason is not None:
+            parser().error("protection: --reason goes with --reset")
+        call.ask(
+            "protection",
+            ProtectionResult,
+            {},
+            lambda answer: risk_views.protection_lines(call.page, answer.protections, time.time()),
+        )
+        return Exit.DONE
+    if call.asked.reason is None:
+        parser().error("protection: --reset needs --reason: somebody has looked at the fills")
+    exchange, underlying = call.asked.reset
+    line = call.ask(
+        "protection_reset",
+        ProtectionLine,
+        {"exchange": exchange, "underlying": underlying, "reason": call.reason},
+        lambda answer: risk_views.protection_lines(call.page, [answer], time.time()),
+    )
+    if line.frozen_until is None:
+        return Exit.DONE
+    complain(f"{exchange}/{underlying} is still frozen")
+    return Exit.TIMED_OUT
 
 
 def run_version(call: Call) -> int:
@@ -257,7 +243,12 @@ def warn_of_restart(since: int | None, newest: int) -> None:
 
 
 def run_change(call: Call) -> int:
-    """pause, resume, halt, reset, shadow."""
+    """pause, resume, reset, shadow."""
+    return OUTCOMES[change(call).outcome]
+
+
+def change(call: Call) -> ChangeResult:
+    """Ask for it and print what came of it. Raises what the client raises."""
     params: dict[str, object] = {
         "symbols": call.symbols,
         "reason": call.reason,
@@ -265,14 +256,46 @@ def run_change(call: Call) -> int:
     }
     if call.asked.command == "shadow":
         params["on"] = not call.asked.off
-    result = call.ask(
+    return call.ask(
         call.asked.command,
         ChangeResult,
         params,
         lambda answer: views.change_lines(call.page, answer),
         wait=call.seconds() + GRACE_SECONDS,
     )
+
+
+def run_halt(call: Call) -> int:
+    """A halt that is not proven says so on stderr, whatever stdout is."""
+    try:
+        result = change(call)
+    except (NoAnswer, NoDaemon) as error:
+        for text in (str(error), UNPROVEN, PROTECTS, DO_NOW):
+            complain(text)
+        return ERRORS[type(error)]
+    if result.outcome is Outcome.TIMED_OUT:
+        complain(f"{UNPROVEN}: {result.detail}" if result.detail else UNPROVEN)
+        late = [row for row in result.symbols if row.outcome is Outcome.TIMED_OUT]
+        for row in late:
+            complain(f"  {row.symbol}: {row.detail or row.state}")
+        for text in left_orders(call, [row.symbol for row in late]):
+            complain(f"  {text}")
+        complain("the gate is closed, the daemon goes on cancelling and asking: `mmdctl status`, `mmdctl orders`")
     return OUTCOMES[result.outcome]
+
+
+def left_orders(call: Call, symbols: list[str]) -> list[str]:
+    """The orders of these symbols with their labels, as far as the daemon can still say."""
+    if not symbols:
+        return []
+    with contextlib.suppress(*ERRORS):
+        _, answer = call.fetch("orders", OrdersResult, {"symbols": symbols}, LABELS_SECONDS)
+        return [
+            f"{row.exchange}/{row.symbol}: {row.side} {number(row.size)} at {number(row.price)}, {row.phase}, "
+            f"label {row.label}" + (f", id {row.order_id}" if row.order_id else "")
+            for row in answer.orders
+        ]
+    return []
 
 
 def run_plan(call: Call) -> int:
@@ -319,13 +342,19 @@ RUN: dict[str, Callable[[Call], int]] = {
     "explain": run_explain,
     "orders": run_orders,
     "positions": run_positions,
+    "risk": run_risk,
+    "ledger": run_ledger,
+    "switches": run_switches,
+    "alerts": run_alerts,
+    "protection": run_protection,
     "version": run_version,
     "events": run_events,
     "pause": run_change,
     "resume": run_change,
-    "halt": run_change,
+    "halt": run_halt,
     "reset": run_change,
     "shadow": run_change,
+    "flatten": run_flatten,
     "plan": run_plan,
     "reload": run_reload,
     "confirm": run_confirm,

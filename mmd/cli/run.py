@@ -18,6 +18,7 @@ from mmd.domain.errors import ConfigError, CredentialError, ExchangeRefused, Mmd
 from mmd.shell import logs, notify
 from mmd.shell.daemon import Daemon
 from mmd.shell.desk import Caller
+from mmd.shell.sentinel import sentinel
 from mmd.shell.service import attend, heed_signals, serve_metrics
 from mmd.shell.statistics import sentence
 
@@ -53,7 +54,7 @@ def run(args: argparse.Namespace) -> int:
         state = state_directory(args.state_dir, config.service.state_dir, os.environ)
         with lock_state(state):
             socket = socket_path(args.socket, config.service.control.socket, os.environ)
-            return trio.run(main, config, path, socket, outlet)
+            return trio.run(main, config, path, socket, state, outlet)
     except ConfigError as wrong:
         complain("\n".join(wrong.lines))
         return EXIT_CONFIG
@@ -89,10 +90,10 @@ def lock_state(directory: Path) -> TextIO:
     return lock
 
 
-async def main(config: Config, path: Path, socket: Path, outlet: logs.Outlet) -> int:
+async def main(config: Config, path: Path, socket: Path, state: Path, outlet: logs.Outlet) -> int:
     """The nurseries: control outermost, so that it answers while everything else starts and stops."""
     notifier = notify.Notifier(notify.connect())
-    daemon = Daemon(config, path)
+    daemon = Daemon(config, path, state=state)
 
     def on_reload(begins: bool) -> None:
         if begins:
@@ -112,10 +113,12 @@ async def main(config: Config, path: Path, socket: Path, outlet: logs.Outlet) ->
             if service.metrics_listen is not None:
                 await outer.start(serve_metrics, daemon, service.metrics_listen)
             outer.start_soon(attend, daemon, notifier, outlet)
+            outer.start_soon(daemon.alarms.run)
             outer.start_soon(announce, daemon, notifier)
             notifier.status("connecting to " + ", ".join(config.exchanges))
             log.info("service.started", config=str(path), sha256=config.sha256[:12], socket=str(socket))
-            await daemon.run()
+            with sentinel(daemon.pump):
+                await daemon.run()
             status = farewell(daemon)
             outer.cancel_scope.cancel()
     except BaseExceptionGroup as group:

@@ -9,6 +9,7 @@ import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from decimal import Decimal
 from enum import StrEnum
+from time import localtime, strftime
 from typing import NamedTuple, TextIO
 
 DEFAULT_COLUMNS = 100
@@ -16,6 +17,7 @@ GAP = "  "
 INDENT = "    "
 WORDS_MIN = 16  # a wordy column narrower than this reads badly; it goes under the row
 NONE = "-"
+PLACES = 8
 
 
 class Style(StrEnum):
@@ -27,6 +29,9 @@ class Style(StrEnum):
     BAD = "31;1"
     DIM = "2"
     TITLE = "1"
+
+
+STATES = {"ACTIVE": Style.GOOD, "PAUSED": Style.WARN, "DRAINING": Style.WARN, "HALTED": Style.BAD}
 
 
 class Cell(NamedTuple):
@@ -77,7 +82,7 @@ def draw(page: Page, columns: Sequence[Column], rows: Sequence[Sequence[Cell]]) 
     widths = [max(len(column.title), *(len(row[n].text) for row in rows)) for n, column in enumerate(columns)]
     words = next((n for n in shown if columns[n].words), None)
     fixed = [n for n in shown if n != words]
-    beside = words is not None and _span(fixed, widths) + len(GAP) + min(widths[words], WORDS_MIN) <= page.width
+    beside = words is not None and _span(fixed, widths) + len(GAP) + _least(columns, rows, words) <= page.width
     while not beside and _span(fixed, widths) > page.width:
         least = min((columns[n].keep, -n) for n in fixed)
         if least[0] == 9:
@@ -112,6 +117,12 @@ def fold(text: str, width: int, indent: str = "") -> list[str]:
 def clean(text: str) -> str:
     """One line without control characters: what others wrote must not steer our terminal."""
     return "".join(c if c.isprintable() else " " if c in "\t\n" else "?" for c in text)
+
+
+def _least(columns: Sequence[Column], rows: Sequence[Sequence[Cell]], words: int) -> int:
+    """How narrow the wordy column may become: what it needs, or enough to read, and no less than its longest word."""
+    longest = max((len(word) for row in rows for word in row[words].text.split()), default=0)
+    return max(longest, len(columns[words].title), min(WORDS_MIN, max(len(row[words].text) for row in rows)))
 
 
 def _span(shown: Iterable[int], widths: Sequence[int]) -> int:
@@ -177,6 +188,28 @@ def age(seconds: float | None) -> str:
         if seconds >= size:
             return f"{int(seconds // size)}{unit}"
     return f"{int(seconds)}s"
+
+
+def amount(value: Decimal | None) -> str:
+    """A sum of money or coins for people: at most eight places, without trailing zeros; `--json` has every digit."""
+    if value is None:
+        return NONE
+    text = format(round(value, PLACES), "f")
+    return text.rstrip("0").rstrip(".") if "." in text else text
+
+
+def stamp(seconds: float) -> str:
+    """Local time to the second."""
+    return strftime("%Y-%m-%d %H:%M:%S", localtime(seconds))
+
+
+def state_cell(state: str, shown: str = "") -> Cell:
+    """`shown`: what people read instead of the bare state, in the same colour."""
+    return Cell(shown or state, STATES.get(state, Style.PLAIN))
+
+
+def all_one(values: Sequence[str]) -> bool:
+    return len(set(values)) <= 1
 
 
 def in_words(name: str) -> str:

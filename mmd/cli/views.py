@@ -1,217 +1,61 @@
 """Answers of the daemon as text for people: one function a result, lines out; nothing is printed here."""
 
+import re
 from collections import Counter
 from collections.abc import Sequence
-from time import localtime, strftime
 
-from mmd.cli.tables import Cell, Column, Page, Style, age, clean, counted, draw, fold, in_words, money, number
+from mmd.cli.tables import (
+    Cell,
+    Column,
+    Page,
+    Style,
+    age,
+    all_one,
+    clean,
+    counted,
+    draw,
+    fold,
+    in_words,
+    money,
+    number,
+    stamp,
+    state_cell,
+)
+from mmd.control.protocol import Explained
 from mmd.shell.desk import (
     ChangeResult,
     EventLine,
-    ExchangeStatus,
-    Explanation,
     OrderLine,
     Outcome,
     PlanResult,
     PositionLine,
     ReloadResult,
-    SideStatus,
-    Status,
     SymbolResult,
-    SymbolStatus,
 )
 
-STATES = {"ACTIVE": Style.GOOD, "PAUSED": Style.WARN, "DRAINING": Style.WARN, "HALTED": Style.BAD}
 EFFECTS = {"live": Style.GOOD, "requote": Style.WARN, "drain": Style.BAD, "restart": Style.BAD}
 DONE_ROWS_MAX = 20
 NAMES_MAX = 12
-
-
-def state_cell(state: str) -> Cell:
-    return Cell(state, STATES.get(state, Style.PLAIN))
-
-
-def all_one(values: Sequence[str]) -> bool:
-    return len(set(values)) <= 1
-
-
-# --- status ----------------------------------------------------------------------------------------
-
-
-def status_lines(page: Page, status: Status, now: float) -> list[str]:
-    """The service in a few lines, then a row a symbol. `now`: Unix seconds."""
-    lines = []
-    for text, style in _service(status, now):
-        lines += [page.paint(line, style) for line in fold(text, page.width)]
-    for exchange in status.exchanges:
-        style = Style.PLAIN if exchange.data_link and exchange.trade_link else Style.BAD
-        lines += [page.paint(line, style) for line in fold(_exchange(exchange), page.width)]
-    if not status.symbols:
-        return [*lines, "no symbols"]
-    return [*lines, "", *_symbol_table(page, status)]
-
-
-def _service(status: Status, now: float) -> list[tuple[str, Style]]:
-    counts = Counter(row.state for row in status.symbols)
-    texts = [
-        (
-            f"{status.service} {status.version}, {status.mode}, up {age(status.uptime_seconds)}, "
-            f"config generation {status.config_generation} ({status.config_hash[:12]})",
-            Style.TITLE,
-        ),
-        (", ".join(f"{count} {state}" for state, count in sorted(counts.items())), Style.PLAIN),
-        (
-            f"orders: {status.orders_placed} placed, {status.orders_amended} amended, "
-            f"{status.orders_cancelled} cancelled, {status.orders_rejected} rejected, {status.fills} filled",
-            Style.PLAIN,
-        ),
-        (_money_line(status), Style.PLAIN),
-    ]
-    if status.phase != "running":
-        texts.append((f"the daemon is {status.phase}", Style.WARN))
-    if status.config_error is not None:
-        texts.append((f"the configuration on disk is refused: {status.config_error}", Style.BAD))
-    if status.confirm_deadline is not None:
-        left = age(max(status.confirm_deadline - now, 0))
-        texts.append((f"the last reload undoes itself in {left}: `mmdctl confirm` keeps it", Style.WARN))
-    return [(text, style) for text, style in texts if text]
-
-
-def _money_line(status: Status) -> str:
-    exposure = ", ".join(f"{number(coins)} {coin}" for coin, coins in sorted(status.exposure.items()))
-    return f"pnl {money(status.pnl_usd)} USD, notional {status.notional_usd:,.0f} USD, exposure {exposure or 'none'}"
-
-
-def _exchange(exchange: ExchangeStatus) -> str:
-    trip = "" if exchange.round_trip_ms is None else f", {exchange.round_trip_ms:.1f} ms there and back"
-    return (
-        f"{exchange.name} ({exchange.network}): data {'up' if exchange.data_link else 'DOWN'}, "
-        f"orders {'up' if exchange.trade_link else 'DOWN'}, "
-        f"cancel on disconnect {'armed' if exchange.cancel_on_disconnect else 'NOT ARMED'}{trip}"
-    )
-
-
-def _symbol_table(page: Page, status: Status) -> list[str]:
-    one_exchange = all_one([row.exchange for row in status.symbols])
-    one_mode = all_one([status.mode, *(row.mode for row in status.symbols)])
-    columns = [
-        Column("SYMBOL"),
-        Column("EXCHANGE", keep=5),
-        Column("STATE"),
-        Column("MODE", keep=8),
-        Column("BID", right=True, keep=7),
-        Column("ASK", right=True, keep=7),
-        Column("POSITION", right=True, keep=6),
-        Column("PNL USD", right=True, keep=4),
-        Column("DATA", right=True, keep=3),
-        Column("REASON", words=True),
-    ]
-    rows = [
-        [
-            Cell(row.symbol),
-            Cell("" if one_exchange else row.exchange),
-            state_cell(row.state),
-            Cell("" if one_mode else row.mode),
-            _side_cell(row, row.bid),
-            _side_cell(row, row.ask),
-            Cell(number(row.position)),
-            Cell(money(row.pnl_usd)),
-            Cell(age(row.data_age_seconds)),
-            Cell(_reason(row)),
-        ]
-        for row in status.symbols
-    ]
-    return draw(page, columns, rows)
-
-
-def _side_cell(row: SymbolStatus, side: SideStatus) -> Cell:
-    if side.price is not None:
-        return Cell(number(side.price))
-    if side.withheld and row.state == "ACTIVE":
-        return Cell(in_words(side.withheld), Style.WARN)
-    return Cell("-")
-
-
-def _reason(row: SymbolStatus) -> str:
-    """Why it does not quote; nothing for a symbol that does."""
-    reason = "" if row.state == "ACTIVE" else in_words(row.reason)
-    if row.state != "ACTIVE" and row.resting:
-        reason += f"; {counted(row.resting, 'order')} may still rest"
-    return reason
-
-
-def degradations(status: Status) -> list[str]:
-    """What a monitoring check should shout about; empty when all is well."""
-    faults = [
-        f"{row.exchange}/{row.symbol} is HALTED: {in_words(row.reason)}"
-        for row in status.symbols
-        if row.state == "HALTED"
-    ]
-    for exchange in status.exchanges:
-        if not exchange.data_link:
-            faults.append(f"{exchange.name}: the data link is down")
-        if not exchange.trade_link:
-            faults.append(f"{exchange.name}: the order link is down")
-    if status.config_error is not None:
-        faults.append(f"the configuration on disk is refused: {status.config_error}")
-    return faults
-
-
-# --- show ------------------------------------------------------------------------------------------
-
-
-def symbol_lines(page: Page, rows: Sequence[SymbolStatus], now: float) -> list[str]:
-    """Everything about each symbol, a block each."""
-    lines: list[str] = []
-    for row in rows:
-        if lines:
-            lines.append("")
-        lines.append(page.paint(f"{row.exchange}/{row.symbol}", Style.TITLE))
-        for name, text in _facts(row, now):
-            first, *more = fold(text, page.width - 15) or [""]
-            lines.append(f"  {name:<12} {first}".rstrip())
-            lines += [" " * 15 + part for part in more]
-    return lines
-
-
-def _facts(row: SymbolStatus, now: float) -> list[tuple[str, str]]:
-    detail = f": {row.detail}" if row.detail else ""
-    return [
-        ("state", f"{row.state} ({in_words(row.reason)}){detail}"),
-        ("since", f"{stamp(row.since)}, {age(max(now - row.since, 0))} ago, by {row.by or 'nobody'}"),
-        ("mode", row.mode),
-        ("bid", _side_text(row.bid)),
-        ("ask", _side_text(row.ask)),
-        ("resting", f"{counted(row.resting, 'order')} of ours at the exchange, or perhaps"),
-        ("market", f"{number(row.market_bid)} / {number(row.market_ask)}, {age(row.data_age_seconds)} old"),
-        ("fair", number(row.fair)),
-        ("position", f"{number(row.position)}, allowed {number(row.min_position)} to {number(row.max_position)}"),
-        ("pnl", f"{money(row.pnl_usd)} USD"),
-    ]
-
-
-def _side_text(side: SideStatus) -> str:
-    if side.price is None:
-        return f"none, {side.phase}" + (f", withheld: {in_words(side.withheld)}" if side.withheld else "")
-    text = f"{number(side.size)} at {number(side.price)}, {side.phase}"
-    if side.order_id:
-        text += f", id {side.order_id}"
-    return text + (f", label {side.label}" if side.label else "")
+WITHHELD = "withheld"
+COUNT_ONLY = re.compile(r"(\d+ of )?\d+ symbols?(: [a-z ]+)?")
+"""A detail that says no more than the total line does."""
 
 
 # --- explain ---------------------------------------------------------------------------------------
 
 
-def explain_lines(page: Page, explanations: Sequence[Explanation]) -> list[str]:
-    """Each step of the pipeline with its numbers, the quote, what the gate says, and each check."""
+def explain_lines(page: Page, explanations: Sequence[Explained]) -> list[str]:
+    """What withholds the quote, each step of the pipeline with its numbers, what the gate says, and each check."""
     lines: list[str] = []
     for item in explanations:
         if lines:
             lines.append("")
         quoting = "quoting" if item.quoting else "not quoting"
-        detail = f": {item.detail}" if item.detail else ""
-        head = f"{item.exchange}/{item.symbol}: {item.state} ({in_words(item.reason)}), {quoting}{detail}"
+        detail = f": {item.detail}" if item.detail and not item.ends else ""  # else the verdict has it
+        head = f"{item.exchange}/{item.symbol}: {item.shown or item.state} ({in_words(item.reason)}), {quoting}{detail}"
         lines += [page.paint(line, Style.TITLE) for line in fold(head, page.width)]
+        for text, style in _verdict(item):
+            lines += [page.paint(line, style) for line in fold(text, page.width)]
         lines += draw(
             page,
             [Column("STEP"), Column("BID", right=True), Column("ASK", right=True), Column("HOW", words=True)],
@@ -225,8 +69,8 @@ def explain_lines(page: Page, explanations: Sequence[Explanation]) -> list[str]:
             page,
             [Column("SIDE"), Column("WANTED"), Column("GATE", words=True)],
             [
-                [Cell("bid"), Cell(item.bid), Cell(item.gate_bid)],
-                [Cell("ask"), Cell(item.ask), Cell(item.gate_ask)],
+                [Cell("bid"), Cell(_wanted(item.bid)), Cell(item.gate_bid)],
+                [Cell("ask"), Cell(_wanted(item.ask)), Cell(item.gate_ask)],
             ],
         )
         if item.checks:
@@ -244,6 +88,31 @@ def explain_lines(page: Page, explanations: Sequence[Explanation]) -> list[str]:
             ],
         )
     return lines
+
+
+def _wanted(text: str) -> str:
+    """A withheld side has its reason in the verdict above."""
+    return WITHHELD if text.startswith(WITHHELD) else text
+
+
+def _verdict(item: Explained) -> list[tuple[str, Style]]:
+    """The rule that withholds, first of all; then what would end it, and the gate's last no."""
+    bid, ask = item.withheld_bid, item.withheld_ask
+    texts = []
+    if bid is not None and bid == ask:
+        texts.append((f"withheld by {bid}", Style.WARN))
+    else:
+        texts += [
+            (f"{side} withheld by {rule}", Style.WARN)
+            for side, rule in (("bid", bid), ("ask", ask))
+            if rule is not None
+        ]
+    if item.ends:
+        texts.append((f"since {stamp(item.since)}, by {item.by or 'nobody'}", Style.PLAIN))
+        texts.append((f"what ends it: {item.ends}", Style.PLAIN))
+    if item.refusal is not None:
+        texts.append((f"last refusal of the gate: {item.refusal}", Style.PLAIN))
+    return texts
 
 
 # --- orders and positions --------------------------------------------------------------------------
@@ -331,11 +200,10 @@ def change_lines(page: Page, result: ChangeResult) -> list[str]:
         [[Cell(row.symbol), _outcome_cell(row.outcome), state_cell(row.state), Cell(_why(row))] for row in rows],
     )
     total = ", ".join(f"{count} {in_words(outcome)}" for outcome, count in sorted(counts.items()))
-    detail = f" ({result.detail})" if result.detail and not result.symbols else ""
-    if not result.symbols or len(result.symbols) > 1:
-        lines += fold(
-            f"{counted(len(result.symbols), 'symbol')}: {total or in_words(result.outcome)}{detail}", page.width
-        )
+    if result.detail and not COUNT_ONLY.fullmatch(result.detail) and result.detail not in {row.detail for row in rows}:
+        lines += fold(result.detail, page.width)
+    if len(result.symbols) != 1:
+        lines += fold(f"{counted(len(result.symbols), 'symbol')}: {total or in_words(result.outcome)}", page.width)
     return lines
 
 
@@ -406,8 +274,3 @@ def event_line(page: Page, event: EventLine) -> str:
     words = [part for part in (where, event.detail, f"by {event.by}" if event.by else "") if part]
     head = page.paint(f"{event.seq:>6} {stamp(event.time)}", Style.DIM)
     return f"{head} {page.paint(clean(event.name), Style.TITLE)} {clean('  '.join(words))}".rstrip()
-
-
-def stamp(seconds: float) -> str:
-    """Local time to the second."""
-    return strftime("%Y-%m-%d %H:%M:%S", localtime(seconds))

@@ -1,31 +1,35 @@
 """Second thoughts about a valid configuration: what looks unintended, and what nobody checked offline."""
 
 import os
-from collections.abc import Mapping
-from decimal import Decimal
+from collections.abc import Iterator, Mapping
+from typing import Any
+from urllib.parse import urlsplit
 
 import msgspec
 
+from mmd.config.limits import kinds_named, kinds_of, narrowed, symbol_limits
 from mmd.config.model import (
     Config,
     Entry,
     ExchangeConfig,
     Named,
-    NearestExpiries,
-    NearestToMoney,
     NetworkKind,
     Selection,
 )
-from mmd.config.nodes import Finding
+from mmd.config.nodes import Finding, join
+from mmd.config.oversubscription import oversubscribed
 from mmd.config.secrets import ExposedSecret, Secret, Source
+from mmd.config.select import is_allowed
 from mmd.domain.errors import CredentialError
 from mmd.domain.instruments import Kind
 from mmd.domain.reasons import Mode
-from mmd.domain.settings import Style
+from mmd.domain.settings import ScopeLimits, Style
 
-OPTION_KINDS = (Kind.CALL, Kind.PUT)
-LOOPBACK = ("127.0.0.1", "localhost", "[::1]")
-WIDE_COLLAR = 20  # times the band: past that a collar hardly protects
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
+# Rounding to the grid may take a quote out of its band by less than one step, and a cheap option's
+# step is a good part of its price: a collar needs some room beyond the band, but not more.
+WIDE_COLLAR = 2
+WIDE_FILLED = 100
 
 
 class Advice(msgspec.Struct, frozen=True):
@@ -45,11 +49,14 @@ def advise(config: Config, environ: Mapping[str, str] | None = None) -> Advice:
     warnings = [
         *_unused(config),
         *(finding for entry in config.entries for finding in _entry(config, entry)),
-        *_oversubscribed(config),
+        *(finding for entry in config.entries for finding in _profile(config, entry)),
+        *(finding for entry in config.entries for finding in _allowed(config, entry)),
+        *_parts(config),
+        *oversubscribed(config),
         *(finding for exchange in config.exchanges.values() for finding in _exchange(config, exchange)),
+        *_receivers(config),
+        *_secrets(config, environment, exposed, notes),
     ]
-    for exchange in config.exchanges.values():
-        warnings += _secrets(config, exchange, environment, exposed, notes)
     live = config.service.mode is Mode.LIVE
     for exchange in config.exchanges.values():
         if live and exchange.network is NetworkKind.MAINNET:
@@ -79,83 +86,91 @@ def _unused(config: Config) -> list[Finding]:
     return found
 
 
-def _entry(config: Config, entry: Entry) -> list[Finding]:
-    profile, limits = entry.settings.profile, entry.settings.limits
-    collar = _path(config, entry, "limits", "collar_bps")
+def _entry(config: Config, entry: Entry) -> set[Finding]:
+    """What looks unintended for the kinds that the entry can have; where its name tells none, for all of them."""
+    raw = config.effective["instruments"][entry.index]
+    kinds = kinds_of(raw)
+    found = [set(_of_kind(config, entry, raw, kind)) for kind in kinds]
+    is_guess = isinstance(entry.target, Named) and len(kinds) > 1
+    return set.intersection(*found) if is_guess else set.union(*found)
+
+
+def _of_kind(config: Config, entry: Entry, raw: dict[str, Any], kind: Kind) -> list[Finding]:
+    """The limits of one kind of the entry's symbols against each other, the profile and the totals."""
+    profile = entry.settings.profile
+    given, _ = narrowed(config.effective["limits"], raw, entry.path, kind)
+    limits = symbol_limits(given)
     found = []
+
+    def odd(key: str, text: str) -> None:
+        found.append(_at(config, given[key].path, text))
+
     if limits.max_order_size > limits.max_position:
         text = f"max_order_size {limits.max_order_size} is above max_position {limits.max_position}"
-        found.append(_at(config, _path(config, entry, "limits", "max_order_size"), f"{text} of {entry.path}"))
+        odd("max_order_size", f"{text} of {entry.path}")
     if profile.size > limits.max_position:
-        text = (
-            f"size {profile.size} is above max_position {limits.max_position} of {entry.path}; quotes will be smaller"
-        )
-        found.append(_at(config, _path(config, entry, "spreads", "size"), text))
+        text = f"size {profile.size} is above max_position {limits.max_position} of {entry.path}"
+        found.append(_at(config, _path(config, entry, "size"), f"{text}; quotes will be smaller"))
     if limits.collar_bps < profile.band_bps:
         text = f"collar_bps {limits.collar_bps:g} is narrower than band_bps {profile.band_bps:g} of {entry.path}"
-        found.append(_at(config, collar, f"{text}: the gate will refuse quotes that the band lets through"))
+        odd("collar_bps", f"{text}: the gate will refuse quotes that the band lets through")
     if limits.collar_bps > WIDE_COLLAR * profile.band_bps:
         text = f"collar_bps {limits.collar_bps:g} is more than {WIDE_COLLAR} times band_bps {profile.band_bps:g}"
-        found.append(_at(config, collar, f"{text} of {entry.path}: it hardly protects"))
-    width = profile.min_spread_bps
-    key = "min_spread_bps"
+        odd("collar_bps", f"{text} of {entry.path}: no quote can be that far away, so it hardly protects")
+    if limits.max_filled is not None and limits.max_filled > WIDE_FILLED * limits.max_position:
+        text = f"max_filled {limits.max_filled} is more than {WIDE_FILLED} times max_position {limits.max_position}"
+        odd("max_filled", f"{text} of {entry.path}: it can hardly be reached")
+    portfolio = config.portfolio
+    for key, whole in (
+        ("max_order_value_usd", portfolio.max_notional_usd),
+        ("max_drawdown_usd", portfolio.max_drawdown_usd),
+        ("max_daily_loss_usd", portfolio.max_daily_loss_usd),
+    ):
+        own = getattr(limits, key)
+        if own is not None and whole is not None and own > whole and given[key].path in config.origins:
+            name = "max_notional_usd" if key == "max_order_value_usd" else key
+            odd(key, f"{own} is above limits.portfolio.{name}, {whole}, which is reached first")
+    return found
+
+
+def _profile(config: Config, entry: Entry) -> list[Finding]:
+    profile = entry.settings.profile
+    width, key = profile.min_spread_bps, "min_spread_bps"
     if profile.style is Style.AROUND and profile.spread_bps > width:
         width, key = profile.spread_bps, "spread_bps"
-    if profile.band_bps < width / 2:
-        text = f"band_bps {profile.band_bps:g} is narrower than half of {key} {width:g} of {entry.path}"
-        found.append(_at(config, _path(config, entry, "spreads", "band_bps"), f"{text}: nothing would be quoted"))
-    return found
+    if profile.band_bps >= width / 2:
+        return []
+    text = f"band_bps {profile.band_bps:g} is narrower than half of {key} {width:g} of {entry.path}"
+    return [_at(config, _path(config, entry, "band_bps"), f"{text}: nothing would be quoted")]
 
 
-def _path(config: Config, entry: Entry, home: str, key: str) -> str:
-    """Where the entry's value of this key stands: its own override or the common one."""
-    own = f"{entry.path}.limits.{key}" if home == "limits" else f"{entry.path}.{key}"
-    if own in config.origins:
-        return own
-    return f"limits.per_symbol.{key}" if home == "limits" else f"spreads.{entry.spread}.{key}"
+def _path(config: Config, entry: Entry, key: str) -> str:
+    """Where the entry's value of this key of its profile stands: its own override or the common one."""
+    own = f"{entry.path}.{key}"
+    return own if own in config.origins else f"spreads.{entry.spread}.{key}"
 
 
-def _oversubscribed(config: Config) -> list[Finding]:
-    """Where all symbols at their limits would be beyond max_exposure: legal, the totals are shared out.
+def _allowed(config: Config, entry: Entry) -> list[Finding]:
+    target = entry.target
+    if not isinstance(target, Named) or is_allowed(config.allowed, target.exchange, target.symbol):
+        return []
+    text = f"{target.symbol} is not in limits.allowed ({config.where('limits.allowed')}): no order will be sent"
+    return [_at(config, f"{entry.path}.symbol", text)]
 
-    Offline only what counts coins can be added up: options, and everything linear.
-    """
-    sums: dict[str, Decimal] = {}
-    for entry in config.entries:
-        coin, count = _coins_counted(entry)
-        if coin:
-            sums[coin] = sums.get(coin, Decimal(0)) + count * entry.settings.limits.max_position
+
+def _parts(config: Config) -> list[Finding]:
+    """Totals of a part that the total of everything makes meaningless."""
+    portfolio = config.portfolio
     found = []
-    for coin, total in sorted(sums.items()):
-        limit = config.portfolio.max_exposure.get(coin)
-        if limit is not None and total > limit:
-            path = f"limits.portfolio.max_exposure.{coin}"
-            text = f"the symbols' max_position add up to at least {total} {coin}, {total / limit:.1f} times this limit"
-            found.append(_at(config, path, f"{text}; whoever fills first gets the room"))
+    for key, parts in (("per_exchange", portfolio.per_exchange), ("per_underlying", portfolio.per_underlying)):
+        for name, limits in parts.items():
+            for limit in msgspec.structs.fields(ScopeLimits):
+                own, whole = getattr(limits, limit.name), getattr(portfolio, limit.name)
+                if own is not None and whole is not None and own > whole:
+                    path = f"{join(f'limits.portfolio.{key}', name)}.{limit.name}"
+                    text = f"{own} is above limits.portfolio.{limit.name}, {whole}, which is reached first"
+                    found.append(_at(config, path, text))
     return found
-
-
-def _coins_counted(entry: Entry) -> tuple[str, int]:
-    """(coin, how many symbols at least) of an entry whose amounts are coins and whose number is known offline."""
-    match entry.target:
-        case Named(symbol=symbol):
-            parts = symbol.split("-")
-            is_option = len(parts) == 4 and parts[-1] in ("C", "P")
-            is_linear = "_" in parts[0]
-            return (parts[0].split("_")[0], 1) if is_option or is_linear else ("", 0)
-        case Selection(expiries=expiries, strikes=strikes, kinds=kinds) as selection:
-            options = sum(kind in OPTION_KINDS for kind in kinds)
-            count = options * _at_least(expiries) * _at_least(strikes)
-            return (selection.underlying, count) if count else ("", 0)
-
-
-def _at_least(wanted: object) -> int:
-    match wanted:
-        case tuple():
-            return len(wanted)
-        case NearestExpiries(count=count) | NearestToMoney(count=count):
-            return count
-    return 1
 
 
 def _exchange(config: Config, exchange: ExchangeConfig) -> list[Finding]:
@@ -163,29 +178,65 @@ def _exchange(config: Config, exchange: ExchangeConfig) -> list[Finding]:
     found = []
     if exchange.network is not NetworkKind.SANDBOX and f"{path}.sandbox" in config.origins:
         found.append(_at(config, f"{path}.sandbox", f"has no effect with network {exchange.network}"))
-    url = exchange.url or ""
-    if url.startswith("ws://") and not url.removeprefix("ws://").startswith(LOOPBACK):
+    if exchange.url is not None and _is_open(exchange.url):
         found.append(_at(config, f"{path}.network.url", "is not encrypted and leaves this machine; use wss://"))
+    for index, protection in enumerate(exchange.protections):
+        targets = [entry.target for entry in config.entries if entry.target.exchange == exchange.name]
+        if not any(_may_be_of(target, protection.underlying) for target in targets):
+            text = f"no instrument of {protection.underlying} is quoted on {exchange.name}"
+            found.append(_at(config, f"{path}.maker_protection[{index}].underlying", text))
     return found
 
 
-def _secrets(
-    config: Config, exchange: ExchangeConfig, environ: Mapping[str, str], exposed: list[str], notes: list[str]
-) -> list[Finding]:
+def _may_be_of(target: Named | Selection, coin: str) -> bool:
+    if isinstance(target, Selection):
+        return target.underlying == coin
+    return len(kinds_named(target.symbol)) > 1 or target.symbol.upper().split("-")[0].split("_")[0] == coin
+
+
+def _is_open(url: str) -> bool:
+    """Whether what is sent there can be read on its way."""
+    parts = urlsplit(url)
+    return parts.scheme in ("ws", "http") and parts.hostname not in LOOPBACK
+
+
+def _receivers(config: Config) -> list[Finding]:
+    alerts = config.alerts
+    urls = [(f"alerts.webhooks[{index}].url", each.url) for index, each in enumerate(alerts.webhooks)]
+    if alerts.heartbeat is not None:
+        urls.append(("alerts.heartbeat.url", alerts.heartbeat.url))
+    return [
+        _at(config, path, "is not encrypted and leaves this machine; use https://")
+        for path, url in urls
+        if _is_open(url)
+    ]
+
+
+def _places(config: Config) -> Iterator[tuple[str, Secret, bool]]:
+    """(path, where the secret is, whether it can be done without)."""
+    for exchange in config.exchanges.values():
+        if exchange.credentials is not None:
+            path, spare = f"exchanges.{exchange.name}.credentials", exchange.network is NetworkKind.SANDBOX
+            yield f"{path}.client_id", exchange.credentials.client_id, spare
+            yield f"{path}.client_secret", exchange.credentials.client_secret, spare
+    for index, webhook in enumerate(config.alerts.webhooks):
+        if webhook.bearer is not None:
+            yield f"alerts.webhooks[{index}].bearer", webhook.bearer, False
+    heartbeat = config.alerts.heartbeat
+    if heartbeat is not None and heartbeat.bearer is not None:
+        yield "alerts.heartbeat.bearer", heartbeat.bearer, False
+
+
+def _secrets(config: Config, environ: Mapping[str, str], exposed: list[str], notes: list[str]) -> list[Finding]:
     """Tries to read each secret and forgets it at once."""
     found = []
-    credentials = exchange.credentials
-    pairs: list[tuple[str, Secret]] = []
-    if credentials is not None:
-        pairs = [("client_id", credentials.client_id), ("client_secret", credentials.client_secret)]
-    for key, secret in pairs:
-        path = f"exchanges.{exchange.name}.credentials.{key}"
+    for path, secret, is_spare in _places(config):
         try:
             secret.reveal(environ)
         except ExposedSecret as error:
             exposed.append(str(_at(config, path, str(error))))
         except CredentialError as error:
-            if exchange.network is NetworkKind.SANDBOX:
+            if is_spare:
                 notes.append(f"{path}: {error}; the sandbox takes any")
             elif secret.source is Source.FILE:
                 found.append(_at(config, path, str(error)))

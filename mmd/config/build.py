@@ -7,8 +7,12 @@ from typing import Any
 
 import msgspec
 
-from mmd.config.meaning import OPTION_KINDS, SPREAD_KEYS, parse_date
+from mmd.config.guards import default_webhook_name
+from mmd.config.limits import kinds_of, narrowed, symbol_limits
+from mmd.config.loose import parse_date
+from mmd.config.meaning import OPTION_KINDS, SPREAD_KEYS
 from mmd.config.model import (
+    AlertSettings,
     AllExpiries,
     AllStrikes,
     Config,
@@ -18,6 +22,7 @@ from mmd.config.model import (
     ExchangeConfig,
     Expiries,
     Grant,
+    Heartbeat,
     LogFormat,
     Named,
     NearestExpiries,
@@ -27,14 +32,24 @@ from mmd.config.model import (
     Selection,
     Service,
     Strikes,
+    Webhook,
+    WebhookFormat,
     WithinDays,
 )
 from mmd.config.nodes import ListNode, MapNode, Node, Place, join
 from mmd.config.schema import Schema, child, definition, fill_defaults, follow, schema
 from mmd.config.secrets import Secret, Source
 from mmd.domain.instruments import Contract, Kind
-from mmd.domain.reasons import Mode
-from mmd.domain.settings import DataRules, PortfolioLimits, Profile, SymbolLimits, SymbolSettings
+from mmd.domain.reasons import Mode, Response, Severity, Switch
+from mmd.domain.settings import (
+    DataRules,
+    KillSwitches,
+    PortfolioLimits,
+    Profile,
+    Protection,
+    SymbolLimits,
+    SymbolSettings,
+)
 
 Data = dict[str, Any]
 EXACT = Context(prec=100)  # more digits than any number that was let in
@@ -43,7 +58,9 @@ EXACT = Context(prec=100)  # more digits than any number that was let in
 def build(data: Data, root: Node, files: tuple[str, ...]) -> Config:
     """The Config of validated content; `root` gives the places."""
     effective: Data = fill_defaults(normal(data, schema()), schema())
+    _name_webhooks(effective["alerts"]["webhooks"])
     service = _service(effective["service"])
+    switches = _switches(effective["kill_switches"])
     limits = effective["limits"]
     profiles = {name: _profile(name, spread, {}) for name, spread in effective["spreads"].items()}
     return Config(
@@ -51,10 +68,15 @@ def build(data: Data, root: Node, files: tuple[str, ...]) -> Config:
         service=service,
         exchanges={name: _exchange(name, raw) for name, raw in effective["exchanges"].items()},
         profiles=profiles,
-        entries=tuple(_entry(index, raw, effective, service) for index, raw in enumerate(effective["instruments"])),
+        entries=tuple(
+            _entry(index, raw, effective, service, switches) for index, raw in enumerate(effective["instruments"])
+        ),
         symbol_limits=msgspec.convert(limits["per_symbol"], SymbolLimits),
+        allowed=None if limits["allowed"] is None else tuple(limits["allowed"]),
         portfolio=msgspec.convert(limits["portfolio"], PortfolioLimits),
         market_data=msgspec.convert(effective["market_data"], DataRules),
+        switches=switches,
+        alerts=_alerts(effective["alerts"]),
         effective=effective,
         origins=_origins(root),
         files=files,
@@ -125,6 +147,7 @@ def _exchange(name: str, raw: Data) -> ExchangeConfig:
         else None,
         grant=Grant(raw["grant"]),
         sandbox=msgspec.convert(raw["sandbox"], SandboxOptions),
+        protections=msgspec.convert(raw["maker_protection"], tuple[Protection, ...]),
     )
 
 
@@ -133,27 +156,79 @@ def _secret(raw: Data) -> Secret:
     return Secret(Source(source), name)
 
 
+def _switches(raw: Data) -> KillSwitches:
+    return KillSwitches(
+        responses={switch: Response(raw[switch]["response"]) for switch in Switch},
+        max_ack_timeouts=raw["ack_timeout"]["max_timeouts"],
+        ack_timeout_window_seconds=float(raw["ack_timeout"]["window_seconds"]),
+        max_cancel_tries=raw["orders_left"]["max_cancel_tries"],
+        max_skew_ms=float(raw["clock_skew"]["max_ms"]),
+        max_disconnects=raw["disconnect_storm"]["max_disconnects"],
+        disconnect_window_seconds=float(raw["disconnect_storm"]["window_seconds"]),
+        max_event_lag_seconds=float(raw["event_lag"]["max_seconds"]),
+        max_unvalued_seconds=float(raw["valuation"]["max_seconds"]),
+    )
+
+
+def _name_webhooks(raw: list[Data]) -> None:
+    """A default that the schema cannot say: it depends on the place in the list."""
+    for index, webhook in enumerate(raw):
+        webhook.setdefault("name", default_webhook_name(index))
+
+
+def _alerts(raw: Data) -> AlertSettings:
+    heartbeat = raw["heartbeat"]
+    return AlertSettings(
+        webhooks=tuple(
+            Webhook(
+                name=each["name"],
+                url=each["url"],
+                format=WebhookFormat(each["format"]),
+                min_severity=Severity(each["min_severity"]),
+                bearer=_secret_or_none(each["bearer"]),
+            )
+            for each in raw["webhooks"]
+        ),
+        heartbeat=Heartbeat(
+            url=heartbeat["url"],
+            seconds=float(heartbeat["seconds"]),
+            format=WebhookFormat(heartbeat["format"]),
+            bearer=_secret_or_none(heartbeat["bearer"]),
+        )
+        if heartbeat is not None
+        else None,
+        repeat_seconds=float(raw["repeat_seconds"]),
+        labels=raw["labels"],
+    )
+
+
+def _secret_or_none(raw: Data | None) -> Secret | None:
+    return None if raw is None else _secret(raw)
+
+
 def _profile(name: str, spread: Data, over: Data) -> Profile:
     keys = merged({key: value for key, value in spread.items() if key != "market_data"}, over)
     filled = fill_defaults(keys, definition("spread"))
     return msgspec.convert({"name": name, **filled}, Profile)
 
 
-def _entry(index: int, raw: Data, effective: Data, service: Service) -> Entry:
+def _entry(index: int, raw: Data, effective: Data, service: Service, switches: KillSwitches) -> Entry:
     spread = effective["spreads"][raw["spread"]]
     over = {key: raw[key] for key in SPREAD_KEYS if key in raw and key != "market_data"}
-    limits = effective["limits"]["per_symbol"] | raw.get("limits", {})
+    path = f"instruments[{index}]"
+    limits, _ = narrowed(effective["limits"], raw, path, kinds_of(raw)[0])
     data = effective["market_data"] | spread.get("market_data", {}) | raw.get("market_data", {})
     return Entry(
-        path=f"instruments[{index}]",
+        path=path,
         target=_selection(raw["select"]) if "select" in raw else Named(raw["exchange"], raw["symbol"]),
         spread=raw["spread"],
         settings=SymbolSettings(
             service=service.name,
             mode=service.mode,
             profile=_profile(raw["spread"], spread, over),
-            limits=msgspec.convert(limits, SymbolLimits),
+            limits=symbol_limits(limits),
             data=msgspec.convert(data, DataRules),
+            switches=switches,
         ),
     )
 

@@ -11,13 +11,15 @@ from decimal import Decimal
 
 import msgspec
 
-from mmd.config.meaning import parse_date
+from mmd.config.loose import parse_date
 
 # A35 asks for 0.10 in quote currency. Deribit's coin-margined options are priced in coin, where
 # that is a small part of one tick: one tick is the least improvement there is.
 COIN_TICK = Decimal("0.0005")
 AMOUNT = re.compile(r"[0-9]{1,15}(\.[0-9]{1,15})?")
 WHOLE_BOOK_BPS = 10000
+# For anything but options that is added later.
+COLLAR_BPS = 200
 COMMENT_COLUMN = 36
 
 FLAG_OF_ENVIRONMENT = {
@@ -323,11 +325,15 @@ def _limit_rows(order: Order) -> list[tuple[str, str]]:
         ("      kinds: [call, put]", ""),
         ("    spread: options", ""),
         ("", ""),
-        ("limits:", ""),
-        ("  per_symbol:", ""),
+        ("limits:", "only here can a limit be made wider; an instrument may narrow it"),
+        ("  per_symbol:", "in the symbol's own amount unit"),
         (f"    max_position: {order.max_position}", f"{coin}, long or short; that side stops there"),
         (f"    max_order_size: {order.size}", f"{coin}"),
-        (f"    collar_bps: {WHOLE_BOOK_BPS}", "an order further from the reference is refused"),
+        (f"    max_order_value_usd: {order.max_notional_usd}", "for options the worth of the underlying counts"),
+        (f"    collar_bps: {COLLAR_BPS}", "an order further from the reference is refused"),
+        ("  per_kind:", "wins over per_symbol, key by key"),
+        ("    option:", ""),
+        (f"      collar_bps: {WHOLE_BOOK_BPS}", "options move more"),
         ("  portfolio:", ""),
         (f"    max_exposure: {{{coin}: {order.max_exposure}}}", f"{coin}, sum of absolute positions"),
         (f"    max_notional_usd: {order.max_notional_usd}", "sum of absolute positions at the index price"),

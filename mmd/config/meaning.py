@@ -4,9 +4,10 @@ Works on values the schema may already have refused, so that one run reports eve
 """
 
 from datetime import date
-from decimal import Decimal
 from typing import Any
 
+from mmd.config.guards import check_guards
+from mmd.config.loose import mapping, number, parse_date, sequence
 from mmd.config.nodes import Finding, Node, Step, key_place
 from mmd.config.schema import definition
 from mmd.config.validate import finding, nearest, shown_path
@@ -24,37 +25,7 @@ def check_meaning(data: Any, root: Node) -> list[Finding]:
     for name, spread in mapping(data.get("spreads")).items():
         findings += _check_spread(mapping(spread), ["spreads", name], root)
     findings += _check_entries(data, root)
-    return findings
-
-
-def mapping(value: Any) -> dict[str, Any]:
-    return value if isinstance(value, dict) else {}
-
-
-def sequence(value: Any) -> list[Any]:
-    return value if isinstance(value, list) else []
-
-
-def number(value: Any) -> Decimal | None:
-    """A decimal key's value, quoted or not; None where it is no finite number."""
-    if isinstance(value, bool) or not isinstance(value, int | Decimal | str):
-        return None
-    try:
-        found = Decimal(value)
-    except ArithmeticError:
-        return None
-    return found if found.is_finite() else None
-
-
-def parse_date(value: Any) -> date | None:
-    """2026-12-25 or 20261225, quoted or not; None where that is no day."""
-    text = str(value).replace("-", "")
-    if isinstance(value, bool) or not isinstance(value, int | str) or len(text) != 8 or not text.isascii():
-        return None
-    try:
-        return date(int(text[:4]), int(text[4:6]), int(text[6:]))
-    except ValueError:
-        return None
+    return findings + check_guards(data, root)
 
 
 def _check_exchanges(exchanges: dict[str, Any], root: Node) -> list[Finding]:
@@ -87,7 +58,6 @@ def _check_entries(data: dict[str, Any], root: Node) -> list[Finding]:
         path: list[Step] = ["instruments", index]
         findings += _check_name(entry.get("spread"), data.get("spreads"), [*path, "spread"], "spread profile", root)
         findings += _check_spread(entry, path, root)
-        findings += _check_size(entry, data, path, root)
         if isinstance(entry.get("select"), dict):
             findings += _check_selection(entry, data, path, root)
             continue
@@ -107,20 +77,6 @@ def _check_name(name: Any, known: Any, path: list[Step], what: str, root: Node) 
     near = nearest(name, list(known))
     hint = f"; did you mean {near}?" if near else ";"
     return [finding(root, path, f"unknown {what} {name[:60]!r}{hint} allowed: {', '.join(known) or 'none is defined'}")]
-
-
-def _check_size(entry: dict[str, Any], data: dict[str, Any], path: list[Step], root: Node) -> list[Finding]:
-    """An order larger than the largest order would be refused every time."""
-    name = entry.get("spread")
-    spread = mapping(mapping(data.get("spreads")).get(name)) if isinstance(name, str) else {}
-    limits = mapping(mapping(data.get("limits")).get("per_symbol")) | mapping(entry.get("limits"))
-    size = number(entry.get("size", spread.get("size")))
-    largest = number(limits.get("max_order_size"))
-    if size is None or largest is None or size <= largest:
-        return []
-    place: list[Step] = [*path, "size"] if "size" in entry else ["spreads", str(name), "size"]
-    text = f"is {size} and above max_order_size, {largest}, of {shown_path(path)}; allowed: at most {largest}"
-    return [finding(root, place, text)]
 
 
 def _check_selection(entry: dict[str, Any], data: dict[str, Any], path: list[Step], root: Node) -> list[Finding]:

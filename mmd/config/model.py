@@ -3,6 +3,7 @@
 from datetime import date
 from decimal import Decimal
 from enum import StrEnum
+from pathlib import PurePath
 from typing import Any
 
 import msgspec
@@ -10,8 +11,16 @@ import msgspec
 from mmd.config.nodes import Place
 from mmd.config.secrets import Secret
 from mmd.domain.instruments import Contract, Kind
-from mmd.domain.reasons import Mode
-from mmd.domain.settings import DataRules, PortfolioLimits, Profile, SymbolLimits, SymbolSettings
+from mmd.domain.reasons import Mode, Severity
+from mmd.domain.settings import (
+    DataRules,
+    KillSwitches,
+    PortfolioLimits,
+    Profile,
+    Protection,
+    SymbolLimits,
+    SymbolSettings,
+)
 
 FORMAT_VERSION = 1
 
@@ -86,6 +95,42 @@ class ExchangeConfig(msgspec.Struct, frozen=True, kw_only=True):
     credentials: Credentials | None
     grant: Grant
     sandbox: SandboxOptions
+    protections: tuple[Protection, ...] = ()
+
+
+class WebhookFormat(StrEnum):
+    """ALERTMANAGER: a list of alerts, as its API takes them; WEBHOOK: one group, as it sends them."""
+
+    ALERTMANAGER = "alertmanager"
+    WEBHOOK = "webhook"
+
+
+class Webhook(msgspec.Struct, frozen=True, kw_only=True):
+    """Where alerts of at least `min_severity` are posted; `bearer`: a token for the Authorization header."""
+
+    name: str
+    url: str
+    format: WebhookFormat
+    min_severity: Severity
+    bearer: Secret | None
+
+
+class Heartbeat(msgspec.Struct, frozen=True, kw_only=True):
+    """A post every `seconds` while the daemon is well: its absence is the alarm."""
+
+    url: str
+    seconds: float
+    format: WebhookFormat
+    bearer: Secret | None
+
+
+class AlertSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """`labels` go with every alert; an alert that lasts is sent again after `repeat_seconds`."""
+
+    webhooks: tuple[Webhook, ...] = ()
+    heartbeat: Heartbeat | None = None
+    repeat_seconds: float = 3600.0
+    labels: dict[str, str] = {}
 
 
 class Named(msgspec.Struct, frozen=True):
@@ -131,12 +176,21 @@ class Selection(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Entry(msgspec.Struct, frozen=True, kw_only=True):
-    """One element of `instruments:` with everything its symbols will share; `path` as in `instruments[1]`."""
+    """One element of `instruments:` with everything its symbols will share; `path` as in `instruments[1]`.
+
+    Limits depend on the kind of the instrument: `settings` has those of the first kind that the
+    entry can have, and `resolve` gives each symbol its own.
+    """
 
     path: str
     target: Named | Selection
     spread: str
     settings: SymbolSettings
+
+    @property
+    def index(self) -> int:
+        """Its place in the list."""
+        return int(self.path.removeprefix("instruments[").removesuffix("]"))
 
 
 class Config(msgspec.Struct, frozen=True, kw_only=True):
@@ -145,6 +199,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     `effective` is the merged content with every default filled in, as plain values; `origins`
     says for each of its paths where it was written (absent: a default). `sha256` is over the
     effective content: equal configurations have equal hashes, however they are written.
+    `symbol_limits` is `limits.per_symbol` alone; `allowed` None: every instrument.
     """
 
     version: int
@@ -153,8 +208,11 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     profiles: dict[str, Profile]
     entries: tuple[Entry, ...]
     symbol_limits: SymbolLimits
+    allowed: tuple[str, ...] | None
     portfolio: PortfolioLimits
     market_data: DataRules
+    switches: KillSwitches
+    alerts: AlertSettings
     effective: dict[str, Any]
     origins: dict[str, Place]
     files: tuple[str, ...]
@@ -168,3 +226,8 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
             cut = max(path.rfind("."), path.rfind("["))
             path = path[: max(cut, 0)]
         return self.origins[""]
+
+    def source(self, path: str) -> str:
+        """`path (file:line)` of a value that was written, else `path (default)`; the file by its last name."""
+        place = self.origins.get(path)
+        return f"{path} ({'default' if place is None else f'{PurePath(place.file).name}:{place.line}'})"

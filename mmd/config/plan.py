@@ -10,11 +10,12 @@ from typing import Any
 
 import msgspec
 
+from mmd.config.limits import LAYERS
 from mmd.config.model import Config, Entry, Named
 from mmd.config.nodes import Step, join
 from mmd.config.render import scalar
 from mmd.config.schema import reload_effect
-from mmd.config.select import Resolution
+from mmd.config.select import Resolution, Resolved
 
 
 class Effect(StrEnum):
@@ -66,11 +67,7 @@ def diff(old: Config, old_resolution: Resolution, new: Config, new_resolution: R
     added = [key for key in after if key not in before]
     removed = [key for key in before if key not in after]
     both = [key for key in after if key in before]
-    changed = [
-        key
-        for key in both
-        if before[key].settings != after[key].settings or before[key].instrument != after[key].instrument
-    ]
+    changed = [key for key in both if _without_places(before[key]) != _without_places(after[key])]
     touched = _Touched(old, old_resolution, new, new_resolution, set(changed))
     lines: list[PlanLine] = []
     top = [*new.effective, *(key for key in old.effective if key not in new.effective)]
@@ -87,6 +84,11 @@ def diff(old: Config, old_resolution: Resolution, new: Config, new_resolution: R
     )
 
 
+def _without_places(resolved: Resolved) -> object:
+    """What makes a symbol another one: not the line that a limit stands at, nor the entry's place in the list."""
+    return resolved.instrument, msgspec.structs.replace(resolved.settings, sources={})
+
+
 class _Touched:
     """Which symbols a key is about."""
 
@@ -97,16 +99,23 @@ class _Touched:
         self.old = _by_entry(old_resolution)
         self.new = _by_entry(new_resolution)
         self.spreads = {entry.path: entry.spread for entry in new.entries}
+        found = [*old_resolution.symbols.items(), *new_resolution.symbols.items()]
+        self.kinds = {key: each.instrument.kind for key, each in found}
+        self.protected = sorted({key for key, each in found if each.settings.protected})
         self.old_exchanges = {key: found.instrument.exchange for key, found in old_resolution.symbols.items()}
 
     def by(self, path: list[Step]) -> list[str]:
         match path:
+            case ["exchanges", str() as name, "maker_protection", *_]:
+                return [key for key in self.protected if key.startswith(f"{name}/")]
             case ["exchanges", str() as name, *_]:
                 return [key for key, exchange in self.old_exchanges.items() if exchange == name]
             case ["spreads", str() as name, *_]:
                 using = [key for path, keys in self.new.items() if self.spreads[path] == name for key in keys]
                 return [key for key in self.changed if key in set(using)]
-            case ["service", "mode"] | ["market_data", *_] | ["limits", "per_symbol", *_]:
+            case ["limits", "per_kind", str() as layer, *_]:
+                return [key for key in self.changed if layer in LAYERS[self.kinds[key]]]
+            case ["service", "mode"] | ["market_data" | "kill_switches", *_] | ["limits", "per_symbol" | "allowed", *_]:
                 return list(self.changed)
         return []
 
@@ -193,7 +202,7 @@ def _changed_entry_lines(old: Config, before: Entry, new: Config, after: Entry, 
     symbols = [key for key in touched.changed if key in set(touched.new.get(after.path, []))]
     lines = []
     for key in [*now, *(key for key in was if key not in now)]:
-        path: list[Step] = ["instruments", _index(after), key]
+        path: list[Step] = ["instruments", after.index, key]
         for line in _value_lines(path, was.get(key), now.get(key), touched):
             lines.append(msgspec.structs.replace(line, symbols=symbols))
     return lines
@@ -212,13 +221,9 @@ def _moved_lines(entry: Entry, was: list[str], now: list[str], added: list[str],
     return lines
 
 
-def _index(entry: Entry) -> int:
-    return int(entry.path.removeprefix("instruments[").removesuffix("]"))
-
-
 def _content(config: Config, entry: Entry) -> dict[str, Any]:
     """The entry as written, without the words that make up its identity."""
-    raw: dict[str, Any] = config.effective["instruments"][_index(entry)]
+    raw: dict[str, Any] = config.effective["instruments"][entry.index]
     return {key: value for key, value in raw.items() if key not in ("exchange", "symbol", "select")}
 
 

@@ -34,7 +34,12 @@ EFFECTS = """
 
 Symbols that a reload does not change keep their orders and their place in the queue.
 """
-OVERRIDDEN = {"spread": "spreads.NAME", "symbol_limits": "limits.per_symbol", "market_data": "market_data"}
+OVERRIDDEN = {
+    "spread": "in place of the key of `spreads.NAME`",
+    "symbol_limits": "in place of the keys of `limits.per_symbol`",
+    "narrowed_limits": "where they are tighter than those of `limits`; they cannot widen them",
+    "market_data": "in place of the keys of `market_data`",
+}
 UNITS = {"bps": "basis points", "amount": "the instrument's amount unit", "price": "the instrument's price unit"}
 
 
@@ -82,7 +87,7 @@ def _row(path: str, node: Schema, *, required: bool) -> str:
     title = node.get("title", "")
     what = f"{title}. {node.get('description', '')}".strip()
     if "x-override" in node:
-        what = f"{title}, in place of the key of `{OVERRIDDEN[node['x-override']]}`."
+        what = f"{title}, {OVERRIDDEN[node['x-override']]}."
     default = "required" if required else f"`{scalar(node['default'])}`" if _has_default(node) else ""
     effect = node.get("x-reload", "")
     return " | ".join(["| " + f"`{path}`", _cell(what), _cell(_values(node)), _cell(default), f"{effect} |"])
@@ -95,7 +100,8 @@ def _has_default(node: Schema) -> bool:
 def _values(node: Schema) -> str:
     """What may stand there, in words, with the unit and an example."""
     if node.get("x-secret"):
-        return "`{credential: NAME}`, `{file: /PATH}` or `{env: NAME}`"
+        text = "`{credential: NAME}`, `{file: /PATH}` or `{env: NAME}`"
+        return f"{text}, or `null` for none" if "null" in node["type"] else text
     if "const" in node:
         text = f"`{node['const']}`"
     elif "enum" in node:

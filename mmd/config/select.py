@@ -8,9 +8,11 @@ import difflib
 from collections.abc import Iterable, Mapping
 from datetime import UTC, date, datetime
 from decimal import Decimal
+from fnmatch import fnmatchcase
 
 import msgspec
 
+from mmd.config.limits import narrowed, symbol_limits
 from mmd.config.model import (
     AllExpiries,
     AllStrikes,
@@ -40,7 +42,7 @@ IndexPrices = Mapping[tuple[str, str], float]
 
 
 class Resolved(msgspec.Struct, frozen=True):
-    """One symbol that is to be quoted; `entry` is the path of what asked for it."""
+    """One symbol that is to be quoted, its limits final; `entry` is the path of what asked for it."""
 
     instrument: Instrument
     settings: SymbolSettings
@@ -71,9 +73,11 @@ def resolve(config: Config, listed: Listed, index_prices: IndexPrices, now_ns: i
             for instrument in instruments
             if isinstance(entry.target, Named) or not work.taken(entry, instrument, named, symbols)
         ]
-        work.check_fit(entry, kept)
+        settings = {instrument.key: work.settings(entry, instrument) for instrument in kept}
+        work.check_fit(entry, kept, settings)
+        work.note_limits(entry, kept, settings)
         for instrument in kept:
-            symbols[instrument.key] = Resolved(instrument, entry.settings, entry.path)
+            symbols[instrument.key] = Resolved(instrument, settings[instrument.key], entry.path)
     if work.findings:
         raise ConfigError([str(finding) for finding in sorted(set(work.findings))])
     return Resolution(symbols, work.notes)
@@ -86,6 +90,13 @@ def expiry_day(instrument: Instrument) -> date | None:
     return datetime.fromtimestamp(instrument.expiry_ns // NS_PER_SECOND, UTC).date()
 
 
+def is_allowed(patterns: tuple[str, ...] | None, exchange: str, symbol: str) -> bool:
+    """Whether `limits.allowed` names an instrument: by name, by pattern, or with the exchange before it."""
+    if patterns is None:
+        return True
+    return any(fnmatchcase(symbol, pattern) or fnmatchcase(f"{exchange}/{symbol}", pattern) for pattern in patterns)
+
+
 class _Work:
     """One resolution under way: the inputs, and what was found wrong so far."""
 
@@ -96,6 +107,8 @@ class _Work:
         self.now_ns = now_ns
         self.findings: list[Finding] = []
         self.notes: list[str] = []
+        self._settings: dict[tuple[str, Kind, bool, bool], SymbolSettings] = {}
+        self._too_wide: dict[tuple[str, Kind], list[str]] = {}
 
     def wrong(self, path: str, text: str) -> None:
         self.findings.append(Finding(self.config.where(path), path, text))
@@ -228,39 +241,81 @@ class _Work:
                 self.notes.append(f"{path}: strike {strike} is not listed for {_listing(lacking)}")
         return {(day, strike) for day, strikes in by_day.items() for strike in strikes & set(target.strikes)}
 
+    # --- the settings of each symbol -----------------------------------------------------------------
+
+    def settings(self, entry: Entry, instrument: Instrument) -> SymbolSettings:
+        """The entry's settings with the limits of this instrument's kind; one value for all symbols alike."""
+        config = self.config
+        exchange = config.exchanges[instrument.exchange]
+        protected = any(each.underlying == instrument.base for each in exchange.protections)
+        allowed = is_allowed(config.allowed, instrument.exchange, instrument.symbol)
+        key = (entry.path, instrument.kind, protected, allowed)
+        if key not in self._settings:
+            raw = config.effective["instruments"][entry.index]
+            found, self._too_wide[key[:2]] = narrowed(config.effective["limits"], raw, entry.path, instrument.kind)
+            paths = {name: each.path for name, each in found.items()}
+            paths |= {"allowed": "limits.allowed", "max_open_orders": "limits.portfolio.max_open_orders"}
+            self._settings[key] = msgspec.structs.replace(
+                entry.settings,
+                limits=msgspec.structs.replace(symbol_limits(found), allowed=allowed),
+                protected=protected,
+                sources={name: config.source(path) for name, path in paths.items()},
+            )
+        return self._settings[key]
+
+    def note_limits(self, entry: Entry, instruments: list[Instrument], settings: Mapping[str, SymbolSettings]) -> None:
+        """Says which of the entry's limits do not count, and whom `limits.allowed` leaves out."""
+        kept: dict[tuple[str, str], list[str]] = {}
+        for instrument in instruments:
+            for key in self._too_wide[entry.path, instrument.kind]:
+                source = settings[instrument.key].sources[key]
+                kept.setdefault((key, source), []).append(instrument.symbol)
+        for (key, source), symbols in kept.items():
+            self.notes.append(f"{entry.path}.limits.{key}: too wide, {source} is kept for {_listing(symbols)}")
+        outside = [each.symbol for each in instruments if not settings[each.key].limits.allowed]
+        if outside:
+            text = "limits.allowed does not name them, no order will be sent"
+            self.notes.append(f"{entry.path}: {text}: {_listing(outside)}")
+
     # --- do the figures fit the instruments? --------------------------------------------------------
 
-    def check_fit(self, entry: Entry, instruments: Iterable[Instrument]) -> None:
+    def check_fit(
+        self, entry: Entry, instruments: Iterable[Instrument], settings: Mapping[str, SymbolSettings]
+    ) -> None:
         """Sizes and limits on each instrument's grid; one finding for all symbols with the same trouble."""
         troubles: dict[tuple[str, str], list[str]] = {}
         for instrument in instruments:
-            for trouble in _troubles(entry, instrument, self.config):
-                troubles.setdefault(trouble, []).append(instrument.symbol)
-        for (key, text), symbols in troubles.items():
+            mine = settings[instrument.key]
+            for key, text in _troubles(mine, instrument, self.config):
+                path = self.place_of(entry, key, mine.sources)
+                troubles.setdefault((path, text), []).append(instrument.symbol)
+        for (path, text), symbols in troubles.items():
             more = f" and {len(symbols) - 1} more" if len(symbols) > 1 else ""
-            self.wrong(self.place_of(entry, key), f"{text} ({symbols[0]}{more})")
+            self.wrong(path, f"{text} ({symbols[0]}{more})")
 
-    def place_of(self, entry: Entry, key: str) -> str:
-        """The path at which the entry's value of this key was written."""
-        home = {"max_position": "limits", "max_order_size": "limits"}.get(key)
-        own = f"{entry.path}.{home}.{key}" if home else f"{entry.path}.{key}"
-        if own in self.config.origins:
-            return own
+    def place_of(self, entry: Entry, key: str, sources: Mapping[str, str]) -> str:
+        """The path at which a symbol's value of this key was written."""
+        if key in sources:
+            return sources[key].partition(" ")[0]
         if key == "max_exposure":
             return "limits.portfolio.max_exposure"
-        return f"limits.per_symbol.{key}" if home else f"spreads.{entry.spread}.{key}"
+        own = f"{entry.path}.{key}"
+        return own if own in self.config.origins else f"spreads.{entry.spread}.{key}"
 
 
-def _troubles(entry: Entry, instrument: Instrument, config: Config) -> list[tuple[str, str]]:
+def _troubles(settings: SymbolSettings, instrument: Instrument, config: Config) -> list[tuple[str, str]]:
     """(key, what is wrong) for one instrument."""
     troubles = []
     lot, smallest = instrument.lot, instrument.amount(max(1, instrument.min_lots))
-    size, limits = entry.settings.profile.size, entry.settings.limits
+    size, limits = settings.profile.size, settings.limits
     if size < smallest:
         troubles.append(("size", f"is {size}; allowed: at least {smallest}, the least amount of the exchange"))
     elif size % lot:
         below = size - size % lot
         troubles.append(("size", f"is {size}; allowed: multiples of {lot}, as {below} or {below + lot}"))
+    elif size > limits.max_order_size >= smallest:
+        text = f"is {size}; allowed: at most {limits.max_order_size}, which is"
+        troubles.append(("size", f"{text} {settings.sources['max_order_size']}"))
     if limits.max_position < smallest:
         text = f"is {limits.max_position}; allowed: at least {smallest}, else nothing can ever be quoted"
         troubles.append(("max_position", text))

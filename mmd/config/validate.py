@@ -24,6 +24,7 @@ UNITS: dict[str, dict[str, Decimal]] = {
         "min": Decimal(60),
         "h": Decimal(3600),
     },
+    "milliseconds": {"ms": Decimal(1), "s": Decimal(1000), "sec": Decimal(1000), "seconds": Decimal(1000)},
     "days": {"d": Decimal(1), "days": Decimal(1), "w": Decimal(7)},
     "times": {"x": Decimal(1)},
 }

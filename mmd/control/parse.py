@@ -11,7 +11,8 @@ from mmd.control.protocol import LINE_MAX_BYTES, METHODS, Code, Id, Method, Para
 
 _REQUESTS = msgspec.json.Decoder(Request)
 _PARAMS = {name: msgspec.json.Decoder(method.params) for name, method in METHODS.items()}
-_FIELD = re.compile(r"(?:unknown|required) field `(?P<named>[^`]*)`|- at `\$\.(?P<path>[^`.\[]+)")
+_FIELD = re.compile(r"(?:unknown|required) field `(?P<named>[^`]*)`|- at `\$\.(?P<path>[^`.\[]+)|^(?P<own>[a-z_]+): ")
+"""The key in the words of msgspec, or of a check of ours."""
 
 
 class _Head(msgspec.Struct):
@@ -118,10 +119,11 @@ def parse_params(method: Method, raw: msgspec.Raw) -> Params:
 def _bad_params(method: Method, detail: str) -> Refusal:
     hints = get_type_hints(method.params, include_extras=True)
     match = _FIELD.search(detail)
-    key = (match["named"] or match["path"] or "") if match else ""
+    key = (match["named"] or match["path"] or match["own"] or "") if match else ""
     data: dict[str, object] = {"key": key, "allowed": list(hints)}
     if key in hints:
         data["allowed"] = allowed = _description(hints[key])
+        detail = detail.removeprefix(f"{key}: ")
         return Refusal(Code.BAD_PARAMS, f"bad params of {method.name}: {key}: {detail}; allowed: {allowed}", data)
     message = f"bad params of {method.name}: {detail}; allowed: {', '.join(hints) or 'none'}"
     near = difflib.get_close_matches(key[:100], hints, n=1)

@@ -4,6 +4,7 @@ Nothing here waits or touches a socket, so the blocking client reads the same de
 server. Decimals travel as JSON numbers, times as Unix seconds.
 """
 
+from decimal import Decimal
 from enum import IntEnum, StrEnum
 from typing import Annotated, Any, Literal
 
@@ -12,21 +13,29 @@ from msgspec import UNSET, Meta, Raw, UnsetType
 
 from mmd.domain.errors import MmdError
 from mmd.shell.desk import (
+    AlertLine,
     ChangeResult,
     EventLine,
     Explanation,
+    FlattenPreview,
+    LedgerLine,
     OrderLine,
     PlanResult,
     PositionLine,
+    ProtectionLine,
     ReloadResult,
     Status,
+    SwitchLine,
     SymbolStatus,
+    TotalLine,
 )
 
 PROTOCOL = 1
 LINE_MAX_BYTES = 1024 * 1024
 EVENTS_MAX = 10_000
 DEFAULT_TIMEOUT_SECONDS = 10.0
+DEFAULT_SLIPPAGE_BPS = 50.0
+DIGITS_MAX = 18  # of an amount or a price, on each side of the point
 ONE_LINE = r"^[^\x00-\x1f\x7f-\x9f]*(?![\s\S])"
 """No control characters: what operators write ends in logs and on terminals. The last part is a strict end."""
 NOT_BLANK = r"^(?=.*[^ ])[^\x00-\x1f\x7f-\x9f]*(?![\s\S])"
@@ -80,6 +89,26 @@ Timeout = Annotated[
     float, Meta(ge=0, le=600, description="seconds to wait until the change is true, 0 to 600 (default 10)")
 ]
 Sequence = Annotated[int, Meta(ge=0, le=2**63 - 1, description="number of an event, 0 or more")]
+OneSymbol = Annotated[
+    Pattern, Meta(description="exactly one symbol: a name, exchange/symbol, or a glob that matches one")
+]
+Above = {"exclusiveMinimum": 0}
+Amount = Annotated[
+    Decimal | None,
+    Meta(
+        description="in the exchange's units, exact: above 0, at most 18 digits on each side of the point; null: all",
+        extra_json_schema=Above,
+    ),
+]
+Price = Annotated[
+    Decimal,
+    Meta(
+        description="in the exchange's units, exact: above 0, at most 18 digits on each side of the point",
+        extra_json_schema=Above,
+    ),
+]
+Slippage = Annotated[float, Meta(ge=0, le=10_000, description="basis points from the mark, 0 to 10000 (default 50)")]
+Name = Annotated[str, Meta(min_length=1, max_length=100, pattern=ONE_LINE, description="a name on one line")]
 Lines = Annotated[int, Meta(ge=0, le=EVENTS_MAX, description=f"number of events, 0 to {EVENTS_MAX}")]
 
 
@@ -121,6 +150,39 @@ class ShadowParams(Params, frozen=True, kw_only=True):
     timeout_seconds: Timeout = DEFAULT_TIMEOUT_SECONDS
 
 
+class PreviewParams(Params, frozen=True, kw_only=True):
+    """What would closing cost? `size`: how much of the position."""
+
+    symbol: OneSymbol
+    size: Amount = None
+    slippage_bps: Slippage = DEFAULT_SLIPPAGE_BPS
+
+    def __post_init__(self) -> None:
+        check_decimal("size", self.size)
+
+
+class FlattenParams(Params, frozen=True, kw_only=True):
+    """Close `size` of the position at `limit_price` or better; both as a preview said."""
+
+    symbol: OneSymbol
+    size: Amount = None
+    limit_price: Price
+    reason: Reason = ""
+    timeout_seconds: Timeout = DEFAULT_TIMEOUT_SECONDS
+
+    def __post_init__(self) -> None:
+        check_decimal("size", self.size)
+        check_decimal("limit_price", self.limit_price)
+
+
+class ProtectionResetParams(Params, frozen=True, kw_only=True):
+    """Ending a freeze needs a reason: somebody looked at the fills."""
+
+    exchange: Name
+    underlying: Name
+    reason: GivenReason
+
+
 class ReloadParams(Params, frozen=True, kw_only=True):
     """`confirm_seconds`: undo the reload then, unless `confirm` came."""
 
@@ -156,6 +218,18 @@ class FollowParams(Params, frozen=True, kw_only=True):
     lines: Lines = 0
 
 
+def check_decimal(key: str, value: Decimal | None) -> None:
+    """Raises ValueError naming the key. A number of a billion digits would keep the daemon busy: there is a bound."""
+    if value is None:
+        return
+    if not value.is_finite() or value <= 0:
+        raise ValueError(f"{key}: {value} is not a number above 0")
+    exponent = value.as_tuple().exponent
+    assert isinstance(exponent, int), "finite"
+    if value.adjusted() >= DIGITS_MAX or exponent < -DIGITS_MAX:
+        raise ValueError(f"{key}: more than {DIGITS_MAX} digits on one side of the point")
+
+
 # --- results ---------------------------------------------------------------------------------------
 
 
@@ -173,8 +247,20 @@ class ShowResult(msgspec.Struct, frozen=True, kw_only=True):
     symbols: list[SymbolStatus]
 
 
+class Explained(Explanation, frozen=True, kw_only=True):
+    """An explanation with its verdict: what withholds each side, null where nothing does, and what would end it."""
+
+    shown: str
+    by: str
+    since: float  # Unix seconds
+    withheld_bid: str | None
+    withheld_ask: str | None
+    ends: str  # empty where nothing but the market withholds
+    refusal: str | None  # the gate's last no
+
+
 class ExplainResult(msgspec.Struct, frozen=True, kw_only=True):
-    symbols: list[Explanation]
+    symbols: list[Explained]
 
 
 class OrdersResult(msgspec.Struct, frozen=True, kw_only=True):
@@ -183,6 +269,33 @@ class OrdersResult(msgspec.Struct, frozen=True, kw_only=True):
 
 class PositionsResult(msgspec.Struct, frozen=True, kw_only=True):
     positions: list[PositionLine]
+
+
+class RiskResult(msgspec.Struct, frozen=True, kw_only=True):
+    totals: list[TotalLine]
+
+
+class LedgerResult(msgspec.Struct, frozen=True, kw_only=True):
+    ledgers: list[LedgerLine]
+
+
+class SwitchesResult(msgspec.Struct, frozen=True, kw_only=True):
+    switches: list[SwitchLine]
+
+
+class AlertsResult(msgspec.Struct, frozen=True, kw_only=True):
+    alerts: list[AlertLine]
+
+
+class ProtectionResult(msgspec.Struct, frozen=True, kw_only=True):
+    protections: list[ProtectionLine]
+
+
+class FlattenResult(ChangeResult, frozen=True, kw_only=True):
+    """`closed`: by how much the position shrank; `position`: what is left. Null: the symbol has gone meanwhile."""
+
+    closed: Decimal | None
+    position: Decimal | None
 
 
 class LogLevelResult(msgspec.Struct, frozen=True, kw_only=True):
@@ -222,6 +335,12 @@ METHODS = {
         Method("explain", ViewParams, ExplainResult, Role.VIEWER, "How each quote comes about, and each check."),
         Method("orders", ViewParams, OrdersResult, Role.VIEWER, "Our orders."),
         Method("positions", ViewParams, PositionsResult, Role.VIEWER, "Our positions and their profit."),
+        Method("risk", NoParams, RiskResult, Role.VIEWER, "Every total: used, at worst, allowed."),
+        Method("ledger", ViewParams, LedgerResult, Role.VIEWER, "The account of each symbol, real and shadow apart."),
+        Method("switches", NoParams, SwitchesResult, Role.VIEWER, "The kill switches and what they hold."),
+        Method("alerts", NoParams, AlertsResult, Role.VIEWER, "Alerts that last."),
+        Method("protection", NoParams, ProtectionResult, Role.VIEWER, "The exchanges' own maker protection."),
+        Method("flatten_preview", PreviewParams, FlattenPreview, Role.VIEWER, "What closing a position would cost."),
         Method("plan", NoParams, PlanResult, Role.VIEWER, "What a reload would change."),
         Method("events", EventsParams, EventsResult, Role.VIEWER, "One batch of events."),
         Method("events_follow", FollowParams, FollowResult, Role.VIEWER, "Events as they happen."),
@@ -229,6 +348,10 @@ METHODS = {
         Method("resume", ChangeParams, ChangeResult, Role.ADMIN, "Quote, if every readiness check passes."),
         Method("halt", ChangeParams, ChangeResult, Role.ADMIN, "Emergency stop; only `reset` leaves it."),
         Method("reset", ResetParams, ChangeResult, Role.ADMIN, "From HALTED to PAUSED."),
+        Method("flatten", FlattenParams, FlattenResult, Role.ADMIN, "Close a position, reduce-only, never resting."),
+        Method(
+            "protection_reset", ProtectionResetParams, ProtectionLine, Role.ADMIN, "End a freeze of maker protection."
+        ),
         Method("shadow", ShadowParams, ChangeResult, Role.ADMIN, "Keep orders to ourselves, or not any more."),
         Method("reload", ReloadParams, ReloadResult, Role.ADMIN, "Apply the files on disk, all or nothing."),
         Method("confirm", ConfirmParams, ReloadResult, Role.ADMIN, "Keep a reload that waits for it."),
@@ -257,7 +380,7 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ErrorBody(msgspec.Struct, frozen=True, kw_only=True):
-    """`data` may name `key`, `allowed`, `suggestion`, `pattern`, `role`, `errors`."""
+    """`data` may name `key`, `allowed`, `suggestion`, `pattern`, `matches`, `role`, `errors`."""
 
     code: int
     message: str

@@ -12,7 +12,6 @@ import msgspec
 from mmd.control.protocol import METHODS, PROTOCOL, EventNotice, Failure, Id, Method
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
-_DECIMAL = {"type": "string", "format": "decimal"}
 
 
 def control_schema() -> dict[str, Any]:
@@ -78,9 +77,9 @@ def _answer(method: Method) -> dict[str, Any]:
 
 def _numbers(node: Any) -> Any:
     """Decimals travel as JSON numbers here; msgspec describes them as strings."""
-    if node == _DECIMAL:
-        return {"type": "number"}
     if isinstance(node, dict):
+        if node.get("type") == "string" and node.get("format") == "decimal":
+            node = {key: value for key, value in node.items() if key != "format"} | {"type": "number"}
         return {key: _numbers(value) for key, value in node.items()}
     if isinstance(node, list):
         return [_numbers(value) for value in node]

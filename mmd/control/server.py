@@ -10,6 +10,7 @@ import math
 import os
 import select
 from collections.abc import Callable
+from decimal import Decimal
 from functools import partial
 from pathlib import Path
 
@@ -320,7 +321,7 @@ def refusal_of(method: Method, params: Params, error: Exception) -> Refusal:
             return Refusal(Code.REFUSED, f"{method.name}: {len(lines)} errors in the configuration", {"errors": lines})
         case MmdError():
             return Refusal(Code.REFUSED, f"{method.name}: {error}")
-        case LookupError() if hasattr(params, "symbols"):
+        case LookupError() if hasattr(params, "symbols") or hasattr(params, "symbol"):
             pattern = str(error.args[0]) if error.args else ""
             return Refusal(Code.REFUSED, f"no symbol matches {pattern!r}", {"pattern": pattern})
     log.error("control.fault", method=method.name, error=error)
@@ -343,8 +344,18 @@ def describe(params: Params) -> str:
     for name in params.__struct_fields__:
         value = getattr(params, name)
         if name != "timeout_seconds" and value not in ("", None):
-            words.append(f"{name}={','.join(value) if isinstance(value, list) else repr(value)}")
+            words.append(f"{name}={_word(value)}")
     return " ".join(words)
+
+
+def _word(value: object) -> str:
+    match value:
+        case list():
+            return ",".join(value)
+        case Decimal():
+            return f"{value:f}"
+        case _:
+            return repr(value)
 
 
 def outcome_of(result: object) -> str:

@@ -5,40 +5,24 @@ at once, because the gate asks for ACTIVE; the orders are then pulled until the 
 that none rests. Order and fill tracking goes on in every state.
 """
 
-from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any
 
 from mmd.core.book import Touch, best_external
 from mmd.core.fair import microprice
 from mmd.core.market import NO_TOUCH
-from mmd.core.orders import Amending, Cancelling, Live, Unknown
-from mmd.core.quoter import Quoter
+from mmd.core.orders import Live, Unknown
 from mmd.core.quoting import Withheld
 from mmd.core.rules import NS, rules_for
+from mmd.core.tracker import Tracker
+from mmd.core.window import PriceRange
 from mmd.domain import events as ev
-from mmd.domain.actions import AckBounds, Check, Decision, Noted, Reply, StateChanged
-from mmd.domain.ids import parse_label
-from mmd.domain.reasons import MARKET_DATA_REASONS, Fault, Missing, Mode, Rule, Side, State, Why
-
-# Seconds without a new order on a side after a refusal, by its class; doubled each time, at most MAX_HOLD.
-HOLD_SECONDS = {Fault.ORDER: 0.25, Fault.RATE_LIMIT: 2.0, Fault.MARKET: 5.0, Fault.RETRY: 1.0, Fault.STATE: 0.25}
-DEFAULT_HOLD_SECONDS = 1.0
-MAX_HOLD_SECONDS = 5.0
-GATE_HOLD_NS = NS
-BUDGET_HOLD_NS = NS // 5
-
-# from, to: what `_move` may do. Anything else is a bug, found by the assertion.
-MOVES: dict[State, frozenset[State]] = {
-    State.PAUSED: frozenset({State.PAUSED, State.ACTIVE, State.HALTED, State.DRAINING}),
-    State.ACTIVE: frozenset({State.PAUSED, State.HALTED, State.DRAINING}),
-    State.HALTED: frozenset({State.HALTED, State.PAUSED, State.DRAINING}),
-    State.DRAINING: frozenset({State.DRAINING, State.GONE}),
-    State.GONE: frozenset(),
-}
+from mmd.domain.actions import AckBounds, Decision, Noted
+from mmd.domain.reasons import MARKET_DATA_REASONS, Missing, Mode, Response, Scope, Side, State, Switch, Why
+from mmd.domain.switches import SWITCHES
 
 
-class SymbolMachine(Quoter):
+class SymbolMachine(Tracker):
     """One symbol. `handle` is the only way in; everything else only looks."""
 
     # --- the way in ------------------------------------------------------------------------------
@@ -86,6 +70,8 @@ class SymbolMachine(Quoter):
     def on_ticker(self, event: ev.Ticker, now_ns: int) -> None:
         self.market.on_ticker(event)
         self._dirty = True
+        if self.position.lots or self.mode is Mode.SHADOW:
+            self.mark(now_ns)
 
     def on_trade(self, event: ev.TradePrinted, now_ns: int) -> None:
         self.market.on_trade(event)
@@ -108,7 +94,11 @@ class SymbolMachine(Quoter):
         self._dirty = True
         trouble = self.market.trouble(now_ns, self.rules)
         if trouble is not None and self.state is State.ACTIVE:
-            self._move(State.PAUSED, trouble[0], trouble[1], "mmd", now_ns)
+            self._market_trip(trouble, now_ns)
+
+    def _market_trip(self, trouble: tuple[Why, str], now_ns: int) -> None:
+        switch = Switch.MARKET_HALT if trouble[0] is Why.MARKET_HALTED else Switch.MARKET_DATA
+        self._trip(switch, trouble[0], trouble[1], now_ns)
 
     # --- links and reconciliation ----------------------------------------------------------------
 
@@ -122,124 +112,18 @@ class SymbolMachine(Quoter):
         self.market.trade_link = False
         self.market.cod_armed = False
         self.market.link_detail = event.detail
+        self.protection = (False, "not read since the link was lost")
         self.reconciled = False
         self.own.link_lost(now_ns)
         self._leave_for_market(now_ns)
 
     def on_orders_reported(self, event: ev.OrdersReported, now_ns: int) -> None:
         strays = self.own.reported(event, now_ns)
-        self.reconciled = self.orders_seen = True
         for label in strays:
             self._out.append(Noted("order.stray", f"{label} rests there and is not ours to keep: cancelling"))
+        self._judge_foreign(strays, now_ns)  # the first report is of leftovers, later ones must know us
+        self.reconciled = self.orders_seen = True
         self._dirty = True
-
-    def on_position_reported(self, event: ev.PositionReported, now_ns: int) -> None:
-        self.reported_lots, self.reported_average = event.position_lots, event.average_price
-        self._dirty = True
-        if not self.position.known:
-            self.position.adopt(event.position_lots, event.average_price)
-            return
-        off = event.position_lots - self.position.lots
-        if off == 0:
-            self.drift = None
-        elif self.drift == off:
-            if self.state in (State.DRAINING, State.GONE) or self.why is Why.POSITION_DRIFT:
-                return
-            amount = self.instrument.amount_text
-            found = f"exchange says {amount(event.position_lots)}, fills say {amount(self.position.lots)}"
-            self._move(State.HALTED, Why.POSITION_DRIFT, found, "mmd", now_ns)
-        else:
-            self.drift = off
-            self._ask_state(now_ns)
-
-    # --- orders ----------------------------------------------------------------------------------
-
-    def _order_event(self, event: Any, now_ns: int) -> bool:
-        """Move the slot with this label; True if there was one and the event made sense."""
-        self._dirty = True
-        found = self.own.find(event.label) is not None
-        illegal = self.own.take(event, event.label, now_ns)
-        if illegal is not None:
-            self._out.append(Noted("order.unexpected", f"{illegal.event} while {illegal.phase}: {event.label}"))
-            return False
-        return found
-
-    def on_acked(self, event: ev.OrderAcked, now_ns: int) -> None:
-        state = self.own.find(event.label)
-        if state is not None:
-            state.failures = 0
-            state.told = None
-            waiting = self._dirty
-            self._order_event(event, now_ns)
-            if not waiting and self._as_wanted(state):
-                self._dirty = False  # the answer that was expected: the same decision would come out
-        elif not self.own.finished(event.label) and event.remaining_lots > 0:
-            label = parse_label(event.label)
-            if label is None:
-                return
-            self.own.adopt(event, label.side, now_ns)
-            self._out.append(Noted("order.stray", f"{event.label} was given up and rests after all: cancelling"))
-            self._dirty = True
-
-    def on_refused(self, event: ev.OrderRefused, now_ns: int) -> None:
-        state = self.own.find(event.label)
-        if state is None:
-            return
-        cancelling = isinstance(state.slot, Cancelling)
-        self._order_event(event, now_ns)
-        self._out.append(Noted("order.refused", f"{event.label}: {event.code} {event.detail}".rstrip()))
-        seconds = HOLD_SECONDS.get(event.fault, DEFAULT_HOLD_SECONDS)
-        hold_ns = int(min(MAX_HOLD_SECONDS, seconds * 2 ** min(state.failures, 10)) * NS)
-        state.failures += 1
-        if cancelling:
-            state.hold_cancel_ns = now_ns + min(hold_ns, NS)
-            return
-        state.hold(now_ns + hold_ns, f"exchange refused: {event.code}")
-        self._rejects.append(now_ns)
-        recent = sum(1 for at_ns in self._rejects if now_ns - at_ns <= self.rules.reject_window_ns)
-        if recent > self.rules.max_rejects and self.state in (State.ACTIVE, State.PAUSED):
-            found = f"{recent} refusals in {self.rules.reject_window_ns / NS:g} s, allowed {self.rules.max_rejects}"
-            self._move(State.HALTED, Why.REJECTION_STORM, found, "mmd", now_ns)
-        elif event.fault in (Fault.CONFIG, Fault.AUTH) and self.state is State.ACTIVE:
-            self._move(State.PAUSED, Why.ORDERS_REFUSED, f"{event.code} {event.detail}".rstrip(), "mmd", now_ns)
-
-    def on_closed(self, event: ev.OrderClosed, now_ns: int) -> None:
-        state = self.own.find(event.label)
-        if state is not None and event.cause not in ("filled", "user_request", "cancelled"):
-            self._out.append(Noted("order.closed", f"{event.label}: {event.cause}"))
-            # The exchange pulled it: not at once again, whatever the cause.
-            state.hold(now_ns + GATE_HOLD_NS // 4, f"exchange closed it: {event.cause}")
-        self._order_event(event, now_ns)
-
-    def on_absent(self, event: ev.OrderAbsent, now_ns: int) -> None:
-        self._order_event(event, now_ns)
-
-    def on_request_lost(self, event: ev.RequestLost, now_ns: int) -> None:
-        self._order_event(event, now_ns)
-
-    def on_filled(self, event: ev.OrderFilled, now_ns: int) -> None:
-        if not self.position.fill(event):
-            return
-        self._dirty = True
-        text = f"{event.side} {self.instrument.amount_text(event.size_lots)} at {event.price}"
-        if self._order_event(event, now_ns):
-            self._out.append(Noted("order.filled", f"{text} ({event.label})"))
-        else:
-            self._out.append(Noted("order.filled_elsewhere", f"{text} ({event.label or 'no label'})"))
-
-    def on_gate_refused(self, event: ev.GateRefused, now_ns: int) -> None:
-        state = self.own.find(event.label)
-        if state is None:
-            return
-        amending = isinstance(state.slot, Amending)
-        self._order_event(event, now_ns)
-        wait_ns = BUDGET_HOLD_NS if event.rule is Rule.BUDGET else GATE_HOLD_NS
-        state.hold(now_ns + wait_ns, f"gate: {event.rule} {event.number}, limit {event.limit}")
-        if state.told is not event.rule:  # once, not at every try
-            state.told = event.rule
-            self._out.append(Noted("order.withheld", f"{event.side}: {state.hold_detail}"))
-        if amending and event.rule is not Rule.BUDGET:
-            state.wanted = Withheld(Missing.REFUSED)
 
     # --- the house -------------------------------------------------------------------------------
 
@@ -260,7 +144,11 @@ class SymbolMachine(Quoter):
         self.own.latency_ns = self.rules.ack_timeout_ns
         if had != self.rules.volatility:
             self.volatility = self._new_volatility()
-        self._rejects = deque(self._rejects, maxlen=self.rules.max_rejects + 1)
+        self.rejects.length_ns = self.rules.reject_window_ns
+        self.fills.length_ns = self.rules.fill_window_ns
+        self.timeouts.length_ns = self.rules.ack_window_ns
+        if self.drifts.length_ns != self.rules.drift_window_ns:
+            self.drifts = PriceRange(self.rules.drift_window_ns)
         self._dirty = True
 
     def on_resume(self, event: ev.ResumeRequested, now_ns: int) -> None:
@@ -270,6 +158,9 @@ class SymbolMachine(Quoter):
         if self.state is not State.PAUSED:
             hint = ": reset it first, with a reason" if self.state is State.HALTED else ""
             self._reply(event.request_id, False, f"is {self.state} ({self.why}){hint}", ())
+            return
+        if self.closing is not None:
+            self._reply(event.request_id, False, "its position is being closed: pause it to stop that", ())
             return
         self.market.clear_latches()
         checks = self.checks(now_ns)
@@ -281,6 +172,7 @@ class SymbolMachine(Quoter):
         self._reply(event.request_id, True, "ACTIVE", checks)
 
     def on_pause(self, event: ev.PauseRequested, now_ns: int) -> None:
+        self.stop_closing(f"paused by {event.by}")
         if self.state in (State.ACTIVE, State.PAUSED):
             self._move(State.PAUSED, Why.OPERATOR, event.reason, event.by, now_ns)
             self._reply(event.request_id, True, "PAUSED", ())
@@ -288,6 +180,10 @@ class SymbolMachine(Quoter):
             self._reply(event.request_id, False, f"is {self.state} ({self.why})", ())
 
     def on_halt(self, event: ev.HaltRequested, now_ns: int) -> None:
+        self.stop_closing(f"halted by {event.by}")
+        for side in self.own.every():
+            side.cancel_tries = side.hold_cancel_ns = 0  # somebody says so again: at once
+        self._dirty = True
         if self.state in (State.ACTIVE, State.PAUSED):
             self._move(State.HALTED, event.why, event.reason, event.by, now_ns)
         self._reply(event.request_id, self.state is State.HALTED, f"{self.state}", ())
@@ -296,35 +192,50 @@ class SymbolMachine(Quoter):
         if self.state is not State.HALTED:
             self._reply(event.request_id, False, f"is {self.state}, only HALTED is reset", ())
             return
+        was, amount = self.why, self.instrument.amount_text
+        done = ["refusals, fills and timeouts are counted from here again"]
         if self.drift is not None and self.why is not Why.POSITION_DRIFT:
             self._ask_state(now_ns)  # seen once: a second report confirms or clears it
         elif self.drift is not None:
             # What filled since the report was counted here and there: the difference is what is adopted.
-            self.position.adopt(self.position.lots + self.drift, self.reported_average or self.position.average)
+            lots = self.position.lots + self.drift
+            self.position.adopt(lots, self.reported_average or self.position.average, self.mark_price)
             self.drift = None
-        self._rejects.clear()
+            done.append(f"the exchange's position {amount(lots)} is adopted")
+        self.rejects.clear()
+        self.fills.clear()
+        self.timeouts.clear()
+        self.drifts.clear()
         self.market.clear_latches()
         self._move(State.PAUSED, Why.RESET, event.reason, event.by, now_ns)
-        self._reply(event.request_id, True, "PAUSED; resume it when ready", ())
+        left = f"{self.own.resting} orders are still being pulled" if self.own.resting else "nothing is placed"
+        kept = f"position {amount(self.position.lots)} stays"
+        text = f"PAUSED, was HALTED ({was}). Done: {', '.join(done)}. Not done: {left}, {kept}, nothing is resumed"
+        self._reply(event.request_id, True, text, ())
+
+    def on_switch(self, event: ev.SwitchTripped, now_ns: int) -> None:
+        """A switch of the exchange or of the portfolio. One of the exchange lasts until its cause is over."""
+        row = SWITCHES[event.switch]
+        if row.scope is Scope.EXCHANGE and event.switch is not Switch.DISCONNECT_STORM:
+            self.held[event.switch] = event.detail
+        if event.response is not Response.WARN:
+            self._respond(event.response, row.why, event.detail, now_ns)
+
+    def on_switch_cleared(self, event: ev.SwitchCleared, now_ns: int) -> None:
+        self.held.pop(event.switch, None)
 
     def on_removal(self, event: ev.RemovalRequested, now_ns: int) -> None:
+        self.stop_closing("the symbol leaves")
         if self.state not in (State.DRAINING, State.GONE):
             self._move(State.DRAINING, event.why, "orders are pulled, then it is gone", "mmd", now_ns)
-
-    def _reply(self, request_id: int, ok: bool, detail: str, checks: tuple[Check, ...]) -> None:
-        self._out.append(Reply(request_id, ok, detail, checks))
-
-    def _move(self, state: State, why: Why, detail: str, by: str, now_ns: int) -> None:
-        assert state in MOVES[self.state], f"{self.state} -> {state} is not in the table"
-        self._out.append(StateChanged(self.state, state, why, by, detail))
-        self.state, self.why, self.detail, self.by, self.since_ns = state, why, detail, by, now_ns
-        self.healthy_since_ns = 0
-        self._dirty = True
 
     # --- decisions -------------------------------------------------------------------------------
 
     def _decide(self, now_ns: int) -> None:
         self._overdue(now_ns)
+        reference = self.reference_ticks
+        if reference > 0.0:
+            self.drifts.add(reference, now_ns)
         self._judge(now_ns)
         if self.mode is not self.rules.mode and self.own.resting == 0:
             self.mode = self.rules.mode
@@ -335,6 +246,8 @@ class SymbolMachine(Quoter):
             self.own.bid.wanted = self.own.ask.wanted = Withheld(why)
             self._pull(self.own.bid, now_ns)
             self._pull(self.own.ask, now_ns)
+            if self.closing is not None:
+                self._close(now_ns)
         if self.own.strays:
             for stray in list(self.own.strays.values()):
                 self._pull(stray, now_ns)
@@ -349,7 +262,7 @@ class SymbolMachine(Quoter):
         if not self.orders_seen:
             return False
         bid, ask = self.own.worst(Side.BID), self.own.worst(Side.ASK)
-        lots = self.position.lots
+        lots = self.inventory_lots
         return (bid == 0 or lots + bid <= self.max_lots) and (ask == 0 or lots - ask >= self.min_lots)
 
     def _judge(self, now_ns: int) -> None:
@@ -362,20 +275,22 @@ class SymbolMachine(Quoter):
             self._move(State.DRAINING, Why.EXPIRED, "expired or delivered", "mmd", now_ns)
             return
         if self.state is State.ACTIVE:
-            trouble = self.market.trouble(now_ns, self.rules) or self._unknown_too_long(now_ns)
+            trouble = self.market.trouble(now_ns, self.rules)
             if trouble is not None:
-                self._move(State.PAUSED, trouble[0], trouble[1], "mmd", now_ns)
+                self._market_trip(trouble, now_ns)
+            elif (unknown := self._unknown_too_long(now_ns)) is not None:
+                self._trip(Switch.OUTCOME_UNKNOWN, Why.OUTCOME_UNKNOWN, unknown, now_ns)
         elif self.state is State.PAUSED and self.rules.auto_resume and self.why in MARKET_DATA_REASONS:
             self._try_auto_resume(now_ns)
 
-    def _unknown_too_long(self, now_ns: int) -> tuple[Why, str] | None:
+    def _unknown_too_long(self, now_ns: int) -> str | None:
         for state in (self.own.bid, self.own.ask):
             slot = state.slot
             if isinstance(slot, Live):
                 continue
             if isinstance(slot, Unknown) and now_ns - slot.since_ns >= self.rules.unknown_timeout_ns:
                 waited = f"{(now_ns - slot.since_ns) / NS:.1f} s"
-                return (Why.OUTCOME_UNKNOWN, f"no word of {slot.label} for {waited}")
+                return f"no word of {slot.label} for {waited}"
         return None
 
     def _try_auto_resume(self, now_ns: int) -> None:
@@ -407,6 +322,10 @@ HANDLERS: dict[type, Callable[[SymbolMachine, Any, int], None]] = {
     ev.OrderFilled: SymbolMachine.on_filled,
     ev.OrdersReported: SymbolMachine.on_orders_reported,
     ev.PositionReported: SymbolMachine.on_position_reported,
+    ev.CashMoved: SymbolMachine.on_cash,
+    ev.ProtectionReported: SymbolMachine.on_protection,
+    ev.ProtectionTripped: SymbolMachine.on_protection_tripped,
+    ev.ShadowFilled: SymbolMachine.on_shadow_filled,
     ev.GateRefused: SymbolMachine.on_gate_refused,
     ev.TimerFired: SymbolMachine.on_timer,
     ev.BoundsSet: SymbolMachine.on_bounds,
@@ -415,5 +334,8 @@ HANDLERS: dict[type, Callable[[SymbolMachine, Any, int], None]] = {
     ev.PauseRequested: SymbolMachine.on_pause,
     ev.HaltRequested: SymbolMachine.on_halt,
     ev.ResetRequested: SymbolMachine.on_reset,
+    ev.SwitchTripped: SymbolMachine.on_switch,
+    ev.SwitchCleared: SymbolMachine.on_switch_cleared,
+    ev.FlattenRequested: SymbolMachine.on_flatten,
     ev.RemovalRequested: SymbolMachine.on_removal,
 }

@@ -5,12 +5,14 @@ message can cure it (crossed, locked, gap). Staleness is a matter of time and as
 """
 
 from mmd.core.book import Touch
+from mmd.core.options.black76 import DAYS_PER_YEAR, OptionType, price
 from mmd.core.rules import NS, Rules
 from mmd.domain.events import BookBroken, BookTop, InstrumentStateChanged, Ticker, TradePrinted
-from mmd.domain.instruments import Instrument
+from mmd.domain.instruments import Contract, Instrument, Kind
 from mmd.domain.reasons import Why
 
 Trouble = tuple[Why, str]
+NS_PER_YEAR = DAYS_PER_YEAR * 86400 * NS
 NO_TOUCH = Touch(0, 0, 0, 0)
 
 
@@ -18,6 +20,8 @@ class MarketState:
     """Fed by the machine's handlers; read by its decisions."""
 
     __slots__ = (
+        "_vol_collar",
+        "_vol_key",
         "book",
         "book_trouble",
         "cod_armed",
@@ -32,7 +36,9 @@ class MarketState:
         "last_mid",
         "last_trade",
         "link_detail",
+        "lot_usd",
         "mark",
+        "mark_iv",
         "mark_ticks",
         "max_ticks",
         "min_ticks",
@@ -55,7 +61,10 @@ class MarketState:
         self.data_ns = 0
         self.ticker_ns = 0
         self.differs_ns = 0  # since when the ticker shows another touch than the book; 0 = it does not
-        self.mark = self.index = self.underlying = 0.0
+        self.mark = self.index = self.underlying = self.mark_iv = 0.0
+        self.lot_usd = float(instrument.lot) if instrument.amount_is_usd else 0.0  # 0.0 = not known
+        self._vol_key = (0, 0.0)
+        self._vol_collar = (0.0, 0.0)
         self.mark_ticks = self.index_ticks = self.min_ticks = self.max_ticks = 0.0
         self.tradable = instrument.tradable
         self.terminal = False
@@ -74,9 +83,9 @@ class MarketState:
             return
         bid, ask = event.bids[0][0], event.asks[0][0]
         if bid >= ask:
-            price = self.instrument.grid.price
+            shown = self.instrument.grid.price
             why = Why.CROSSED_BOOK if bid > ask else Why.LOCKED_BOOK
-            self.book_trouble = (why, f"best bid {price(bid)}, best ask {price(ask)}")
+            self.book_trouble = (why, f"best bid {shown(bid)}, best ask {shown(ask)}")
             return
         mid = (bid + ask) * 0.5
         last = self.last_mid
@@ -100,6 +109,9 @@ class MarketState:
         else:
             self.differs_ns = 0
         self.mark, self.index, self.underlying = event.mark, event.index, event.underlying
+        self.mark_iv = event.mark_iv
+        if not self.instrument.amount_is_usd:
+            self.lot_usd = self.instrument.usd_per_lot(event.index) if event.index > 0.0 else 0.0
         self.mark_ticks = event.mark / self.tick
         self.min_ticks = event.min_price / self.tick
         self.max_ticks = event.max_price / self.tick
@@ -155,6 +167,30 @@ class MarketState:
             apart = f"{(now_ns - self.differs_ns) / NS:.1f} s"
             return (Why.STALE_BOOK, f"no word of the book for {apart} although the ticker shows other prices")
         return None
+
+    def vol_collar(self, points: float) -> tuple[float, float]:
+        """Lowest and highest price, in ticks, within `points` of volatility from the mark's; (0.0, 0.0) = unknown.
+
+        Rounded outwards to the grid: an option worth less than a tick is quoted at one.
+        """
+        key = (self.ticker_ns, points)
+        if key != self._vol_key:
+            self._vol_key = key
+            self._vol_collar = self._prices_at(self.mark_iv - points, self.mark_iv + points)
+        return self._vol_collar
+
+    def _prices_at(self, low_iv: float, high_iv: float) -> tuple[float, float]:
+        """Prices in ticks at two volatilities in percent."""
+        instrument, forward = self.instrument, self.underlying
+        if not (self.mark_iv > 0.0 and forward > 0.0 and instrument.strike and instrument.expiry_ns):
+            return (0.0, 0.0)
+        option = OptionType.CALL if instrument.kind is Kind.CALL else OptionType.PUT
+        years = max(0.0, (instrument.expiry_ns - self.ticker_ns) / NS_PER_YEAR)
+        unit = self.tick * forward if instrument.contract is Contract.INVERSE else self.tick
+        strike = float(instrument.strike)
+        low, high = (price(option, forward, strike, years, max(0.0, iv) / 100.0) / unit for iv in (low_iv, high_iv))
+        grid = instrument.grid
+        return (float(grid.floor(low)), float(grid.ceil(high)))
 
     def reference_ticks(self, fair: float) -> float:
         """What band and collar are measured from: the exchange's mark, else our fair value; 0.0 = neither."""

@@ -45,6 +45,7 @@ class SideState:
     """One slot and what goes with it. `hold_*`: no place or amend (cancel) before that time."""
 
     __slots__ = (
+        "cancel_tries",
         "changed_ns",
         "failures",
         "ghost",
@@ -67,6 +68,7 @@ class SideState:
         self.hold_ns = 0
         self.hold_detail = ""
         self.hold_cancel_ns = 0
+        self.cancel_tries = 0  # of the order that rests
         self.failures = 0
         self.told: Rule | None = None  # the gate's last refusal that was noted since an order passed
         self.wanted: Quoted = Withheld(Missing.NOT_ACTIVE)
@@ -138,6 +140,7 @@ class OwnOrders:
             if state.label in self.strays:
                 del self.strays[state.label]
             state.label = ""
+            state.cancel_tries = 0
             state.changed_ns = now_ns
         else:
             state.label = slot.label

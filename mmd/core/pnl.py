@@ -1,40 +1,77 @@
-"""Position and profit of one symbol as a fold over its fills: idempotent, exact, per settlement currency.
+"""Position and profit of one symbol as a fold over its events: idempotent, exact, per settlement currency.
 
-Linear: cash -= signed amount x price; value = position x mark. Inverse futures (amount in USD):
-cash += signed amount / price; value = -position / mark. Inverse options: as linear, in coin.
-Profit = cash + value of the position - fees. Fees: positive paid, negative rebate.
-Source: units of the exchanges' amounts, docs/units.md.
+Two views of one profit. By average price: realised + unrealised - fees + funding - inherited.
+By source: the five sums of `mmd.core.ledger`, whose identity `balanced` checks. They agree at every mark.
+
+- A fill counts once for its trade id and side. Both sides of one id: we traded with ourselves, and
+  each execution counts.
+- A delivery closes its lots at the last mark; an option's payment less that value is settlement, and
+  realised. A future's payments are profit that its value shows already: they are remembered
+  (`variation`) and are no profit again. Who knows the delivery price of a future marks at it first.
+- An adoption is opening: at the reference, else at the average, else at the first price known. What
+  the average price shows and we did not earn since is `inherited`.
+
+Fees: positive paid, negative rebate. Source: units of the exchanges' amounts, docs/units.md; docs/ledger.md.
 """
 
-from decimal import Decimal
+from decimal import Decimal, localcontext
+from enum import Enum
+from typing import assert_never
 
 import msgspec
 
-from mmd.domain.events import OrderFilled
+from mmd.core.ledger import CONTEXT, ZERO, Ledger, Statement, exact, gain, value
+from mmd.domain.events import CashMoved, OrderFilled
 from mmd.domain.instruments import Instrument
-from mmd.domain.reasons import Side
+from mmd.domain.reasons import CashKind, Side
 
-# Trade ids that are remembered to recognise a repetition; a repetition comes within seconds.
-REMEMBERED = 4096
-ZERO = Decimal(0)
+# Trade and entry ids that are remembered to recognise a repetition: more than an exchange tells
+# again after a reconnection.
+REMEMBERED = 16_384
+
+
+class Fold(Enum):
+    """What became of a fill."""
+
+    COUNTED = "counted"
+    REPEATED = "repeated"
+    SELF_TRADE = "self_trade"  # counted, and the same trade was counted on the other side
 
 
 class Profit(msgspec.Struct, frozen=True, kw_only=True):
-    """In the settlement currency."""
+    """In the settlement currency. `inherited`: of what the average shows, what was not earned by us."""
 
     realized: float
     unrealized: float
     fees: float
+    funding: float = 0.0
+    inherited: float = 0.0
 
     @property
     def total(self) -> float:
-        return self.realized + self.unrealized - self.fees
+        return self.realized + self.unrealized - self.fees + self.funding - self.inherited
 
 
 class Position:
-    """Signed lots, average entry price, realised profit and fees of one instrument."""
+    """Signed lots, average entry price, realised profit and fees of one instrument, and its ledger."""
 
-    __slots__ = ("_seen", "average", "fees", "fills", "foreign_fees", "instrument", "known", "lots", "realized")
+    __slots__ = (
+        "_entries",
+        "_seen",
+        "average",
+        "fees",
+        "fills",
+        "foreign_cash",
+        "foreign_fees",
+        "funding",
+        "inherited",
+        "instrument",
+        "known",
+        "ledger",
+        "lots",
+        "realized",
+        "variation",
+    )
 
     def __init__(self, instrument: Instrument) -> None:
         self.instrument = instrument
@@ -42,44 +79,134 @@ class Position:
         self.average = ZERO
         self.realized = ZERO
         self.fees = ZERO
+        self.funding = ZERO
+        self.inherited = ZERO
+        self.variation = ZERO  # what the exchange paid out of a future's value
         self.foreign_fees: dict[str, Decimal] = {}
+        self.foreign_cash: dict[str, Decimal] = {}
         self.fills = 0
         self.known = False
-        self._seen: dict[str, None] = {}
+        self.ledger = Ledger(instrument)
+        self._seen: dict[str, tuple[Side, ...]] = {}
+        self._entries: dict[str, None] = {}
 
-    def adopt(self, lots: int, average: Decimal) -> None:
-        """Take the exchange's count as the start; profit counts from here."""
-        self.lots = lots
-        self.average = average if lots else ZERO
-        self.known = True
+    # --- events ----------------------------------------------------------------------------------
+
+    def fill(self, event: OrderFilled, reference: float) -> Fold:
+        """Add one execution. `reference`: our fair value or the mark in price units; not > 0 = unknown.
+
+        Without a reference the fill's own price is one, and its spread 0. Raises ValueError where the
+        price is not positive: then nothing was counted.
+        """
+        sides = self._seen.get(event.trade_id, ())
+        if event.side in sides:
+            return Fold.REPEATED
+        if not event.price > 0:
+            raise ValueError(f"{self.instrument.key}: trade {event.trade_id} at {event.price}, allowed: above 0")
+        self._seen[event.trade_id] = (*sides, event.side)
+        _forget(self._seen)
+        self.fills += 1
+        signed = event.size_lots if event.side is Side.BID else -event.size_lots
+        with localcontext(CONTEXT):
+            fee = event.fee
+            if event.fee_currency != self.instrument.settlement:
+                fee = ZERO
+                self.foreign_fees[event.fee_currency] = self.foreign_fees.get(event.fee_currency, ZERO) + event.fee
+            self.fees += fee
+            at = exact(reference) or event.price
+            self._revalue(at)
+            self._move(signed, event.price)
+            self.ledger.trade(signed, event.price, fee, at)
+        return Fold.SELF_TRADE if sides else Fold.COUNTED
+
+    def cash_moved(self, event: CashMoved) -> bool:
+        """Add funding, a settlement or a delivery; False if its entry id was counted before."""
+        if event.entry_id in self._entries:
+            return False
+        self._entries[event.entry_id] = None
+        _forget(self._entries)
+        own = event.currency == self.instrument.settlement
+        with localcontext(CONTEXT):
+            if not own:
+                self.foreign_cash[event.currency] = self.foreign_cash.get(event.currency, ZERO) + event.amount
+            match event.kind:
+                case CashKind.FUNDING:
+                    amount = event.amount if own else ZERO
+                    self.funding += amount
+                    self.ledger.receive(amount)
+                case CashKind.SETTLEMENT if own and self.instrument.is_option:
+                    self._deliver(event.closed_lots, event.amount)
+                case CashKind.SETTLEMENT:
+                    self.variation += event.amount if own else ZERO
+                    self._deliver(event.closed_lots, self._last_value(event.closed_lots))
+                case _:
+                    assert_never(event.kind)
+        return True
+
+    def mark(self, price: float) -> None:
+        """Revalue what is held at this price (price units); nothing where it is none."""
+        at = exact(price)
+        if at is not None:
+            with localcontext(CONTEXT):
+                self._revalue(at)
+
+    def adopt(self, lots: int, average: Decimal, reference: float = 0.0) -> None:
+        """Take the exchange's count: what it holds beyond ours is opening, and no profit.
+
+        It is taken over at the reference; without one at the average the first time and at the last
+        price later; where nothing is known, at the first price that will be. `average` 0 = unknown.
+        """
+        with localcontext(CONTEXT):
+            stated = average if average > 0 else None
+            last = self.ledger.price
+            at = exact(reference) or ((last or stated) if self.known else (stated or last))
+            self.known = True
+            if at is not None and (last is None or exact(reference) is not None):
+                self._revalue(at)
+            more = lots - self.lots
+            entry = (stated or self.average or at or ZERO) if lots else ZERO
+            if at is not None:
+                before = value(self.instrument, self.lots, self.average) if self.lots else ZERO
+                after = value(self.instrument, lots, entry)
+                self.inherited += value(self.instrument, more, at) + before - after
+            self.ledger.take(more, at)
+            self.lots, self.average = lots, entry
 
     def seen(self, trade_id: str) -> bool:
         return trade_id in self._seen
 
-    def fill(self, event: OrderFilled) -> bool:
-        """Add one execution; False if its trade id was counted before."""
-        if event.trade_id in self._seen:
-            return False
-        self._seen[event.trade_id] = None
-        if len(self._seen) > REMEMBERED:
-            del self._seen[next(iter(self._seen))]
-        self.fills += 1
-        signed = event.size_lots if event.side is Side.BID else -event.size_lots
-        self._move(signed, event.price)
-        if event.fee_currency == self.instrument.settlement:
-            self.fees += event.fee
+    # --- the fold --------------------------------------------------------------------------------
+
+    def _revalue(self, price: Decimal) -> None:
+        """A position of unknown average counts from the first price that is known."""
+        if self.lots and not self.average:
+            self.average = price
+        self.ledger.revalue(price)
+
+    def _last_value(self, lots: int) -> Decimal:
+        return ZERO if self.ledger.price is None else value(self.instrument, lots, self.ledger.price)
+
+    def _deliver(self, closed: int, proceeds: Decimal) -> None:
+        """Close at the last price; what was paid beyond the value there is realised too."""
+        price = self.ledger.price
+        if price is not None:
+            self._move(-closed, price)
         else:
-            self.foreign_fees[event.fee_currency] = self.foreign_fees.get(event.fee_currency, ZERO) + event.fee
-        return True
+            self.lots -= closed
+        if price is not None or not closed:
+            self.realized += proceeds - self._last_value(closed)
+        self.ledger.deliver(closed, proceeds)
 
     def _move(self, signed: int, price: Decimal) -> None:
+        if not signed:
+            return
         before = self.lots
         self.lots = before + signed
         if before == 0 or (before > 0) == (signed > 0):
             self.average = self._blend(before, self.average, signed, price)
             return
         closed = min(abs(before), abs(signed))
-        self.realized += self._gain(closed if before > 0 else -closed, self.average, price)
+        self.realized += gain(self.instrument, closed if before > 0 else -closed, self.average, price)
         if abs(signed) > abs(before):
             self.average = price
         elif self.lots == 0:
@@ -93,23 +220,41 @@ class Position:
             return (lots + more) / (lots / average + more / price)
         return (lots * average + more * price) / (lots + more)
 
-    def _gain(self, lots: int, entry: Decimal, price: Decimal) -> Decimal:
-        """Profit of signed lots from entry to price, settlement currency."""
-        if not lots or not entry or not price:
-            return ZERO
-        amount = self.instrument.lot * lots
-        return amount * (1 / entry - 1 / price) if self.instrument.amount_is_usd else amount * (price - entry)
+    # --- reading ---------------------------------------------------------------------------------
+
+    @property
+    def imbalance(self) -> Decimal:
+        """What the ledger's identity is off by; settlement currency."""
+        return self.ledger.imbalance
+
+    @property
+    def balanced(self) -> bool:
+        """The ledger's two books and this fold agree; money but for rounding at 50 digits (`ledger.ROUNDING`)."""
+        return self.lots == self.ledger.holdings.lots and self.ledger.balanced
+
+    def statement(self, mark: float) -> Statement:
+        """The ledger at this mark (price units); not > 0 = unknown. Nothing changes."""
+        return self.ledger.statement(exact(mark), self.fills)
 
     def profit(self, mark: float) -> Profit | None:
         """Profit at this mark (price unit); None where a position cannot be marked."""
-        unrealized = 0.0
+        unrealized = ZERO
+        at = exact(mark)
         if self.lots:
-            if not mark > 0.0 or not self.average:
+            if at is None or not self.average:
                 return None
-            unrealized = float(self._gain(self.lots, self.average, Decimal(repr(mark))))
-        return Profit(realized=float(self.realized), unrealized=unrealized, fees=float(self.fees))
+            with localcontext(CONTEXT):
+                unrealized = gain(self.instrument, self.lots, self.average, at)
+        return Profit(
+            realized=float(self.realized),
+            unrealized=float(unrealized),
+            fees=float(self.fees),
+            funding=float(self.funding),
+            inherited=float(self.inherited),
+        )
 
     def snapshot(self) -> dict[str, str | int | bool]:
+        ours, sources = self.ledger.holdings, self.ledger.sources
         return {
             "lots": self.lots,
             "average": str(self.average),
@@ -117,7 +262,19 @@ class Position:
             "fees": str(self.fees),
             "fills": self.fills,
             "known": self.known,
+            "opening": str(ours.opening),
+            "cash": str(ours.cash),
+            "spread": str(sources.spread),
+            "inventory": str(sources.inventory),
+            "funding": str(sources.funding),
+            "settlement": str(sources.settlement),
         }
+
+
+def _forget(memory: dict[str, tuple[Side, ...]] | dict[str, None]) -> None:
+    """Drop the oldest id where there are too many."""
+    if len(memory) > REMEMBERED:
+        del memory[next(iter(memory))]
 
 
 def usd_value(instrument: Instrument, amount: float, index: float) -> float | None:

@@ -1,50 +1,57 @@
-"""The portfolio machine: every total becomes position bounds for each symbol, so that worst cases never pass a total.
+"""The portfolio machine: totals become position bounds for each symbol, losses and breaches become trips.
 
-A symbol's worst case is the larger of its granted bound, its last acknowledged bound until the
-new one is acknowledged, and its position. Room moves only after the symbol that gives it up has
-acknowledged. The hot path then compares integers and shares nothing.
-
-Totals: exposure per underlying (sum of absolute positions, coins), notional over everything
-(USD), drawdown from the high-water mark (USD). Where the symbols' own limits together exceed a
-total, every symbol gets the same share of its own limit: simple, and the same on every run.
+Room moves only after the symbol that gives it up has acknowledged: the hot path then compares
+integers and shares nothing, and the sum of worst cases never passes a total. What no bound can
+prevent (marks that jump, positions found at start, lower limits, losses) trips a kill switch, once,
+until an operator has reset it.
 """
 
-import math
-from collections.abc import Container, Sequence
-from decimal import Decimal
+from collections.abc import Iterable, Mapping, Sequence
 
 import msgspec
 
+from mmd.core.losses import Account, Carried, Losses, LossLimits, daily_breach, day_start_ns, drawdown_breach
+from mmd.core.totals import ROOT, Room, Share, Span, Use, order_uses, room_left, rooms_for, targets_for, use_of
 from mmd.domain.instruments import Instrument
-from mmd.domain.settings import PortfolioLimits
+from mmd.domain.reasons import Scope, Switch
+from mmd.domain.settings import KillSwitches, PortfolioLimits
 
-# Marks move; a grant is kept while the value of a lot stays within this of what it was granted at,
-# and grants leave that much of the total unused.
-DRIFT = 0.02
-ZERO = Decimal(0)
+NS = 1_000_000_000
+PORTFOLIO = ""  # the target of what concerns everybody
+DRAWDOWN_KEY = f"{ROOT}.max_drawdown_usd"
+DAILY_LOSS_KEY = f"{ROOT}.max_daily_loss_usd"
+VALUATION_KEY = "kill_switches.valuation.max_seconds"
 
 
 class SymbolJoined(msgspec.Struct, frozen=True):
-    """A symbol exists. `max_lots`: its own limit."""
+    """A symbol exists. `max_lots`, `losses`: its own limits."""
 
     instrument: Instrument
     max_lots: int
+    losses: LossLimits = LossLimits()
 
 
 class SymbolLeft(msgspec.Struct, frozen=True):
-    """A symbol is gone: nothing of ours rests there. `lots`: what position it leaves behind."""
+    """A symbol is gone: nothing of ours rests there. `lots`: what position it leaves behind.
+
+    That position counts until the symbol is back or its instrument has expired; its profit stays as it was.
+    """
 
     key: str
     lots: int
 
 
 class LimitChanged(msgspec.Struct, frozen=True):
+    """Its own limits are others now."""
+
     key: str
     max_lots: int
+    losses: LossLimits = LossLimits()
 
 
 class TotalsChanged(msgspec.Struct, frozen=True):
     limits: PortfolioLimits
+    switches: KillSwitches
 
 
 class BoundsAcked(msgspec.Struct, frozen=True):
@@ -62,7 +69,13 @@ class Valued(msgspec.Struct, frozen=True):
     pnl_usd: float | None
 
 
-PortfolioEvent = SymbolJoined | SymbolLeft | LimitChanged | TotalsChanged | BoundsAcked | Valued
+class OperatorReset(msgspec.Struct, frozen=True):
+    """An operator has looked at these symbols, sorted."""
+
+    keys: tuple[str, ...]
+
+
+PortfolioEvent = SymbolJoined | SymbolLeft | LimitChanged | TotalsChanged | BoundsAcked | Valued | OperatorReset
 
 
 class GrantBounds(msgspec.Struct, frozen=True):
@@ -74,114 +87,102 @@ class GrantBounds(msgspec.Struct, frozen=True):
     max_lots: int
 
 
-class TripDrawdown(msgspec.Struct, frozen=True):
-    """The loss limit is reached: halt everything."""
+class TripSwitch(msgspec.Struct, frozen=True):
+    """A kill switch tripped. `target`: a symbol's key or an exchange's name; empty for the portfolio."""
 
-    drawdown_usd: float
-    limit_usd: float
+    switch: Switch
+    scope: Scope
+    target: str
+    detail: str
 
 
-PortfolioAction = GrantBounds | TripDrawdown
+class ClearSwitch(msgspec.Struct, frozen=True):
+    """A trip is over: reset, or its cause is gone where that is enough. It may trip again."""
+
+    switch: Switch
+    scope: Scope
+    target: str
 
 
-class Share:
-    """One symbol's part of the totals."""
-
-    __slots__ = (
-        "acked",
-        "coins",
-        "granted",
-        "index",
-        "instrument",
-        "lots",
-        "mark",
-        "max_lots",
-        "pnl_usd",
-        "usd",
-        "version",
-    )
-
-    def __init__(self, instrument: Instrument, max_lots: int) -> None:
-        self.instrument = instrument
-        self.max_lots = max_lots
-        self.granted = 0
-        self.acked = 0
-        self.version = 0
-        self.lots = 0
-        self.mark = 0.0
-        self.index = 0.0
-        self.coins = 0.0  # per lot, at the last allocation
-        self.usd = 0.0
-        self.pnl_usd: float | None = None
-
-    @property
-    def worst_lots(self) -> int:
-        return max(self.granted, self.acked, abs(self.lots))
-
-    @property
-    def blind(self) -> bool:
-        """It has a position that cannot be valued or marked: neither totals nor drawdown can be computed."""
-        return bool(self.lots) and (not self.coins or not self.usd or self.pnl_usd is None)
+PortfolioAction = GrantBounds | TripSwitch | ClearSwitch
 
 
 class Totals(msgspec.Struct, frozen=True, kw_only=True):
-    """For status and metrics."""
+    """For status and metrics; None: a position cannot be valued."""
 
     exposure: dict[str, float]
     worst_exposure: dict[str, float]
     notional_usd: float
     pnl_usd: float | None
+    day_pnl_usd: float | None
     high_water_usd: float
-    drawdown_usd: float
-    oversubscribed: float  # how many times the tightest total the symbols' own limits add up to
+    drawdown_usd: float | None
+
+
+class CarriedLosses(msgspec.Struct, frozen=True, kw_only=True):
+    """What a restart must not forget."""
+
+    everything: Carried
+    symbols: dict[str, Carried]
 
 
 class PortfolioMachine:
-    """`handle` events, get grants. Pure: same events, same actions."""
+    """`handle` events, get grants and trips. Pure: same events, same actions. `held`: trips until their reset."""
 
-    def __init__(self, limits: PortfolioLimits) -> None:
+    def __init__(
+        self, limits: PortfolioLimits, switches: KillSwitches, now_ns: int, carried: CarriedLosses | None = None
+    ) -> None:
+        """`carried`: what an earlier run left in `carried()`."""
         self.limits = limits
+        self.switches = switches
         self.shares: dict[str, Share] = {}
-        self.left_behind: dict[str, tuple[Instrument, int, float, float]] = {}
-        self.closed_pnl_usd = 0.0
-        self.high_water_usd: float | None = None
-        self.tripped = False
-        self.factor = 1.0
+        self.left_behind: dict[str, Share] = {}
+        self.held: dict[tuple[Switch, str], TripSwitch] = {}
+        self._day_ns = day_start_ns(now_ns, limits.day_starts_hour)
+        self.losses = Losses(self._day_ns, carried.everything if carried else None)
+        self.accounts: dict[str, Account] = {}
+        if carried is not None:
+            known = carried.symbols.items()
+            self.accounts = {key: Account(Losses(self._day_ns, one), LossLimits()) for key, one in known}
+        self._parted_pnl_usd = 0.0  # of symbols that are gone, by their own count
+        self._expired_gain_usd = 0.0  # of accounts that are closed for good
+        self._rooms: list[Room] = []
+        self._blind_since_ns: dict[str, int] = {}
         self._version = 0
 
-    def handle(self, events: Sequence[PortfolioEvent]) -> list[PortfolioAction]:
-        """Take a batch, allocate once if anything that matters changed."""
-        again = False
-        for event in events:
-            again = self._take(event) or again
+    def handle(self, events: Sequence[PortfolioEvent], now_ns: int) -> list[PortfolioAction]:
+        """Take a batch, allocate once if anything that matters changed, then look what trips."""
         out: list[PortfolioAction] = []
+        again = self._expire(now_ns)
+        self._roll(now_ns)
+        acked_only = bool(events)
+        for event in events:
+            again = self._take(event, now_ns, out) or again
+            acked_only = acked_only and type(event) is BoundsAcked
         if again:
             self._allocate(out)
-        self._watch_drawdown(out)
+        if not acked_only:
+            self._watch_losses(out)
+            self._watch_exposure(out)
+            self._watch_valuation(now_ns, out)
         return out
 
-    def _take(self, event: PortfolioEvent) -> bool:
+    def reset(self, keys: Iterable[str], now_ns: int) -> list[PortfolioAction]:
+        """An operator has reset these symbols: a tripped drawdown counts from here again.
+
+        The portfolio's as well, whoever of its symbols it was. Daily loss, exposure and valuation
+        trip again at once where their condition still holds. What had not tripped stays as it is.
+        """
+        found = tuple(sorted(set(keys)))
+        return self.handle([OperatorReset(found)], now_ns) if found else []
+
+    # --- events ----------------------------------------------------------------------------------
+
+    def _take(self, event: PortfolioEvent, now_ns: int, out: list[PortfolioAction]) -> bool:
+        """True if the totals are to be divided anew."""
         match event:
-            case SymbolJoined(instrument=instrument, max_lots=max_lots):
-                joined = self.shares[instrument.key] = Share(instrument, max_lots)
-                left = self.left_behind.pop(instrument.key, None)
-                if left is not None:  # its old position counts until it says what it has
-                    _, joined.lots, joined.coins, joined.usd = left
-                    joined.pnl_usd = 0.0
-                return True
-            case SymbolLeft(key=key, lots=lots):
-                share = self.shares.pop(key, None)
-                if share is not None:
-                    self.closed_pnl_usd += share.pnl_usd or 0.0
-                    if lots:
-                        self.left_behind[key] = (share.instrument, lots, share.coins, share.usd)
-                return True
-            case LimitChanged(key=key, max_lots=max_lots):
-                self.shares[key].max_lots = max_lots
-                return True
-            case TotalsChanged(limits=limits):
-                self.limits = limits
-                return True
+            case Valued():
+                return self._value(event)
             case BoundsAcked(key=key, version=version):
                 share = self.shares.get(key)
                 if share is None or version != share.version:
@@ -189,184 +190,279 @@ class PortfolioMachine:
                 shrunk = share.acked > share.granted
                 share.acked = share.granted
                 return shrunk  # room came free for others
-            case Valued():
-                return self._value(event)
+            case SymbolJoined():
+                self._join(event, out)
+            case SymbolLeft(key=key, lots=lots):
+                self._leave(key, lots, now_ns, out)
+            case LimitChanged(key=key, max_lots=max_lots, losses=losses):
+                self.shares[key].max_lots = max_lots
+                self.accounts[key].limits = losses
+            case TotalsChanged(limits=limits, switches=switches):
+                self.limits, self.switches = limits, switches
+                self._rooms = []
+            case OperatorReset(keys=keys):
+                self._reset(keys, out)
+                return False
+        return True
+
+    def _join(self, event: SymbolJoined, out: list[PortfolioAction]) -> None:
+        """What tripped for everybody holds for the newcomer as well."""
+        instrument = event.instrument
+        key = instrument.key
+        joined = self.shares[key] = Share(instrument, event.max_lots)
+        left = self.left_behind.pop(key, None)
+        if left is not None:
+            joined.follow(left)
+        account = self.accounts.get(key)
+        if account is None:
+            self.accounts[key] = Account(Losses(self._day_ns), event.losses)
+        else:
+            account.rejoin(event.losses)
+        self._rooms = []
+        for trip in self.held.values():
+            concerned = trip.target in (PORTFOLIO, instrument.exchange)
+            if concerned and trip.switch is not Switch.VALUATION:  # that one clears itself
+                out.append(TripSwitch(trip.switch, Scope.SYMBOL, key, trip.detail))
+
+    def _leave(self, key: str, lots: int, now_ns: int, out: list[PortfolioAction]) -> None:
+        share = self.shares.pop(key, None)
+        if share is None:
+            return
+        self._parted_pnl_usd += share.pnl_usd
+        if lots:
+            share.depart(lots)
+            self.left_behind[key] = share
+        if expired(share.instrument, now_ns):  # it never comes back
+            self._expired_gain_usd += self.accounts.pop(key).losses.gain_usd
+        # If it comes back as bad as it was, it trips anew.
+        self._clear(Switch.DRAWDOWN, key, out)
+        self._clear(Switch.DAILY_LOSS, key, out)
+        self._rooms = []
 
     def _value(self, event: Valued) -> bool:
         share = self.shares.get(event.key)
         if share is None:
             return False
-        was_blind = share.blind
-        share.pnl_usd = event.pnl_usd
         bound = max(share.granted, share.acked)
         outgrown = event.lots != share.lots and max(abs(event.lots), abs(share.lots)) > bound
-        share.lots = event.lots
-        share.mark, share.index = event.mark, event.index
-        coins, usd = self._worth(share)
-        outgrown = outgrown or share.blind is not was_blind
-        if not coins or not usd:
-            return outgrown
-        moved = not share.coins or max(abs(coins / share.coins - 1.0), abs(usd / share.usd - 1.0)) > DRIFT
-        return moved or outgrown
+        blind = bool(share.missing)
+        share.value(event.lots, event.mark, event.index, event.pnl_usd)
+        if event.pnl_usd is not None:
+            self.accounts[event.key].see(event.pnl_usd)
+        return outgrown or share.drifted or bool(share.missing) is not blind
 
-    @staticmethod
-    def _worth(share: Share) -> tuple[float, float]:
-        """Coins and dollars of one lot now; zeros where a price is missing."""
-        try:
-            return (share.instrument.coins_per_lot(share.mark), share.instrument.usd_per_lot(share.index))
-        except ValueError:
-            return (0.0, 0.0)
+    def _reset(self, keys: Iterable[str], out: list[PortfolioAction]) -> None:
+        exchanges = {self.shares[key].instrument.exchange for key in keys if key in self.shares}
+        for key in keys:
+            if self._clear(Switch.DRAWDOWN, key, out):
+                self.accounts[key].losses.count_anew()
+            self._clear(Switch.DAILY_LOSS, key, out)
+        if self._clear(Switch.DRAWDOWN, PORTFOLIO, out):
+            self.losses.count_anew()
+        self._clear(Switch.DAILY_LOSS, PORTFOLIO, out)
+        for target in (PORTFOLIO, *sorted(exchanges)):
+            self._clear(Switch.EXPOSURE, target, out)
+        self._clear(Switch.VALUATION, PORTFOLIO, out)
+
+    def _expire(self, now_ns: int) -> bool:
+        """Forget positions left behind whose instrument is no more; True if there was one."""
+        gone = [key for key, share in self.left_behind.items() if expired(share.instrument, now_ns)]
+        for key in gone:
+            del self.left_behind[key]
+            self._rooms = []
+        return bool(gone)
+
+    def _roll(self, now_ns: int) -> None:
+        """Begin a new day where one begins."""
+        day_ns = day_start_ns(now_ns, self.limits.day_starts_hour)
+        if day_ns == self._day_ns:
+            return
+        self._day_ns = day_ns
+        for losses in (self.losses, *(account.losses for account in self.accounts.values())):
+            losses.roll(day_ns)
 
     # --- allocation ------------------------------------------------------------------------------
 
+    def _everybody(self) -> Iterable[Share]:
+        """Those that are gone and left a position included."""
+        return (*self.shares.values(), *self.left_behind.values()) if self.left_behind else self.shares.values()
+
     def _allocate(self, out: list[PortfolioAction]) -> None:
         """Give every symbol its share; raise nobody above what the others have let go of."""
-        for share in self.shares.values():
-            coins, usd = self._worth(share)
-            if coins and usd:
-                share.coins, share.usd = coins, usd
-        targets = self._targets()
+        rooms = self._made_rooms()
+        for share in self._everybody():
+            share.weight = share.latest
+        if any(share.missing for share in self._everybody()):
+            targets = dict.fromkeys(self.shares, 0)  # it may be any size, and lose anything: no room for anybody
+        else:
+            targets = targets_for(rooms, self.shares)
+        for room in rooms:
+            room.count_worst()
         for key in sorted(self.shares):
-            share = self.shares[key]
-            target = targets[key]
-            if target > share.granted:
-                target = max(share.granted, min(target, self._room_for(share)))
-            if target == share.granted and share.version:
-                continue
-            self._version += 1
-            share.version = self._version
-            share.acked = max(share.acked, share.granted, target)
-            share.granted = target
-            out.append(GrantBounds(key, share.version, -target, target))
+            self._grant(self.shares[key], targets[key], out)
 
-    def _targets(self) -> dict[str, int]:
-        """Each symbol's lots if everybody had acknowledged: its own limit times the tightest total's share.
+    def _made_rooms(self) -> list[Room]:
+        if not self._rooms:
+            self._rooms = rooms_for(self.limits, self._everybody())
+        return self._rooms
 
-        A position beyond its share cannot be lowered by a bound: it is taken off the totals as it
-        stands, and the others divide what is left.
+    def _grant(self, share: Share, target: int, out: list[PortfolioAction]) -> None:
+        if target > share.granted:
+            target = max(share.granted, min(target, room_left(share)))
+        if target == share.granted and share.version:
+            return
+        before = share.worst_lots
+        self._version += 1
+        share.version = self._version
+        share.acked = max(share.acked, share.granted, target)
+        share.granted = target
+        grown = share.worst_lots - before
+        if grown:
+            for room in share.rooms:
+                room.worst += grown * share.weight[room.at]
+        out.append(GrantBounds(share.instrument.key, share.version, -target, target))
+
+    # --- trips -----------------------------------------------------------------------------------
+
+    def _trip(self, switch: Switch, scope: Scope, target: str, detail: str, out: list[PortfolioAction]) -> None:
+        """Once, until it is reset."""
+        if (switch, target) not in self.held:
+            trip = self.held[(switch, target)] = TripSwitch(switch, scope, target, detail)
+            out.append(trip)
+
+    def _clear(self, switch: Switch, target: str, out: list[PortfolioAction]) -> bool:
+        """True if it was tripped; the next time the condition holds it trips again."""
+        trip = self.held.pop((switch, target), None)
+        if trip is not None:
+            out.append(ClearSwitch(switch, trip.scope, target))
+        return trip is not None
+
+    def _gain(self) -> float | None:
+        """Of everything since it was first valued; None while a position cannot be marked."""
+        if any(share.lots and not share.pnl_known for share in self.shares.values()):
+            return None
+        return self._expired_gain_usd + sum(account.losses.gain_usd for account in self.accounts.values())
+
+    def _watch_losses(self, out: list[PortfolioAction]) -> None:
+        """Reaching a limit is enough: at exactly the limit it trips."""
+        limits = self.limits
+        for key in self.shares:
+            account = self.accounts[key]
+            own, losses = account.limits, account.losses
+            detail = drawdown_breach(losses, own.max_drawdown_usd, own.drawdown_key)
+            if detail is not None:
+                self._trip(Switch.DRAWDOWN, Scope.SYMBOL, key, detail, out)
+            detail = daily_breach(losses, own.max_daily_loss_usd, own.daily_loss_key, limits.day_starts_hour)
+            if detail is not None:
+                self._trip(Switch.DAILY_LOSS, Scope.SYMBOL, key, detail, out)
+        gain = self._gain()
+        if gain is None:
+            return
+        self.losses.see(gain)
+        detail = drawdown_breach(self.losses, limits.max_drawdown_usd, DRAWDOWN_KEY)
+        if detail is not None:
+            self._trip(Switch.DRAWDOWN, Scope.PORTFOLIO, PORTFOLIO, detail, out)
+        detail = daily_breach(self.losses, limits.max_daily_loss_usd, DAILY_LOSS_KEY, limits.day_starts_hour)
+        if detail is not None:
+            self._trip(Switch.DAILY_LOSS, Scope.PORTFOLIO, PORTFOLIO, detail, out)
+
+    def _watch_exposure(self, out: list[PortfolioAction]) -> None:
+        """Positions, not worst cases, held against every total; exactly the limit is allowed, more is not.
+
+        Bounds leave room for marks that move within the drift allowance; a mark that moves further
+        may make what was granted too much, and that is a breach like any other.
         """
-        beyond: dict[str, int] = {}
-        while True:
-            targets = self._divide(beyond)
-            found = {
-                key: targets[key]
-                for key, share in self.shares.items()
-                if key not in beyond and abs(share.lots) > targets[key]
-            }
-            if not found:
-                return targets | beyond
-            beyond |= found
-
-    def _divide(self, beyond: Container[str]) -> dict[str, int]:
-        """The shares of all, while those `beyond` theirs use what their positions use."""
-        wanted_coins: dict[str, float] = {}
-        used_coins: dict[str, float] = {}
-        wanted_usd, used_usd = 0.0, sum(abs(lots) * usd for _, lots, _, usd in self.left_behind.values())
-        for key, share in self.shares.items():
-            base = share.instrument.base
-            if key in beyond:
-                used_coins[base] = used_coins.get(base, 0.0) + abs(share.lots) * share.coins
-                used_usd += abs(share.lots) * share.usd
-            else:
-                wanted_coins[base] = wanted_coins.get(base, 0.0) + share.max_lots * share.coins
-                wanted_usd += share.max_lots * share.usd
-        by_usd = fraction(usable(self.limits.max_notional_usd) - used_usd, wanted_usd)
-        if any(share.blind for share in self.shares.values()):
-            by_usd = 0.0  # it may be any size, and lose anything: no room for anybody
-        self.factor = 1.0 / by_usd if by_usd else math.inf
-        targets: dict[str, int] = {}
-        for key, share in self.shares.items():
-            base = share.instrument.base
-            room = usable(self.limits.max_exposure.get(base, ZERO)) - self._left_coins(base) - used_coins.get(base, 0.0)
-            part = min(by_usd, fraction(room, wanted_coins.get(base, 0.0)))
-            self.factor = max(self.factor, 1.0 / part if part else math.inf)
-            # Without a price there is no worth, and without a worth no room.
-            targets[key] = math.floor(share.max_lots * part + 1e-9) if share.coins and share.usd else 0
-        return targets
-
-    def _left_coins(self, base: str) -> float:
-        return sum(abs(lots) * coins for i, lots, coins, _ in self.left_behind.values() if i.base == base)
-
-    def _room_for(self, share: Share) -> int:
-        """Lots this symbol may have while all the others keep their worst case."""
-        base = share.instrument.base
-        others_coins = self._left_coins(base)
-        others_usd = sum(abs(lots) * usd for _, lots, _, usd in self.left_behind.values())
-        for other in self.shares.values():
-            if other is share:
+        passed: dict[tuple[Scope, str], list[str]] = {}
+        for room in self._made_rooms():
+            if not room.passed:
                 continue
-            others_usd += other.worst_lots * other.usd
-            if other.instrument.base == base:
-                others_coins += other.worst_lots * other.coins
-        coins = usable(self.limits.max_exposure.get(base, ZERO)) - others_coins
-        usd = usable(self.limits.max_notional_usd) - others_usd
-        if not share.coins or not share.usd:
-            return 0
-        return max(0, math.floor(min(coins / share.coins, usd / share.usd) + 1e-9))
+            total = room.total
+            of_exchange = total.span is Span.EXCHANGE
+            whom = (Scope.EXCHANGE, total.target) if of_exchange else (Scope.PORTFOLIO, PORTFOLIO)
+            detail = f"{room.used():.10g} {total} held, allowed {total.limit:f} ({total.key})"
+            passed.setdefault(whom, []).append(detail)
+        for (scope, target), details in passed.items():
+            self._trip(Switch.EXPOSURE, scope, target, "; ".join(details), out)
 
-    # --- totals ----------------------------------------------------------------------------------
+    def _watch_valuation(self, now_ns: int, out: list[PortfolioAction]) -> None:
+        """Trips once something could not be valued for the configured time; clears itself when everything can."""
+        missing = {share.instrument.key: share.missing for share in self._everybody() if share.missing}
+        since = {key: self._blind_since_ns.get(key, now_ns) for key in missing}
+        self._blind_since_ns = since
+        if not since:
+            self._clear(Switch.VALUATION, PORTFOLIO, out)
+            return
+        allowed = self.switches.max_unvalued_seconds
+        late = [key for key in sorted(since) if now_ns - since[key] >= allowed * NS]
+        if late:
+            details = [
+                f"{key}: {' and '.join(missing[key])} missing for {(now_ns - since[key]) / NS:.1f} s" for key in late
+            ]
+            detail = f"{'; '.join(details)}, allowed {allowed:g} s ({VALUATION_KEY})"
+            self._trip(Switch.VALUATION, Scope.PORTFOLIO, PORTFOLIO, detail, out)
+
+    # --- reports ---------------------------------------------------------------------------------
 
     def totals(self) -> Totals:
         exposure: dict[str, float] = {}
         worst: dict[str, float] = {}
         notional = 0.0
-        for share in self.shares.values():
+        for share in self._everybody():
             base = share.instrument.base
-            exposure[base] = exposure.get(base, 0.0) + abs(share.lots) * share.coins
-            worst[base] = worst.get(base, 0.0) + share.worst_lots * share.coins
-            notional += abs(share.lots) * share.usd
-        for instrument, lots, coins, usd in self.left_behind.values():
-            exposure[instrument.base] = exposure.get(instrument.base, 0.0) + abs(lots) * coins
-            worst[instrument.base] = worst.get(instrument.base, 0.0) + abs(lots) * coins
-            notional += abs(lots) * usd
-        pnl = self._pnl()
-        high = self.high_water_usd if self.high_water_usd is not None else 0.0
+            coins, usd, _ = share.latest
+            exposure[base] = exposure.get(base, 0.0) + abs(share.lots) * coins
+            worst[base] = worst.get(base, 0.0) + share.worst_lots * coins
+            notional += abs(share.lots) * usd
+        known = self._gain() is not None
+        pnl = self._parted_pnl_usd + sum(share.pnl_usd for share in self.shares.values())
         return Totals(
             exposure=exposure,
             worst_exposure=worst,
             notional_usd=notional,
-            pnl_usd=pnl,
-            high_water_usd=high,
-            drawdown_usd=max(0.0, high - pnl) if pnl is not None else 0.0,
-            oversubscribed=self.factor,
+            pnl_usd=pnl if known else None,
+            day_pnl_usd=self.losses.day_usd if known else None,
+            high_water_usd=pnl + self.losses.drawdown_usd,
+            drawdown_usd=self.losses.drawdown_usd if known else None,
         )
 
-    def _pnl(self) -> float | None:
-        """Over all symbols; None while one with a position cannot be marked."""
-        total = self.closed_pnl_usd
-        for share in self.shares.values():
-            if share.pnl_usd is None:
-                if share.lots:
-                    return None
-                continue
-            total += share.pnl_usd
-        return total
+    def losses_of(self, key: str) -> Losses | None:
+        """Day's gain and drawdown of one symbol; None: not known, or a position that cannot be valued."""
+        share, account = self.shares.get(key), self.accounts.get(key)
+        if share is None or account is None or (share.lots and not share.pnl_known):
+            return None
+        return account.losses
 
-    def _watch_drawdown(self, out: list[PortfolioAction]) -> None:
-        pnl = self._pnl()
-        if pnl is None:
-            return
-        if self.high_water_usd is None or pnl > self.high_water_usd:
-            self.high_water_usd = pnl
-        drawdown = self.high_water_usd - pnl
-        limit = float(self.limits.max_drawdown_usd)
-        if drawdown >= limit and not self.tripped:
-            self.tripped = True
-            out.append(TripDrawdown(drawdown, limit))
+    def carried(self) -> CarriedLosses:
+        """For the next run."""
+        symbols = {key: account.losses.carried() for key, account in self.accounts.items()}
+        return CarriedLosses(everything=self.losses.carried(), symbols=symbols)
 
-    def reset_drawdown(self) -> None:
-        """An operator has reset the halt: count from here again."""
-        self.tripped = False
-        self.high_water_usd = self._pnl()
+    def uses(self, resting: Mapping[str, int]) -> list[Use]:
+        """Every total. `resting`: by symbol's key, orders that are or may be at the exchange."""
+        instruments = [share.instrument for share in self.shares.values()]
+        rows = [use_of(room) for room in self._made_rooms()]
+        return [*rows, *order_uses(self.limits, instruments, resting), *self._loss_uses()]
+
+    def _loss_uses(self) -> list[Use]:
+        limits = self.limits
+        known = self._gain() is not None
+        rows = [("USD lost", self.losses.drawdown_usd, limits.max_drawdown_usd, DRAWDOWN_KEY)]
+        if limits.max_daily_loss_usd is not None:
+            rows.append(("USD lost today", max(0.0, -self.losses.day_usd), limits.max_daily_loss_usd, DAILY_LOSS_KEY))
+        return [
+            Use(
+                scope=Span.PORTFOLIO,
+                target="",
+                unit=unit,
+                used=lost if known else None,
+                worst=None,
+                limit=float(limit),
+                oversubscribed=None,
+                key=key,
+            )
+            for unit, lost, limit, key in rows
+        ]
 
 
-def usable(total: Decimal) -> float:
-    """What of a total may be granted: the drift allowance is kept back."""
-    return float(total) / (1.0 + DRIFT)
-
-
-def fraction(room: float, wanted: float) -> float:
-    """The part of `wanted` that fits into `room`; at most 1, at least 0."""
-    if wanted <= 0.0:
-        return 1.0
-    return max(0.0, min(1.0, room / wanted))
+def expired(instrument: Instrument, now_ns: int) -> bool:
+    return instrument.expiry_ns is not None and instrument.expiry_ns <= now_ns

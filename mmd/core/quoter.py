@@ -8,13 +8,13 @@ from mmd.core.own import InFlight, SideState
 from mmd.core.plan import Change, plan_side
 from mmd.core.quoting import Wanted, Withheld
 from mmd.core.rules import NS
-from mmd.core.symbol import SymbolState
+from mmd.core.states import Stateful
 from mmd.domain.actions import AmendOrder, CancelOrder, Noted, PlaceOrder, QueryOrder, QueryState, SetTimer
 from mmd.domain.ids import base36
-from mmd.domain.reasons import MARKET_DATA_REASONS, Missing, Side, State
+from mmd.domain.reasons import MARKET_DATA_REASONS, Missing, Side, State, Switch, Why
 
 
-class Quoter(SymbolState):
+class Quoter(Stateful):
     """The part of the machine that makes requests. It decides nothing about states."""
 
     def _ask_state(self, now_ns: int) -> None:
@@ -41,9 +41,17 @@ class Quoter(SymbolState):
                 slot = lost(slot, now_ns)
                 self.own.put(state, slot, now_ns)
                 self._out.append(Noted("order.unknown", f"{slot.label}: no answer to {slot.was}"))
+                self._count_timeout(now_ns)
             if isinstance(slot, Unknown) and self.market.trade_link and now_ns - slot.asked_ns >= timeout_ns:
                 self.own.put(state, msgspec.structs.replace(slot, asked_ns=now_ns), now_ns)
                 self._out.append(QueryOrder(slot.label, slot.order_id))
+
+    def _count_timeout(self, now_ns: int) -> None:
+        self.timeouts.add(now_ns)
+        rules, count = self.rules, self.timeouts.count(now_ns)
+        if count > rules.max_ack_timeouts:
+            found = f"{count} answers overdue in {rules.ack_window_ns / NS:g} s, allowed {rules.max_ack_timeouts}"
+            self._trip(Switch.ACK_TIMEOUT, Why.ACK_TIMEOUT, found, now_ns)
 
     def _quote(self, now_ns: int) -> None:
         view = self.view()
@@ -151,6 +159,9 @@ class Quoter(SymbolState):
         slot = state.slot
         if not isinstance(slot, Live) or state.hold_cancel_ns > now_ns or not self.market.trade_link:
             return
+        state.cancel_tries += 1
+        if state.cancel_tries >= self.rules.max_cancel_tries:  # not for ever at this pace: now and then
+            state.hold_cancel_ns = now_ns + self.rules.unknown_timeout_ns
         after = Cancelling(slot.label, slot.order_id, slot.price_ticks, slot.total_lots, slot.filled_lots, now_ns)
         self.own.put(state, after, now_ns)
         self._out.append(CancelOrder(slot.label, slot.order_id, state.side))

@@ -7,10 +7,11 @@ import msgspec
 
 from mmd.domain.instruments import Instrument
 from mmd.domain.reasons import Mode
-from mmd.domain.settings import Fair, Requote, Style, SymbolSettings, VolatilityWidth
+from mmd.domain.settings import Fair, Requote, Style, SymbolLimits, SymbolSettings, VolatilityWidth
 from mmd.domain.units import Grid, whole_down
 
 NS = 1_000_000_000
+FILLED_POSITIONS = 5
 
 
 class Rules(msgspec.Struct, frozen=True, kw_only=True):
@@ -36,11 +37,26 @@ class Rules(msgspec.Struct, frozen=True, kw_only=True):
     requote: Requote
     max_position_lots: int
     max_order_lots: int
+    max_order_usd: float
     collar_bps: float
+    collar_vol_points: float  # 0.0 = no collar in volatility
+    max_drift_bps: float
+    max_drift_ticks: int
+    drift_window_ns: int
+    max_fills: int
+    max_filled_lots: int
+    fill_window_ns: int
+    allowed: bool
+    max_places_per_second: float
+    max_amends_per_second: float
     ack_timeout_ns: int
     unknown_timeout_ns: int
     max_rejects: int
     reject_window_ns: int
+    max_ack_timeouts: int
+    ack_window_ns: int
+    max_cancel_tries: int
+    protected: bool
     stale_ns: int
     max_jump_bps: float
     max_jump_ticks: int
@@ -51,7 +67,7 @@ class Rules(msgspec.Struct, frozen=True, kw_only=True):
 
 def rules_for(instrument: Instrument, settings: SymbolSettings) -> Rules:
     """Raises ValueError naming the key where a figure cannot be put on the instrument's grid."""
-    profile, limits, data = settings.profile, settings.limits, settings.data
+    profile, limits, data, switches = settings.profile, settings.limits, settings.data, settings.switches
     size_lots = whole_down(profile.size, instrument.lot)
     if size_lots < instrument.min_lots:
         smallest = instrument.amount(instrument.min_lots)
@@ -81,11 +97,26 @@ def rules_for(instrument: Instrument, settings: SymbolSettings) -> Rules:
         requote=profile.requote,
         max_position_lots=whole_down(limits.max_position, instrument.lot),
         max_order_lots=whole_down(limits.max_order_size, instrument.lot),
+        max_order_usd=float(limits.max_order_value_usd),
         collar_bps=limits.collar_bps,
+        collar_vol_points=limits.collar_vol_points or 0.0 if instrument.is_option else 0.0,
+        max_drift_bps=limits.max_drift_bps,
+        max_drift_ticks=limits.max_drift_ticks,
+        drift_window_ns=seconds(limits.drift_window_seconds),
+        max_fills=limits.max_fills,
+        max_filled_lots=whole_down(max_filled(limits), instrument.lot),
+        fill_window_ns=seconds(limits.fill_window_seconds),
+        allowed=limits.allowed,
+        max_places_per_second=limits.max_places_per_second,
+        max_amends_per_second=limits.max_amends_per_second,
         ack_timeout_ns=seconds(limits.ack_timeout_seconds),
         unknown_timeout_ns=seconds(limits.unknown_timeout_seconds),
         max_rejects=limits.max_rejects,
         reject_window_ns=seconds(limits.reject_window_seconds),
+        max_ack_timeouts=switches.max_ack_timeouts,
+        ack_window_ns=seconds(switches.ack_timeout_window_seconds),
+        max_cancel_tries=switches.max_cancel_tries,
+        protected=settings.protected,
         stale_ns=seconds(data.stale_seconds),
         max_jump_bps=data.max_jump_bps,
         max_jump_ticks=data.max_jump_ticks,
@@ -93,6 +124,11 @@ def rules_for(instrument: Instrument, settings: SymbolSettings) -> Rules:
         auto_resume_ns=seconds(data.auto_resume_seconds),
         require_cod=data.require_cancel_on_disconnect,
     )
+
+
+def max_filled(limits: SymbolLimits) -> Decimal:
+    """What may fill within the window: as configured, else five times the largest position."""
+    return FILLED_POSITIONS * limits.max_position if limits.max_filled is None else limits.max_filled
 
 
 def seconds(value: float) -> int:

@@ -1,11 +1,13 @@
 """All that one symbol's machine holds, and what can be read off it without changing anything."""
 
-from collections import deque
 from decimal import Decimal
 from typing import Any
 
+import msgspec
+
 from mmd.core.fair import fair_value
 from mmd.core.gate import Exposure
+from mmd.core.imagined import Imagined
 from mmd.core.market import NO_TOUCH, MarketState
 from mmd.core.orders import worst_lots
 from mmd.core.own import OwnOrders
@@ -13,11 +15,31 @@ from mmd.core.pnl import Position
 from mmd.core.quoting import View
 from mmd.core.rules import NS, rules_for
 from mmd.core.volatility import Volatility
-from mmd.domain.actions import AmendOrder, Check, Decision, PlaceOrder
+from mmd.core.window import PriceRange, Window
+from mmd.domain.actions import AmendOrder, Check, Decision, PlaceOrder, ReduceOrder
+from mmd.domain.events import GateRefused
 from mmd.domain.ids import label_prefix
 from mmd.domain.instruments import Instrument
-from mmd.domain.reasons import Missing, Side, State, Why
+from mmd.domain.reasons import Missing, Mode, Side, State, Switch, Why
 from mmd.domain.settings import SymbolSettings
+
+
+class Closing(msgspec.Struct, frozen=True, gc=False):
+    """A position that an operator closes: one order at a time, each immediate-or-cancel.
+
+    `left_lots` still to ask for, the order that is out included; `order_lots` of that order, `before_lots`
+    the position when it was sent; 0 while none is out.
+    """
+
+    request_id: int
+    by: str
+    side: Side
+    limit_ticks: int
+    asked_lots: int
+    left_lots: int
+    order_lots: int
+    before_lots: int
+    label: str
 
 
 class SymbolState:
@@ -54,7 +76,16 @@ class SymbolState:
         self._label_prefix = f"{label_prefix(settings.service)}{instrument.symbol}-"
         self._epoch = epoch
         self._orders_made = 0
-        self._rejects: deque[int] = deque(maxlen=self.rules.max_rejects + 1)
+        self.imagined = Imagined(instrument)  # what shadow orders would have done
+        self.held: dict[Switch, str] = {}  # switches of the exchange whose cause lasts
+        self.protection: tuple[bool, str] = (False, "not read yet")
+        self.closing: Closing | None = None
+        self.refusal: GateRefused | None = None  # the gate's last no
+        self.rejects = Window(self.rules.reject_window_ns)
+        self.fills = Window(self.rules.fill_window_ns)
+        self.timeouts = Window(self.rules.ack_window_ns)
+        self.drifts = PriceRange(self.rules.drift_window_ns)
+        self.marked_ns = 0  # when the ledger was last marked
         self._dirty = True
         self._out: list[Decision] = []
 
@@ -75,13 +106,29 @@ class SymbolState:
         fair = self.fair
         return fair if isinstance(fair, float) else 0.0
 
+    @property
+    def mark_price(self) -> float:
+        """The exchange's mark, else our fair value, in the price unit; 0.0 = neither."""
+        market = self.market
+        if market.mark > 0.0:
+            return market.mark
+        fair = self.fair
+        return fair * market.tick if isinstance(fair, float) else 0.0
+
+    @property
+    def inventory_lots(self) -> int:
+        """What quotes lean against: the position, in shadow mode with what shadow orders surely did."""
+        if self.mode is Mode.SHADOW:
+            return self.position.lots + self.imagined.pessimistic.lots
+        return self.position.lots
+
     def view(self) -> View:
         """What the pipeline sees now."""
         market = self.market
         fair = self.fair
         width = self.rules.volatility
         sigma = self.volatility.sigma_bps(width.horizon_seconds) if width and self.volatility.ready else None
-        lots = self.position.lots
+        lots = self.inventory_lots
         maximum = max(1, self.rules.max_position_lots)
         low, high = self.bounds()
         return View(
@@ -102,20 +149,22 @@ class SymbolState:
         low = self.min_lots if self.min_lots > -maximum else -maximum
         return (low, self.max_lots if self.max_lots < maximum else maximum)
 
-    def exposure(
-        self, order: PlaceOrder | AmendOrder, budget_allows: bool, open_orders: int = 0, max_open_orders: int = 1
-    ) -> Exposure:
-        """What the gate needs to judge this order. `open_orders`: the service's others, for a place."""
-        own, label = self.own, order.label
+    def exposure(self, order: PlaceOrder | AmendOrder | ReduceOrder) -> Exposure:
+        """What the gate needs to judge this order."""
+        own, label, market = self.own, order.label, self.market
         state = own.bid if order.side is Side.BID else own.ask
         others = other_lots = 0
         if state.label != label or own.strays:
             others, other_lots = own.others_on_side(order.side, label), own.worst(order.side, besides=label)
         low, high = self.bounds()
+        rules = self.rules
+        vol_low = vol_high = 0.0
+        if rules.collar_vol_points:
+            vol_low, vol_high = market.vol_collar(rules.collar_vol_points)
         return Exposure(
             self.state,
-            self.rules,
-            self.position.lots,
+            rules,
+            self.inventory_lots,
             self.position.known,
             low,
             high,
@@ -123,9 +172,11 @@ class SymbolState:
             others,
             worst_lots(state.slot) if state.label == label else 0,
             self.reference_ticks,
-            budget_allows,
-            open_orders,
-            max_open_orders,
+            self.drifts.low,
+            self.drifts.high,
+            market.lot_usd,
+            vol_low,
+            vol_high,
         )
 
     def checks(self, now_ns: int) -> tuple[Check, ...]:
@@ -136,11 +187,16 @@ class SymbolState:
         cod = market.cod_armed or not rules.require_cod
         low, high = self.bounds()
         amount = self.instrument.amount_text
-        inside = low <= self.position.lots <= high
+        inside = low <= self.inventory_lots <= high
+        armed, protection = self.protection
+        held = "; ".join(f"{switch}: {detail}" for switch, detail in self.held.items())
         return (
             Check("data_link", market.data_link, "up" if market.data_link else market.link_detail, "up"),
             Check("trade_link", market.trade_link, "up" if market.trade_link else market.link_detail, "up"),
             Check("cancel_on_disconnect", cod, "armed" if market.cod_armed else "not armed", "armed"),
+            Check("maker_protection", armed or not rules.protected, protection if rules.protected else "none", "armed"),
+            Check("kill_switches", not self.held, held or "none tripped", "none tripped"),
+            Check("allowed", rules.allowed, "yes" if rules.allowed else "not in limits.allowed", "yes"),
             Check("market_data", trouble is None, trouble[1] if trouble else f"{age} old", "good and fresh"),
             Check("instrument", market.tradable, market.instrument_state, "open"),
             Check("orders_known", self.reconciled, "reconciled" if self.reconciled else "not asked yet", "reconciled"),
@@ -151,7 +207,7 @@ class SymbolState:
             Check(
                 "bounds",
                 self.bounds_version > 0 and inside,
-                amount(self.position.lots) if self.bounds_version else "no bounds granted",
+                amount(self.inventory_lots) if self.bounds_version else "no bounds granted",
                 f"{amount(low)} .. {amount(high)}",
             ),
         )
@@ -171,6 +227,10 @@ class SymbolState:
             "strays": [stray.slot for stray in self.own.strays.values()],
             "wanted": [self.own.bid.wanted, self.own.ask.wanted],
             "position": self.position.snapshot(),
+            "imagined": self.imagined.snapshot(),
+            "held": sorted(self.held),
+            "protection": self.protection,
+            "closing": self.closing,
             "volatility": self.volatility.snapshot(),
             "reconciled": self.reconciled,
             "drift": self.drift,

@@ -2,7 +2,7 @@
 
 import msgspec
 
-from mmd.domain.reasons import Side, State, Why
+from mmd.domain.reasons import Response, Scope, Side, State, Switch, Why
 
 
 class Action(msgspec.Struct, frozen=True, tag=True, gc=False):
@@ -35,6 +35,15 @@ class CancelOrder(Action, frozen=True):
     label: str
     order_id: str
     side: Side
+
+
+class ReduceOrder(Action, frozen=True):
+    """Immediate-or-cancel and reduce-only: takes what the book offers up to this price, never rests."""
+
+    label: str
+    side: Side
+    price_ticks: int
+    size_lots: int
 
 
 class QueryOrder(Action, frozen=True):
@@ -90,6 +99,16 @@ class StateChanged(Action, frozen=True):
     detail: str
 
 
+class Tripped(Action, frozen=True):
+    """A kill switch tripped. `target`: a symbol's key or an exchange's name; empty for the portfolio."""
+
+    switch: Switch
+    scope: Scope
+    target: str
+    response: Response
+    detail: str
+
+
 class Noted(Action, frozen=True):
     """Something an operator wants to read later: a fill, a refusal, a foreign order."""
 
@@ -97,10 +116,10 @@ class Noted(Action, frozen=True):
     detail: str
 
 
-Request = PlaceOrder | AmendOrder | CancelOrder | QueryOrder | QueryState
+Request = PlaceOrder | AmendOrder | CancelOrder | ReduceOrder | QueryOrder | QueryState
 """What goes to an exchange."""
 
-Order = PlaceOrder | AmendOrder | CancelOrder
+Order = PlaceOrder | AmendOrder | CancelOrder | ReduceOrder
 
 
 class Approved(msgspec.Struct, frozen=True, gc=False):
@@ -109,4 +128,4 @@ class Approved(msgspec.Struct, frozen=True, gc=False):
     order: Order
 
 
-Decision = Request | SetTimer | AckBounds | Reply | StateChanged | Noted
+Decision = Request | SetTimer | AckBounds | Reply | StateChanged | Tripped | Noted

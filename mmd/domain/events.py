@@ -5,10 +5,11 @@ unknown). Prices are base ticks of the instrument's grid, sizes are lots; both n
 """
 
 from decimal import Decimal
+from enum import StrEnum
 
 import msgspec
 
-from mmd.domain.reasons import Fault, Rule, Side, Why
+from mmd.domain.reasons import CashKind, Fault, Response, Rule, Side, Switch, Why
 from mmd.domain.settings import SymbolSettings
 
 Level = tuple[int, int]
@@ -199,6 +200,60 @@ class PositionReported(Event, frozen=True):
     received_ns: int
 
 
+class CashMoved(Event, frozen=True):
+    """Funding or settlement of our position. `entry_id` is unique per instrument: counted once.
+
+    `amount` in `currency`, positive = received. `closed_lots`: the signed position that a delivery
+    ended (0 for anything else); it is gone with this event.
+    """
+
+    entry_id: str
+    kind: CashKind
+    amount: Decimal
+    currency: str
+    closed_lots: int
+    exchange_ns: int
+    received_ns: int
+
+
+class ProtectionReported(Event, frozen=True):
+    """Whether the exchange's maker protection stands as configured, read back from it."""
+
+    armed: bool
+    detail: str
+    received_ns: int
+
+
+class ProtectionTripped(Event, frozen=True):
+    """The exchange's maker protection pulled our orders; `until_ns` 0 = until it is reset."""
+
+    detail: str
+    until_ns: int
+    received_ns: int
+
+
+class Bound(StrEnum):
+    """Between which the truth of a shadow fill lies."""
+
+    PESSIMISTIC = "pessimistic"
+    OPTIMISTIC = "optimistic"
+
+
+class ShadowFilled(Event, frozen=True):
+    """An imagined order would have filled, by the queue model. Never mixed with fills of the exchange.
+
+    The pessimistic bound moves the imagined order; the optimistic one is only counted.
+    """
+
+    label: str
+    bound: Bound
+    side: Side
+    price: Decimal
+    size_lots: int
+    number: int
+    received_ns: int
+
+
 # --- the house -----------------------------------------------------------------------------------
 
 
@@ -210,6 +265,7 @@ class GateRefused(Event, frozen=True):
     rule: Rule
     number: str
     limit: str
+    key: str
     received_ns: int
 
 
@@ -262,6 +318,33 @@ class ResetRequested(Event, frozen=True):
     received_ns: int
 
 
+class SwitchTripped(Event, frozen=True):
+    """A kill switch of the exchange or of the whole portfolio, which this symbol is in the scope of."""
+
+    switch: Switch
+    response: Response
+    detail: str
+    received_ns: int
+
+
+class SwitchCleared(Event, frozen=True):
+    """What tripped this switch is over: it no longer stands in the way of a resume."""
+
+    switch: Switch
+    received_ns: int
+
+
+class FlattenRequested(Event, frozen=True):
+    """Close at most `lots` of the position, at no worse a price than `limit_ticks`."""
+
+    request_id: int
+    by: str
+    reason: str
+    lots: int
+    limit_ticks: int
+    received_ns: int
+
+
 class RemovalRequested(Event, frozen=True):
     """The symbol left the config, or the service stops: drain, then be gone."""
 
@@ -287,6 +370,10 @@ Mail = (
     | OrderFilled
     | OrdersReported
     | PositionReported
+    | CashMoved
+    | ProtectionReported
+    | ProtectionTripped
+    | ShadowFilled
     | GateRefused
     | TimerFired
     | BoundsSet
@@ -295,5 +382,8 @@ Mail = (
     | PauseRequested
     | HaltRequested
     | ResetRequested
+    | SwitchTripped
+    | SwitchCleared
+    | FlattenRequested
     | RemovalRequested
 )

@@ -62,9 +62,80 @@ class Why(StrEnum):
     REJECTION_STORM = "rejection_storm"
     POSITION_DRIFT = "position_drift"
     DRAWDOWN = "drawdown"
+    DAILY_LOSS = "daily_loss"
+    EXPOSURE = "exposure"
+    VALUATION = "valuation"
+    EVENT_LAG = "event_lag"
+    REPEATED_FILLS = "repeated_fills"
+    ACK_TIMEOUT = "ack_timeout"
+    FOREIGN_ORDERS = "foreign_orders"
+    CLOCK_SKEW = "clock_skew"
+    DISCONNECT_STORM = "disconnect_storm"
+    MAKER_PROTECTION = "maker_protection"
+    SELF_TRADE = "self_trade"
+    LEDGER = "ledger"
+    JOURNAL_FAILURE = "journal_failure"
     WORKER_FAULT = "worker_fault"
     INBOX_OVERFLOW = "inbox_overflow"
     SHUTDOWN = "shutdown"
+
+
+class Switch(StrEnum):
+    """The kill switches; `mmd.domain.switches` says what each of them does."""
+
+    EXPOSURE = "exposure"
+    DRAWDOWN = "drawdown"
+    DAILY_LOSS = "daily_loss"
+    VALUATION = "valuation"
+    MARKET_HALT = "market_halt"
+    MARKET_DATA = "market_data"
+    EVENT_LAG = "event_lag"
+    REJECTION_STORM = "rejection_storm"
+    REPEATED_FILLS = "repeated_fills"
+    ACK_TIMEOUT = "ack_timeout"
+    OUTCOME_UNKNOWN = "outcome_unknown"
+    POSITION_DRIFT = "position_drift"
+    FOREIGN_ORDERS = "foreign_orders"
+    CLOCK_SKEW = "clock_skew"
+    DISCONNECT_STORM = "disconnect_storm"
+    MAKER_PROTECTION = "maker_protection"
+    SELF_TRADE = "self_trade"
+    LEDGER = "ledger"
+    WORKER_FAULT = "worker_fault"
+    INBOX_OVERFLOW = "inbox_overflow"
+    JOURNAL_FAILURE = "journal_failure"
+    ORDERS_LEFT = "orders_left"
+
+
+class Response(StrEnum):
+    """What a tripped switch does to the symbols in its scope. WARN alerts and changes no state."""
+
+    WARN = "warn"
+    PAUSE = "pause"
+    HALT = "halt"
+
+
+class Severity(StrEnum):
+    """How soon somebody must look: CRITICAL at once, WARNING today, INFO never has to."""
+
+    INFO = "info"
+    WARNING = "warning"
+    CRITICAL = "critical"
+
+
+class Scope(StrEnum):
+    """Whom a tripped switch concerns."""
+
+    SYMBOL = "symbol"
+    EXCHANGE = "exchange"
+    PORTFOLIO = "portfolio"
+
+
+class CashKind(StrEnum):
+    """Why cash moved without a trade of ours."""
+
+    FUNDING = "funding"
+    SETTLEMENT = "settlement"
 
 
 # A pause for one of these may end by itself where the config says auto_resume.
@@ -106,7 +177,13 @@ class Rule(StrEnum):
     """The gate's rules, named in every refusal."""
 
     STATE = "state"
+    INSTRUMENT = "instrument"
     COLLAR = "collar"
+    VOL_COLLAR = "vol_collar"
+    DRIFT = "drift_collar"
+    ORDER_VALUE = "order_value"
+    REDUCE_ONLY = "reduce_only"
+    MESSAGE_RATE = "message_rate"
     ORDER_SIZE = "order_size"
     POSITION = "position"
     ONE_ORDER = "one_order_per_side"

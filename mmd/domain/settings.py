@@ -10,7 +10,8 @@ from enum import StrEnum
 
 import msgspec
 
-from mmd.domain.reasons import Mode
+from mmd.domain.reasons import Mode, Response, Switch
+from mmd.domain.switches import DEFAULT_RESPONSES
 
 
 class Fair(StrEnum):
@@ -82,31 +83,113 @@ class DataRules(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class SymbolLimits(msgspec.Struct, frozen=True, kw_only=True):
-    """Hard limits of one symbol, in its own amount unit. `collar_bps` is the distance from the reference."""
+    """Hard limits of one symbol, in its own amount unit. `collar_bps` is the distance from the reference.
+
+    A nullable limit that is None does not exist, except `max_filled`: five times `max_position`.
+    `collar_vol_points` is for options: how far an order's implied volatility may be from the mark's,
+    in points (65 % to 75 % are 10 points). `allowed`: whether `limits.allowed` names the instrument.
+    """
 
     max_position: Decimal
     max_order_size: Decimal
     collar_bps: float
+    max_order_value_usd: Decimal = Decimal(100_000)
+    collar_vol_points: float | None = None
+    max_drift_bps: float = 2000.0
+    max_drift_ticks: int = 50
+    drift_window_seconds: float = 60.0
+    max_fills: int = 100
+    max_filled: Decimal | None = None
+    fill_window_seconds: float = 60.0
+    max_places_per_second: float = 20.0
+    max_amends_per_second: float = 100.0
+    max_drawdown_usd: Decimal | None = None
+    max_daily_loss_usd: Decimal | None = None
     ack_timeout_seconds: float = 2.0
     unknown_timeout_seconds: float = 10.0
     max_rejects: int = 20
     reject_window_seconds: float = 60.0
+    allowed: bool = True
+
+
+class ScopeLimits(msgspec.Struct, frozen=True, kw_only=True):
+    """Totals over the symbols of one exchange or one underlying; None = no such limit.
+
+    `max_contracts`: sum of absolute positions, amounts divided by the contract size.
+    """
+
+    max_notional_usd: Decimal | None = None
+    max_contracts: Decimal | None = None
+    max_open_orders: int | None = None
 
 
 class PortfolioLimits(msgspec.Struct, frozen=True, kw_only=True):
-    """Totals over all symbols. `max_exposure`: sum of absolute positions per underlying, in coins."""
+    """Totals over all symbols. `max_exposure`: sum of absolute positions per underlying, in coins.
+
+    `day_starts_hour`: UTC hour at which the daily loss starts from nothing.
+    """
 
     max_exposure: dict[str, Decimal]
     max_notional_usd: Decimal
     max_drawdown_usd: Decimal
+    max_daily_loss_usd: Decimal | None = None
+    max_contracts: Decimal | None = None
     max_open_orders: int = 1000
+    day_starts_hour: int = 0
+    per_exchange: dict[str, ScopeLimits] = {}
+    per_underlying: dict[str, ScopeLimits] = {}
+
+
+class KillSwitches(msgspec.Struct, frozen=True, kw_only=True):
+    """What each kill switch does, and those thresholds that are not limits (`kill_switches:` in the YAML)."""
+
+    responses: dict[Switch, Response] = msgspec.field(default_factory=lambda: dict(DEFAULT_RESPONSES))
+    max_ack_timeouts: int = 5
+    ack_timeout_window_seconds: float = 60.0
+    max_cancel_tries: int = 5
+    max_skew_ms: float = 1000.0
+    max_disconnects: int = 5
+    disconnect_window_seconds: float = 300.0
+    max_event_lag_seconds: float = 5.0
+    max_unvalued_seconds: float = 10.0
+
+
+class Reset(StrEnum):
+    """Who ends a freeze of the exchange's maker protection."""
+
+    MANUAL = "manual"
+    AUTOMATIC = "automatic"
+
+
+class Protection(msgspec.Struct, frozen=True, kw_only=True):
+    """The exchange's own maker protection for one underlying (`exchanges.NAME.maker_protection`).
+
+    Within `interval_seconds` at most these amounts may trade, in coins of the underlying (vega in
+    USD per point); beyond, the exchange pulls our orders and takes none for `frozen_seconds`
+    (0 = until reset). None = no limit of that kind.
+    """
+
+    underlying: str
+    interval_seconds: int
+    frozen_seconds: int
+    max_quantity: Decimal | None = None
+    max_delta: Decimal | None = None
+    max_vega: Decimal | None = None
+    reset: Reset = Reset.MANUAL
 
 
 class SymbolSettings(msgspec.Struct, frozen=True, kw_only=True):
-    """All that one symbol's machine needs to know from the config."""
+    """All that one symbol's machine needs to know from the config.
+
+    `sources`: where each limit was written, by its key, as `limits.per_symbol.collar_bps (mmd.yaml:71)`.
+    `protected`: maker protection is configured for it and must be armed before it quotes.
+    """
 
     service: str
     mode: Mode
     profile: Profile
     limits: SymbolLimits
     data: DataRules
+    switches: KillSwitches = KillSwitches()
+    protected: bool = False
+    sources: dict[str, str] = {}

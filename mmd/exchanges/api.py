@@ -15,6 +15,7 @@ from mmd.core.budget import Budget
 from mmd.domain.actions import Request
 from mmd.domain.events import Mail, OpenOrder
 from mmd.domain.instruments import Instrument
+from mmd.domain.settings import Protection
 
 
 class Capabilities(msgspec.Struct, frozen=True, kw_only=True):
@@ -37,6 +38,19 @@ class Account(msgspec.Struct, frozen=True, kw_only=True):
     balance: Decimal
     initial_margin: Decimal
     maintenance_margin: Decimal
+
+
+class ProtectionStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """The exchange's maker protection for one underlying, as last read back.
+
+    `frozen_until_ns`: None = not frozen, 0 = until it is reset. `checked_ns` 0 = never read.
+    """
+
+    underlying: str
+    armed: bool
+    detail: str
+    frozen_until_ns: int | None
+    checked_ns: int
 
 
 class LinkStats(msgspec.Struct, kw_only=True):
@@ -105,6 +119,25 @@ class Exchange(Protocol):
 
     def watch(self, symbols: Sequence[str]) -> None:
         """The symbols to follow from now on: subscribes and unsubscribes as needed, on running links too."""
+
+    def protect(self, wanted: Sequence[Protection]) -> None:
+        """The maker protection to hold: pushed at login and on change, read back then and every minute.
+
+        Every symbol of these underlyings gets ProtectionReported when what stands there is known or
+        changes, and ProtectionTripped when the exchange pulls our orders. ValueError where the
+        exchange has no maker protection.
+        """
+
+    @property
+    def protections(self) -> list[ProtectionStatus]:
+        """What was last read back, one line for each underlying that is protected."""
+
+    async def reset_protection(self, underlying: str) -> None:
+        """End a freeze now. Raises what a refused or lost request raises."""
+
+    @property
+    def event_lag_seconds(self) -> float | None:
+        """How far behind the exchange's event bus we are; None where there is none, inf if it cannot be told."""
 
     def submit(self, requests: Sequence[tuple[str, Request]]) -> None:
         """Encode (symbol, request) pairs onto the trading link, in order; never waits.

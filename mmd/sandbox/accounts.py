@@ -1,7 +1,7 @@
 """Accounts: cash, positions, orders and history of one client. No margin: nothing is refused for lack of funds.
 
 Cash works as on Deribit: option premiums and fees move at once; the profit of futures is held in the
-session until the daily settlement pays it.
+session until the daily settlement pays it, and so is the funding of perpetuals.
 """
 
 from collections import deque
@@ -29,7 +29,7 @@ STARTING_BALANCES: Mapping[str, Decimal] = {
 
 
 class Wallet(msgspec.Struct):
-    """Cash of one currency; `session_rpl` is futures profit not yet settled into the balance."""
+    """Cash of one currency; `session_rpl` is futures profit and funding not yet settled into the balance."""
 
     balance: Decimal
     session_rpl: Decimal = ZERO
@@ -43,7 +43,8 @@ class Position(msgspec.Struct):
     size: Decimal = ZERO
     average_price: Decimal = ZERO
     session_price: Decimal = ZERO
-    realized: Decimal = ZERO  # of this session, in the settlement currency
+    realized: Decimal = ZERO  # of this session, in the settlement currency, without funding
+    funding: Decimal = ZERO  # received (negative: paid) since it was last settled
 
     def trade(self, instrument: SandboxInstrument, direction: Direction, amount: Decimal, price: Decimal) -> Decimal:
         """Apply an execution; returns the profit it realised against the session price."""
@@ -65,9 +66,14 @@ class Position(msgspec.Struct):
 
 
 class LedgerRow(msgspec.Struct, frozen=True, kw_only=True):
-    """One row of the transaction log. `change` is what it did to the balance."""
+    """One row of the transaction log. `change` is what it did to the balance.
+
+    `interest_pl` is funding; every bit of it stands on exactly one row (type settlement), so that
+    a sum over rows counts nothing twice. `total_interest_pl` is the session's running total.
+    """
 
     row_id: int
+    user_seq: int
     timestamp: int
     kind: str  # trade, delivery, settlement
     currency: str
@@ -84,6 +90,11 @@ class LedgerRow(msgspec.Struct, frozen=True, kw_only=True):
     index_price: Decimal
     trade_id: str = ""
     order_id: str = ""
+    user_role: str = ""  # maker or taker, trades only
+    interest_pl: Decimal = ZERO
+    total_interest_pl: Decimal = ZERO
+    session_rpl: Decimal = ZERO
+    session_upl: Decimal = ZERO
     profit_as_cashflow: bool = False
 
 
@@ -104,6 +115,11 @@ class Account:
         self.self_trading_extended = False
         self.protections: dict[str, Protection] = {}
         self.cancel_on_disconnect = False  # of connections opened from now on
+        self.mmp_enabled = True
+        """Whether the exchange has granted this account market maker protection."""
+        self.reported_drift: dict[str, Decimal] = {}
+        """What position reports are off by; a fault, the positions themselves are right."""
+        self._rows = 0
 
     def wallet(self, currency: str) -> Wallet:
         found = self.wallets.get(currency)
@@ -130,8 +146,13 @@ class Account:
         if len(self.closed_orders) > HISTORY_ORDERS:
             del self.closed_orders[next(iter(self.closed_orders))]
 
-    def record(self, trade: UserTrade, instrument: SandboxInstrument) -> None:
-        """Book an execution: cash, position, trade list, ledger."""
+    def next_user_seq(self) -> int:
+        """Number of the next row of the transaction log, from 1."""
+        self._rows += 1
+        return self._rows
+
+    def record(self, trade: UserTrade, instrument: SandboxInstrument, row_id: int) -> None:
+        """Book an execution: cash, trade list, ledger. The position has moved before."""
         wallet = self.wallet(instrument.settlement_currency)
         position = self.position(instrument.instrument_name)
         cashflow = ZERO
@@ -146,7 +167,8 @@ class Account:
         self.trades.append(trade)
         self.ledger.append(
             LedgerRow(
-                row_id=int(trade.trade_id.rpartition("-")[2]),
+                row_id=row_id,
+                user_seq=self.next_user_seq(),
                 timestamp=trade.timestamp,
                 kind="trade",
                 currency=instrument.settlement_currency,
@@ -163,6 +185,10 @@ class Account:
                 index_price=trade.index_price,
                 trade_id=trade.trade_id,
                 order_id=trade.order_id,
+                user_role="maker" if trade.maker else "taker",
+                total_interest_pl=position.funding,
+                session_rpl=position.realized,
+                session_upl=contracts.profit(instrument, position.size, position.session_price, trade.mark_price),
             )
         )
 

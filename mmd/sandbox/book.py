@@ -139,6 +139,15 @@ class BookSide:
         self.levels[order.price].total -= order.amount - amount
         order.amount = amount
 
+    def fill_order(self, order: Order, amount: Decimal) -> None:
+        """Execute this much of a resting order wherever it queues; `filled` is the caller's to raise, after."""
+        level = self.levels[order.price]
+        self._touch(order.price)
+        if order.remaining == amount:
+            level.queue.remove(order)
+        level.total -= amount
+        self._drop_if_empty(order.price)
+
     def fill_first(self, price: Decimal, amount: Decimal) -> None:
         """Execute this much of the first entry at `price`; an order's `filled` is the caller's to raise, after."""
         level = self.levels[price]

@@ -8,6 +8,7 @@ from decimal import ROUND_CEILING, Decimal
 from mmd.sandbox.model import Direction, SandboxInstrument
 
 CENT_OF_A_SATOSHI = Decimal("1e-10")
+SATOSHI = Decimal("1e-8")
 OPTION_FEE_CAP = Decimal("0.125")  # of the option's price
 
 

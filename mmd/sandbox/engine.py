@@ -55,8 +55,11 @@ class Engine(EngineVenue):
 
     # --- placing -------------------------------------------------------------------------------
 
-    def place(self, new: NewOrder, now_ms: int) -> Placed:
-        """Buy or sell. Raises Refused; an order that only found part of what it wanted is no refusal."""
+    def place(self, new: NewOrder, now_ms: int, *, bumped: bool = True) -> Placed:
+        """Buy or sell. Raises Refused; an order that only found part of what it wanted is no refusal.
+
+        A reduce-only order asks for no more than the position has; `bumped` False skips the speed bump.
+        """
         listing = self._open_for_entry(new.instrument_name)
         instrument = listing.instrument
         if new.valid_until is not None and now_ms > new.valid_until:
@@ -71,7 +74,8 @@ class Engine(EngineVenue):
         if new.post_only:
             price = _post_only_price(listing, new.direction, price, reject=new.reject_post_only)
         if new.mmp:
-            self._check_protection(account, instrument, now_ms)
+            self._check_protection(account, listing, now_ms)
+            self._check_quoted(account, listing, new.direction, amount, price, None)
         self._check_own(listing, account, new.direction, amount, price)
         order = Order(
             order_id=self.floor.new_order_id(instrument),
@@ -91,7 +95,7 @@ class Engine(EngineVenue):
             last_update_timestamp=now_ms,
             link=new.link,
         )
-        return self._enter(listing, account, order, now_ms)
+        return self._enter(listing, account, order, now_ms, bumped=bumped)
 
     def edit(self, account_id: str, order_id: str, change: OrderChange, now_ms: int) -> Placed:
         """Change price, total amount or flags of an open order; it keeps its id.
@@ -118,6 +122,8 @@ class Engine(EngineVenue):
         rejected = post_only and reject and _would_take(listing, order.direction, price)
         if post_only and not rejected:
             price = _post_only_price(listing, order.direction, price, reject=False)
+        if order.mmp:
+            self._check_quoted(account, listing, order.direction, amount - order.filled, price, order)
         if not rejected:
             self._check_own(listing, account, order.direction, amount - order.filled, price)
         order.replaced = True
@@ -163,20 +169,26 @@ class Engine(EngineVenue):
         )
         return self.place(new, now_ms)
 
-    def _enter(self, listing: Listing, account: Account, order: Order, now_ms: int) -> Placed:
+    def _enter(self, listing: Listing, account: Account, order: Order, now_ms: int, *, bumped: bool = True) -> Placed:
         """Send a checked order to the book, or hold it for the speed bump."""
         if order.order_id not in account.open_orders:
             self.floor.open(order)
-        if self._is_bumped(listing, order):
+        if bumped and self._is_bumped(listing, order):
             order.state = OrderState.SPEED_BUMPED
             order.release_ms = now_ms + self.speed_bump_ms
             self._held.append(order)
             return Placed(order)
-        return self._execute(listing, account, order, now_ms)
+        return self._execute(listing, order, now_ms)
 
-    def _execute(self, listing: Listing, account: Account, order: Order, now_ms: int) -> Placed:
+    def _execute(self, listing: Listing, order: Order, now_ms: int) -> Placed:
         order.state = OrderState.OPEN
-        before = account.trades[-1].trade_id if account.trades else ""
+        if order.reduce_only:  # an edit or the speed bump: the position may be another by now
+            room = self.floor.reducible(order)
+            if not room:
+                self.floor.close(order, OrderState.CANCELLED, CancelReason.REDUCE_ONLY, now_ms)
+                self.floor.commit(now_ms)
+                return Placed(order)
+            order.amount = min(order.amount, order.filled + room)
         left = order.remaining
         if order.time_in_force is not TimeInForce.FILL_OR_KILL or self._fillable(listing, order) >= left:
             _, left = self.floor.match(listing, order, order.direction, left, order.price, now_ms)
@@ -185,13 +197,9 @@ class Engine(EngineVenue):
                 self.floor.close(order, OrderState.CANCELLED, CancelReason.NOT_FILLED, now_ms)
             else:
                 self.floor.rest(listing, order)
+        fills = self.floor.fills_of(order)
         self.floor.commit(now_ms)
-        fills = []
-        for trade in reversed(account.trades):
-            if trade.trade_id == before or trade.order_id != order.order_id:
-                break
-            fills.append(trade)
-        return Placed(order, tuple(reversed(fills)))
+        return Placed(order, fills)
 
     # --- the speed bump ------------------------------------------------------------------------
 
@@ -213,7 +221,7 @@ class Engine(EngineVenue):
             if order.state is not OrderState.SPEED_BUMPED:
                 continue
             listing = self.floor.listings[order.instrument_name]
-            placed.append(self._execute(listing, self.floor.accounts[order.account], order, now_ms))
+            placed.append(self._execute(listing, order, now_ms))
         return placed
 
     @property
@@ -264,7 +272,43 @@ class Engine(EngineVenue):
             return
         self.floor.close(order, OrderState.CANCELLED, reason, now_ms)
 
+    # --- executions out of turn ----------------------------------------------------------------
+
+    def hit(self, order: Order, amount: Decimal | None, now_ms: int) -> str:
+        """Somebody anonymous trades with this resting order (None: all of it), whatever stands before it.
+
+        Returns the trade id. ValueError for an order that does not rest or an amount it does not have.
+        """
+        level = self.floor.listings[order.instrument_name].book.side(order.direction).levels.get(order.price)
+        if level is None or order not in level.queue:
+            raise ValueError(f"order {order.order_id} does not rest")
+        size = order.remaining if amount is None else amount
+        if not ZERO < size <= order.remaining:
+            raise ValueError(f"order {order.order_id} has {order.remaining} left, asked to fill {size}")
+        trade = self.floor.execute_resting(order, size, now_ms)
+        self.floor.commit(now_ms)
+        return trade.trade_id
+
+    def fill_closed(self, order: Order, amount: Decimal, now_ms: int) -> str:
+        """A fill of an order that is closed turns up: a true execution, in every book of the exchange.
+
+        Returns the trade id. ValueError for an order that is open, or an amount that is not positive.
+        """
+        if order.order_id in self.floor.accounts[order.account].open_orders or amount <= 0:
+            raise ValueError(f"order {order.order_id} must be closed and the amount above 0")
+        trade = self.floor.execute_closed(order, amount, now_ms)
+        self.floor.commit(now_ms)
+        return trade.trade_id
+
     # --- protection ----------------------------------------------------------------------------
+
+    def trip_protection(self, account_id: str, index_name: str, now_ms: int) -> None:
+        """Let market maker protection fire now. ValueError where none is configured."""
+        account = self.floor.account(account_id, now_ms)
+        if index_name not in account.protections:
+            raise ValueError(f"{account_id} has no protection on {index_name}")
+        self.floor.trip(account, index_name, now_ms)
+        self.floor.commit(now_ms)
 
     def set_protection(self, account_id: str, config: ProtectionConfig, now_ms: int) -> None:
         """Set (and so reset) market maker protection on an index; interval 0 removes it."""
@@ -279,6 +323,8 @@ class Engine(EngineVenue):
         listing = self.floor.listing(name)
         if listing.state is not InstrumentState.OPEN:
             raise Refused(ENTRY_REFUSED[listing.state])
+        if listing.instrument.price_index in self.floor.locked_indices:
+            raise Refused(Refuse.LOCKED)
         return listing
 
     def _own_open_order(self, account_id: str, order_id: str, now_ms: int) -> tuple[Account, Order]:
@@ -318,10 +364,33 @@ class Engine(EngineVenue):
             raise Refused(Refuse.OTHER_REJECT, "reduce_only_without_position")
         return min(new.amount, size)
 
-    def _check_protection(self, account: Account, instrument: SandboxInstrument, now_ms: int) -> None:
-        protection = account.protections.get(instrument.price_index)
+    def _check_protection(self, account: Account, listing: Listing, now_ms: int) -> None:
+        if not account.mmp_enabled:
+            raise Refused(Refuse.MMP_REQUIRED)
+        protection = account.protections.get(listing.instrument.price_index)
         if protection is not None and protection.is_frozen(now_ms):
             raise Refused(Refuse.MMP_FROZEN)
+
+    def _check_quoted(
+        self,
+        account: Account,
+        listing: Listing,
+        direction: Direction,
+        amount: Decimal,
+        price: Decimal,
+        instead_of: Order | None,
+    ) -> None:
+        """Refuse what would take the open protected size of one side of an instrument over max_quote_quantity."""
+        protection = account.protections.get(listing.instrument.price_index)
+        most = protection.config.max_quote_quantity if protection is not None else None
+        if most is None:
+            return
+        size = contracts.coins(listing.instrument, amount, price)
+        for order in account.orders_on(listing.instrument.instrument_name):
+            if order.mmp and order.direction is direction and order is not instead_of:
+                size += contracts.coins(listing.instrument, order.remaining, order.price)
+        if float(size) > most + 1e-12:
+            raise Refused(Refuse.OTHER_REJECT, "max_quote_quantity")
 
     def _check_own(
         self, listing: Listing, account: Account, direction: Direction, amount: Decimal, price: Decimal
@@ -341,10 +410,11 @@ class Engine(EngineVenue):
 
     def _fillable(self, listing: Listing, order: Order) -> Decimal:
         total = ZERO
+        account = self.floor.accounts[order.account]
         for entry in self.floor.entries(listing, order.direction, order.price):
             if not isinstance(entry, Order):
                 total += entry.amount
-            elif entry.account != order.account:
+            elif entry.account != order.account or account.self_trading is SelfTrading.ALLOW:
                 total += min(entry.remaining, self.floor.reducible(entry)) if entry.reduce_only else entry.remaining
         return total
 

@@ -1,20 +1,28 @@
-"""What tests can make go wrong: lost, late and refused answers, gaps, silence, crossed books, cut links.
+"""The machinery of what tests can make go wrong: armed by a call, counted down, never random.
 
-Everything is armed by a call and counts down; nothing here is random. Reached as `Sandbox.faults`.
+Lost, late and refused answers, gaps, silence, crossed books, late and repeated fills. `Sandbox.levers`
+(mmd.sandbox.levers) is the documented front of it, together with everything that is no fault of a message.
 """
 
 from collections.abc import Callable
 from decimal import Decimal
 from enum import StrEnum
+from functools import partial
 
 from mmd.sandbox.engine import Engine
+from mmd.sandbox.notices import AccountChanged, Notice
 
 
 class AnswerFault(StrEnum):
-    """What becomes of one request. LOSE_REQUEST: it never arrived; LOSE_ANSWER: it had its effect."""
+    """What becomes of one request. LOSE_REQUEST: it never arrived; LOSE_ANSWER: it had its effect.
+
+    RACE is for cancels: the orders it means are filled before it is carried out.
+    """
 
     NONE = "none"
     DELAY = "delay"
+    DELAY_REQUEST = "delay_request"
+    RACE = "race"
     LOSE_ANSWER = "lose_answer"
     LOSE_REQUEST = "lose_request"
     REFUSE = "refuse"
@@ -29,16 +37,37 @@ class BookFault(StrEnum):
     DUPLICATE = "duplicate"
 
 
-class ArmedAnswer:
-    """A fault for the next `left` requests whose method starts with `method`."""
+class FillFault(StrEnum):
+    """What becomes of the notifications of one fill. The exchange's own books are right in any case."""
 
-    def __init__(self, fault: AnswerFault, count: int, method: str) -> None:
+    REPEAT = "repeat"
+    DELAY = "delay"
+    LOSE = "lose"
+
+
+Methods = str | tuple[str, ...]
+
+
+class ArmedAnswer:
+    """A fault for the next `left` requests (None: all) whose method starts with (one of) `method`."""
+
+    def __init__(self, fault: AnswerFault, count: int | None, method: Methods) -> None:
         self.fault = fault
         self.left = count
         self.method = method
         self.delay_ms = 0
         self.code = 0
         self.message = ""
+
+
+class ArmedFill:
+    """A fault for the next `left` notices of fills of an account (None: of any)."""
+
+    def __init__(self, fault: FillFault, count: int, account: str | None, delay_ms: int) -> None:
+        self.fault = fault
+        self.left = count
+        self.account = account
+        self.delay_ms = delay_ms
 
 
 class ArmedBook:
@@ -54,17 +83,33 @@ NO_FAULT = ArmedAnswer(AnswerFault.NONE, 0, "")
 
 
 class Faults:
-    """Armed faults of one sandbox."""
+    """Armed faults of one sandbox.
 
-    def __init__(self, engine: Engine, publish: Callable[[], None], cut: Callable[[str | None], int]) -> None:
+    `publish` tells what the engine has reported, `send` these notices; `later` runs something after so
+    many seconds; `cut` drops the connections of an account.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        publish: Callable[[], None],
+        send: Callable[[list[Notice]], None],
+        later: Callable[[float, Callable[[], object]], None],
+        cut: Callable[[str | None], int],
+    ) -> None:
         self.notifications_first = False
         """Whether what a request caused is sent before its answer."""
         self.market_paused = False
         self.maintenance = False
         """Every call is answered 11051."""
+        self.all_silent = False
+        """Whether no market data is sent at all."""
         self._engine = engine
         self._publish = publish
+        self._send = send
+        self._later = later
         self._cut = cut
+        self._fills: list[ArmedFill] = []
         self._answers: list[ArmedAnswer] = []
         self._books: dict[str, list[ArmedBook]] = {}
         self._silent: set[str] = set()
@@ -72,25 +117,42 @@ class Faults:
 
     # --- answers -------------------------------------------------------------------------------
 
-    def delay_answers(self, count: int, delay_ms: int, method: str = "private/") -> None:
+    def delay_answers(self, count: int | None, delay_ms: int, method: Methods = "private/") -> None:
         """The requests have their effect at once; their answers come late (and so out of order)."""
         self._arm(AnswerFault.DELAY, count, method).delay_ms = delay_ms
 
-    def lose_answers(self, count: int, method: str = "private/") -> None:
+    def lose_answers(self, count: int | None, method: Methods = "private/") -> None:
         self._arm(AnswerFault.LOSE_ANSWER, count, method)
 
-    def lose_requests(self, count: int, method: str = "private/") -> None:
+    def lose_requests(self, count: int | None, method: Methods = "private/") -> None:
         self._arm(AnswerFault.LOSE_REQUEST, count, method)
 
-    def cut_answers(self, count: int, method: str = "private/") -> None:
+    def cut_answers(self, count: int | None, method: Methods = "private/") -> None:
         self._arm(AnswerFault.CUT, count, method)
 
-    def refuse(self, count: int, code: int, message: str, method: str = "private/") -> None:
+    def refuse(self, count: int | None, code: int, message: str, method: Methods = "private/") -> None:
         """Answer with this error instead of doing anything."""
         armed = self._arm(AnswerFault.REFUSE, count, method)
         armed.code, armed.message = code, message
 
-    def _arm(self, fault: AnswerFault, count: int, method: str) -> ArmedAnswer:
+    def delay_requests(self, count: int | None, delay_ms: int, method: Methods = "private/") -> None:
+        """The requests are on their way for so much longer: they have their effect late."""
+        self._arm(AnswerFault.DELAY_REQUEST, count, method).delay_ms = delay_ms
+
+    def race_cancels(self, count: int | None, code: int, message: str, method: Methods = "private/cancel") -> None:
+        """The orders that a cancel means are filled just before it. `code` answers private/cancel (0: the engine)."""
+        armed = self._arm(AnswerFault.RACE, count, method)
+        armed.code, armed.message = code, message
+
+    def disarm(self) -> None:
+        """Forget every fault of requests, fills and books that is still armed."""
+        self._answers.clear()
+        self._fills.clear()
+        self._books.clear()
+
+    def _arm(self, fault: AnswerFault, count: int | None, method: Methods) -> ArmedAnswer:
+        if count is not None and count < 1:
+            raise ValueError(f"count must be at least 1 or None, got {count}")
         armed = ArmedAnswer(fault, count, method)
         self._answers.append(armed)
         return armed
@@ -99,11 +161,46 @@ class Faults:
         """The fault for this request, counted down."""
         for armed in self._answers:
             if method.startswith(armed.method):
-                armed.left -= 1
-                if armed.left <= 0:
-                    self._answers.remove(armed)
+                if armed.left is not None:
+                    armed.left -= 1
+                    if armed.left <= 0:
+                        self._answers.remove(armed)
                 return armed
         return NO_FAULT
+
+    # --- fills ---------------------------------------------------------------------------------
+
+    def fault_fills(self, fault: FillFault, count: int, account: str | None, delay_ms: int = 0) -> None:
+        """Arm a fault for the notifications of the next fills; one notice is what one operation did to a symbol."""
+        if count < 1:
+            raise ValueError(f"count must be at least 1, got {count}")
+        self._fills.append(ArmedFill(fault, count, account, delay_ms))
+
+    def reshape(self, notices: list[Notice]) -> list[Notice]:
+        """The notices as they go out now; what is late follows by itself."""
+        if not self._fills:
+            return notices
+        told: list[Notice] = []
+        for notice in notices:
+            armed = self._next_fill(notice)
+            if armed is None:
+                told.append(notice)
+            elif armed.fault is FillFault.REPEAT:
+                told += [notice, notice]
+            elif armed.fault is FillFault.DELAY:
+                self._later(armed.delay_ms / 1000, partial(self._send, [notice]))
+        return told
+
+    def _next_fill(self, notice: Notice) -> ArmedFill | None:
+        if not isinstance(notice, AccountChanged) or not notice.trades:
+            return None
+        for armed in self._fills:
+            if armed.account in (None, notice.account):
+                armed.left -= 1
+                if not armed.left:
+                    self._fills.remove(armed)
+                return armed
+        return None
 
     # --- books ---------------------------------------------------------------------------------
 
@@ -122,11 +219,11 @@ class Faults:
         self._silent.discard(instrument_name)
 
     def is_silent(self, instrument_name: str) -> bool:
-        return instrument_name in self._silent
+        return self.all_silent or instrument_name in self._silent
 
     def book_fault(self, instrument_name: str, channel: str) -> BookFault:
         """The fault for the next message of this channel, counted down for this channel."""
-        if instrument_name in self._silent:
+        if self.is_silent(instrument_name):
             return BookFault.DROP
         for armed in self._books.get(instrument_name, ()):
             used = armed.used.get(channel, 0)
@@ -152,6 +249,12 @@ class Faults:
         if price is not None:
             self._engine.floor.listing(instrument_name).book.bids.set_phantom(price, Decimal(0))
             self._show(instrument_name, now_ms)
+
+    def nudge(self, instrument_name: str, amount: Decimal, now_ms: int) -> None:
+        """Change the book where nobody trades: show this much one tick above zero (0: no more)."""
+        listing = self._engine.floor.listing(instrument_name)
+        listing.book.bids.set_phantom(listing.instrument.tick_size, amount)
+        self._show(instrument_name, now_ms)
 
     def _show(self, instrument_name: str, now_ms: int) -> None:
         self._engine.floor.mark_dirty(self._engine.floor.listing(instrument_name))

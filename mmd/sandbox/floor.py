@@ -8,7 +8,7 @@ import random
 from collections.abc import Iterator, Mapping
 from decimal import Decimal
 
-from mmd.sandbox import contracts
+from mmd.sandbox import contracts, funding
 from mmd.sandbox.accounts import STARTING_BALANCES, Account
 from mmd.sandbox.book import Anonymous
 from mmd.sandbox.listing import IndexPrice, Listing
@@ -21,7 +21,7 @@ from mmd.sandbox.notices import (
     TopChanged,
     TradesPrinted,
 )
-from mmd.sandbox.orders import ZERO, CancelReason, Order, OrderState, Refuse, Refused, UserTrade
+from mmd.sandbox.orders import ZERO, CancelReason, Order, OrderState, Refuse, Refused, SelfTrading, UserTrade
 from mmd.sandbox.tape import Print
 
 
@@ -31,6 +31,7 @@ class Touched:
     def __init__(self) -> None:
         self.orders: dict[str, Order] = {}
         self.trades: list[UserTrade] = []
+        self.position_ended = False
 
 
 class Floor:
@@ -39,6 +40,7 @@ class Floor:
     def __init__(self, *, seed: int, balances: Mapping[str, Decimal] = STARTING_BALANCES) -> None:
         self.listings: dict[str, Listing] = {}
         self.by_id: dict[int, str] = {}
+        self.perpetuals: list[Listing] = []
         self.indexes: dict[str, IndexPrice] = {}
         self.accounts: dict[str, Account] = {}
         self.notices: list[Notice] = []
@@ -46,6 +48,11 @@ class Floor:
         """Most orders of an account ever open at once on one side of an instrument."""
         self.balances = balances
         self.given_balances: dict[str, Mapping[str, Decimal]] = {}
+        self.without_mmp: frozenset[str] = frozenset()
+        """Accounts that open without the right to market maker protection."""
+        self.locked_indices: set[str] = set()
+        """Indexes whose instruments take no orders; cancels pass."""
+        self._next_row = 0
         self._random = random.Random(seed)
         self._next_order = self._random.randrange(10_000_000, 90_000_000)
         self._next_trade = self._random.randrange(100_000_000, 300_000_000)
@@ -62,7 +69,9 @@ class Floor:
         name = instrument.instrument_name
         if name in self.listings:
             return
-        self.listings[name] = Listing(instrument, self._random.randrange(1_000_000_000, 9_000_000_000))
+        listing = self.listings[name] = Listing(instrument, self._random.randrange(1_000_000_000, 9_000_000_000))
+        if instrument.is_perpetual:
+            self.perpetuals.append(listing)
         self.by_id[instrument.instrument_id] = name
         self.notices.append(InstrumentCreated(instrument))
 
@@ -79,6 +88,7 @@ class Floor:
         if found is None:
             balances = self.given_balances.get(account_id, self.balances)
             found = Account(account_id, 10_000 + len(self.accounts), balances, now_ms)
+            found.mmp_enabled = account_id not in self.without_mmp
             self.accounts[account_id] = found
         return found
 
@@ -90,6 +100,11 @@ class Floor:
     def new_order_id(self, instrument: SandboxInstrument) -> str:
         self._next_order += 1
         return f"{self._prefix(instrument)}{self._next_order}"
+
+    def new_row_id(self) -> int:
+        """Ids of the transaction log, rising over all accounts."""
+        self._next_row += 1
+        return self._next_row
 
     @staticmethod
     def _prefix(instrument: SandboxInstrument) -> str:
@@ -108,7 +123,7 @@ class Floor:
         """Execute against the other side, best price and oldest first; `taker` None is anonymous.
 
         Returns the trades and what is left of `amount`. Resting orders of the taker's own account in the way
-        are cancelled (the caller has refused before where the account wants that instead).
+        are cancelled (the caller has refused before where the account wants that instead), or met where it may.
         """
         trades: list[Trade] = []
         side = listing.book.other(direction)
@@ -121,7 +136,7 @@ class Floor:
                 size = min(amount, entry.amount)
                 maker = None
             else:
-                if taker is not None and taker.account == entry.account:
+                if taker is not None and taker.account == entry.account and not self._may_self_trade(entry):
                     self.close(entry, OrderState.CANCELLED, CancelReason.SELF_TRADE, now_ms)
                     continue
                 size = min(amount, entry.remaining)
@@ -136,6 +151,45 @@ class Floor:
             trades.append(self._execute(listing, maker, taker, direction, price, size, now_ms))
             amount -= size
         return trades, amount
+
+    def _may_self_trade(self, order: Order) -> bool:
+        return self.accounts[order.account].self_trading is SelfTrading.ALLOW
+
+    def execute_resting(self, order: Order, amount: Decimal, now_ms: int) -> Trade:
+        """Execute a resting order at its price with somebody anonymous, wherever it stands in the queue."""
+        listing = self.listings[order.instrument_name]
+        self.mark_dirty(listing)
+        listing.book.side(order.direction).fill_order(order, amount)
+        taken = direction_against(order.direction)
+        return self._execute(listing, order, None, taken, order.price, amount, now_ms)
+
+    def execute_closed(self, order: Order, amount: Decimal, now_ms: int) -> Trade:
+        """Execute an order that was closed before, as if its fill had been found late; its amount grows if need be."""
+        order.amount = max(order.amount, order.filled + amount)
+        listing = self.listings[order.instrument_name]
+        taken = direction_against(order.direction)
+        return self._execute(listing, order, None, taken, order.price, amount, now_ms)
+
+    def accrue(self, listing: Listing, now_ms: int) -> None:
+        """Book the funding of a perpetual up to now, at the rate that was published last."""
+        if not listing.instrument.is_perpetual:
+            return
+        span_ms = now_ms - listing.accrued_ms if listing.accrued_ms is not None else 0
+        listing.accrued_ms = now_ms
+        rate = funding.rate_of(listing.reference)
+        if rate and span_ms > 0:
+            self.pay_interest(listing, rate, span_ms)
+
+    def pay_interest(self, listing: Listing, rate: Decimal, span_ms: int) -> None:
+        """Give every position of a perpetual what it receives (negative: owes) at this 8-hour rate for so long."""
+        instrument = listing.instrument
+        index = self.index_price(instrument.price_index)
+        for account in self.accounts.values():
+            position = account.positions.get(instrument.instrument_name)
+            if position is not None and position.size:
+                gain = funding.received(instrument, position.size, index, rate, span_ms)
+                position.funding += gain
+                account.wallet(instrument.settlement_currency).session_rpl += gain
 
     def reducible(self, order: Order) -> Decimal:
         """How much of this order would still reduce its account's position."""
@@ -154,6 +208,7 @@ class Floor:
         now_ms: int,
     ) -> Trade:
         instrument = listing.instrument
+        self.accrue(listing, now_ms)
         self._next_trade += 1
         listing.trade_seq += 1
         trade = Trade(
@@ -179,17 +234,18 @@ class Floor:
         volume = contracts.coins(instrument, amount, price)
         listing.tape.add(entry, volume, volume * (index or price))
         self._prints.setdefault(instrument.instrument_name, []).append(entry)
+        self_trade = maker is not None and taker is not None and maker.account == taker.account
         if maker is not None:
-            self._book_fill(listing, maker, entry, maker=True)
+            self._book_fill(listing, maker, entry, maker=True, self_trade=self_trade)
         else:
             listing.anonymous_position -= contracts.signed(direction, amount)
         if taker is not None:
-            self._book_fill(listing, taker, entry, maker=False)
+            self._book_fill(listing, taker, entry, maker=False, self_trade=self_trade)
         else:
             listing.anonymous_position += contracts.signed(direction, amount)
         return trade
 
-    def _book_fill(self, listing: Listing, order: Order, entry: Print, *, maker: bool) -> None:
+    def _book_fill(self, listing: Listing, order: Order, entry: Print, *, maker: bool, self_trade: bool) -> None:
         """Give one side of an execution to its order and account."""
         trade, instrument = entry.trade, listing.instrument
         account = self.accounts[order.account]
@@ -222,13 +278,16 @@ class Floor:
             underlying_price=listing.reference.underlying_price if listing.reference is not None else None,
             iv=entry.iv,
             tick_direction=entry.tick_direction,
+            self_trade=self_trade,
         )
-        account.record(fill, instrument)
+        account.record(fill, instrument, self.new_row_id())
         self.touch(order).trades.append(fill)
         if order.mmp:
             self._protect(account, listing, order, trade)
         if not order.remaining:
-            self._leave(order, OrderState.FILLED)
+            if order.order_id in account.open_orders:
+                self._leave(order, OrderState.FILLED)
+            order.state = OrderState.FILLED
 
     def _protect(self, account: Account, listing: Listing, order: Order, trade: Trade) -> None:
         index = listing.instrument.price_index
@@ -240,7 +299,7 @@ class Floor:
         greeks = listing.reference.greeks if listing.reference is not None else None
         delta = 1.0
         if contracts.is_option(listing.instrument):
-            price_in_coins = float(trade.price) if contracts.is_inverse(listing.instrument) else 0.0
+            price_in_coins = float(listing.mark_price) if contracts.is_inverse(listing.instrument) else 0.0
             delta = (greeks.delta if greeks is not None else 0.0) - price_in_coins
         vega = greeks.vega if greeks is not None else 0.0
         if protection.add(quantity, sign * quantity * delta, sign * quantity * vega, trade.timestamp):
@@ -292,6 +351,20 @@ class Floor:
         touched.orders[order.order_id] = order
         return touched
 
+    def touch_position(self, account: str, name: str) -> None:
+        """Report at the end of the operation that a position ended without a trade."""
+        self._touched.setdefault((account, name), Touched()).position_ended = True
+
+    def trip(self, account: Account, index_name: str, now_ms: int) -> None:
+        """Let an account's protection on an index fire at the end of the operation. KeyError: it has none."""
+        account.protections[index_name].trip(now_ms)
+        self._tripped.append((account, index_name))
+
+    def fills_of(self, order: Order) -> tuple[UserTrade, ...]:
+        """What the operation that runs now has executed of this order."""
+        touched = self._touched.get((order.account, order.instrument_name))
+        return tuple(fill for fill in touched.trades if fill.order_id == order.order_id) if touched is not None else ()
+
     def mark_dirty(self, listing: Listing) -> None:
         self._dirty[listing.instrument.instrument_name] = listing
 
@@ -315,7 +388,8 @@ class Floor:
         for (account, name), touched in self._touched.items():
             orders = tuple(copy.copy(order) for order in touched.orders.values())
             fills = tuple(touched.trades)
-            self.notices.append(AccountChanged(account, name, orders, fills, position_changed=bool(fills)))
+            moved = bool(fills) or touched.position_ended
+            self.notices.append(AccountChanged(account, name, orders, fills, position_changed=moved))
         self._prints.clear()
         self._dirty.clear()
         self._touched.clear()

@@ -29,6 +29,8 @@ class Listing:
         self.settlement_price: Decimal | None = None
         self.delivery_price: Decimal | None = None
         self.open_interest = ZERO
+        self.accrued_ms: int | None = None
+        """Until when funding is booked; perpetuals only."""
         self.top: tuple[Decimal | None, Decimal, Decimal | None, Decimal] = (None, ZERO, None, ZERO)
 
     @property

@@ -46,10 +46,11 @@ class CancelReason(StrEnum):
 
 
 class SelfTrading(StrEnum):
-    """What happens when an order would meet one of the same account."""
+    """What happens when an order would meet one of the same account. ALLOW cannot be set over the wire."""
 
     REJECT_TAKER = "reject_taker"
     CANCEL_MAKER = "cancel_maker"
+    ALLOW = "allow"
 
 
 class Refuse(StrEnum):
@@ -79,6 +80,7 @@ class Refuse(StrEnum):
     POST_ONLY_NOT_ALLOWED = "post_only_not_allowed"
     EXPIRED_BOOK = "orderbook_closed"
     MMP_FROZEN = "mmp_trigger"
+    MMP_REQUIRED = "mmp_required"
     NOT_UNIQUE = "non_unique_order_label"
     TIMED_OUT = "timed_out"
 
@@ -183,6 +185,7 @@ class UserTrade(msgspec.Struct, frozen=True, kw_only=True):
     underlying_price: Decimal | None
     iv: float | None
     tick_direction: int
+    self_trade: bool = False
 
 
 class Placed(msgspec.Struct, frozen=True):

@@ -1,6 +1,6 @@
 """Market maker protection of one account on one index: limits over a window that starts at its first trade.
 
-Deltas are transaction deltas (option delta minus option price in coins), vegas in USD; both net, compared
+Deltas are transaction deltas (option delta minus option mark price in coins), vegas in USD; both net, compared
 by absolute value. Quantities are gross, in coins.
 """
 
@@ -40,8 +40,13 @@ class Protection:
             return False
         return True
 
+    def trip(self, now_ms: int) -> None:
+        """Start the freeze."""
+        self.frozen_until = now_ms + self.config.frozen_time * 1000 if self.config.frozen_time else 0
+
     def add(self, quantity: float, delta: float, vega: float, now_ms: int) -> bool:
         """Count a fill of a protected order; True when it trips a limit, which starts the freeze."""
+        frozen = self.is_frozen(now_ms)
         if self._window_start is None or now_ms >= self._window_start + self.config.interval * 1000:
             self._window_start = now_ms
             self._quantity = self._delta = self._vega = 0.0
@@ -54,8 +59,8 @@ class Protection:
             or _reached(self._delta, config.delta_limit)
             or _reached(self._vega, config.vega_limit)
         )
-        if tripped and self.frozen_until is None:
-            self.frozen_until = now_ms + config.frozen_time * 1000 if config.frozen_time else 0
+        if tripped and not frozen:
+            self.trip(now_ms)
             return True
         return False
 

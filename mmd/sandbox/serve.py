@@ -9,25 +9,33 @@ import trio
 from trio.testing import memory_stream_pair
 
 from mmd.sandbox.accounts import STARTING_BALANCES
+from mmd.sandbox.clock import Clock, ShiftedVenue
 from mmd.sandbox.deribit.auth import Key, Registry
 from mmd.sandbox.deribit.context import Context
 from mmd.sandbox.deribit.dialect import Dialect
 from mmd.sandbox.deribit.publisher import Publisher
 from mmd.sandbox.engine import Engine
 from mmd.sandbox.faults import Faults
+from mmd.sandbox.levers import Levers
 from mmd.sandbox.limits import Budgets
 from mmd.sandbox.listing import next_settlement
 from mmd.sandbox.model import InstrumentState, Market
+from mmd.sandbox.notices import Notice
 from mmd.sandbox.server import Server
 from mmd.sandbox.wire import Signal
 
 PAUSED_STEP_MS = 100
+ACCRUAL_MS = 1000
 LONGEST_SLEEP_SECONDS = 3600.0
 LIVE = (InstrumentState.OPEN, InstrumentState.LOCKED)
 
 
 class SandboxOptions(msgspec.Struct, frozen=True, kw_only=True):
-    """`keys` None: any credentials open an account of that client id. `balances` are what a new account has."""
+    """`keys` None: any credentials open an account of that client id. `balances` are what a new account has.
+
+    `funding_seconds`: how often accrued funding is paid into balances, besides the daily settlement (0: only
+    there). `without_mmp`: accounts without the right to market maker protection.
+    """
 
     seed: int = 0
     budgets: Budgets = Budgets()
@@ -35,6 +43,8 @@ class SandboxOptions(msgspec.Struct, frozen=True, kw_only=True):
     balances: Mapping[str, Decimal] = msgspec.field(default_factory=lambda: STARTING_BALANCES)
     speed_bump_ms: int = 0
     notifications_first: bool = False
+    funding_seconds: float = 0.0
+    without_mmp: frozenset[str] = frozenset()
 
 
 class Sandbox:
@@ -49,34 +59,38 @@ class Sandbox:
         options = options or SandboxOptions()
         self.options = options
         self.market = market
-        self._wall_clock_ns = wall_clock_ns
+        self.clock = Clock(wall_clock_ns)
         self.engine = Engine(seed=options.seed, balances=options.balances, speed_bump_ms=options.speed_bump_ms)
         self.publisher = Publisher(self.engine.floor, lambda: self.faults)
         registry = Registry(None if options.keys is None else list(options.keys), options.seed)
         context = Context(self.engine, registry, options.budgets, self.publisher, self.wall_us, self.want)
-        self.faults = Faults(self.engine, self.publish, self._cut)
+        self.faults = Faults(self.engine, self.publish, self.send, self.later, self._cut)
         self.faults.notifications_first = options.notifications_first
         self.server = Server(Dialect(context, self.faults, self.publish))
         self._wanted: set[str] = set()
         self._market_wake = Signal()
         self._flush_wake = Signal()
+        self.clock.shifted = self._flush_wake.set
+        self.levers = Levers(self)
+        self._accrue_ms = 0
         self._nursery: trio.Nursery | None = None
         self.publisher.due_changed = self._flush_wake.set
         for key in options.keys or ():
             if key.balances:
                 self.engine.floor.given_balances[key.client_id] = {**options.balances, **key.balances}
+        self.engine.floor.without_mmp = options.without_mmp
         for instrument in market.instruments():
             self.engine.floor.list_instrument(instrument)
-        market.start(self.engine, self.now_ms)
+        market.start(ShiftedVenue(self.engine, self.clock), self.clock.true_ms)
         self.publish()
 
     def wall_us(self) -> int:
-        """The sandbox's clock, Unix µs."""
-        return self._wall_clock_ns() // 1000
+        """The exchange's clock, Unix µs; a lever can make it wrong."""
+        return self.clock.us
 
     @property
     def now_ms(self) -> int:
-        return self._wall_clock_ns() // 1_000_000
+        return self.clock.ms
 
     def _cut(self, account: str | None) -> int:
         return self.server.cut(account)
@@ -88,7 +102,7 @@ class Sandbox:
         if name in self._wanted or self.engine.floor.listing(name).state not in LIVE:
             return
         self._wanted.add(name)
-        self.market.want(name, self.now_ms)
+        self.market.want(name, self.clock.true_ms)
         self.publish()
         self._market_wake.set()
 
@@ -96,7 +110,17 @@ class Sandbox:
         """Send what the engine has reported since the last call to the subscribers."""
         notices = self.engine.drain()
         if notices:
-            self.publisher.publish(notices, self.now_ms)
+            self.publisher.publish(self.faults.reshape(notices), self.now_ms)
+
+    def send(self, notices: list[Notice]) -> None:
+        """Send these notices as they are."""
+        self.publisher.publish(notices, self.now_ms)
+
+    def later(self, seconds: float, action: Callable[[], object]) -> None:
+        """Run something after so long, while `run` runs. RuntimeError otherwise."""
+        if self._nursery is None:
+            raise RuntimeError("the sandbox does not run")
+        self._nursery.start_soon(_after, seconds, action)
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Let the market live, batches go out and instruments expire, until cancelled."""
@@ -105,17 +129,28 @@ class Sandbox:
             nursery.start_soon(self._run_market)
             nursery.start_soon(self._run_batches)
             nursery.start_soon(self._run_expiries)
+            if self.options.funding_seconds > 0:
+                nursery.start_soon(self._run_funding)
             task_status.started()
 
     async def _run_market(self) -> None:
         while True:
-            now_ms = self.now_ms
+            now_ms = self.clock.true_ms
             due_ms = now_ms + PAUSED_STEP_MS
             if not self.faults.market_paused:
                 due_ms = self.market.step(now_ms)
                 self.publish()
-            with trio.move_on_after(max(0.001, (due_ms - self.now_ms) / 1000)):
+            if now_ms >= self._accrue_ms:
+                self._accrue_ms = now_ms + ACCRUAL_MS
+                self.engine.accrue_funding(self.now_ms)
+            with trio.move_on_after(max(0.001, (due_ms - self.clock.true_ms) / 1000)):
                 await self._market_wake.wait()
+
+    async def _run_funding(self) -> None:
+        while True:
+            await trio.sleep(self.options.funding_seconds)
+            self.engine.pay_funding(self.now_ms)
+            self.publish()
 
     async def _run_batches(self) -> None:
         while True:
@@ -157,15 +192,20 @@ class Sandbox:
         ]
         prices = {name: index.average(now_ms) for name, index in floor.indexes.items()}
         for name, listing in expired:
-            self.engine.set_state(name, InstrumentState.SETTLEMENT, now_ms)
-            price = prices.get(listing.instrument.price_index, listing.mark_price)
-            self.engine.deliver(name, price, now_ms)
-            self._wanted.discard(name)
+            self.deliver(name, prices.get(listing.instrument.price_index, listing.mark_price), now_ms)
         if daily:
             self.engine.settle(now_ms)
             for instrument in self.market.instruments():
                 floor.list_instrument(instrument)
         self.publish()
+
+    def deliver(self, name: str, price: Decimal, now_ms: int) -> None:
+        """Settle and deliver one instrument at this price of its index; nothing happens a second time."""
+        if self.engine.floor.listing(name).state is InstrumentState.DELIVERED:
+            return
+        self.engine.set_state(name, InstrumentState.SETTLEMENT, now_ms)
+        self.engine.deliver(name, price, now_ms)
+        self._wanted.discard(name)
 
     # --- clients -------------------------------------------------------------------------------
 
@@ -187,3 +227,8 @@ class Sandbox:
         async with trio.open_nursery() as nursery:
             await nursery.start(trio.serve_listeners, self.server.serve, listeners)
             task_status.started(bound)
+
+
+async def _after(seconds: float, action: Callable[[], object]) -> None:
+    await trio.sleep(seconds)
+    action()

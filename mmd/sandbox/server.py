@@ -39,21 +39,49 @@ class Server:
     def __init__(self, dialect: Dialect) -> None:
         self.dialect = dialect
         self.links: dict[int, Link] = {}
+        self.refused_until = 0.0
+        """Connections that come before this time (the transport's clock) are dropped at once."""
         self._numbers = itertools.count(1)
+        self._resumed: dict[int, trio.Event] = {}
 
     def cut(self, account: str | None) -> int:
         """Drop connections without goodbye: those of an account, or all."""
-        links = [
-            link
-            for link in self.links.values()
-            if account is None or (link.grant is not None and link.grant.account == account)
-        ]
+        links = self._links_of(account)
         for link in links:
             link.cut_off()
+            self._resume(link)
         return len(links)
+
+    def _links_of(self, account: str | None) -> list[Link]:
+        links = self.links.values()
+        return [link for link in links if account is None or (link.grant is not None and link.grant.account == account)]
+
+    def stall(self, account: str | None) -> int:
+        """Leave connections half-open: they stand, and nothing passes in either direction. Returns how many."""
+        links = [link for link in self._links_of(account) if not link.stalled]
+        for link in links:
+            self._resumed[link.number] = trio.Event()
+            link.stall(True)
+        return len(links)
+
+    def resume(self, account: str | None) -> int:
+        """End `stall`: what was sent meanwhile, by either side, arrives now. Returns how many."""
+        links = [link for link in self._links_of(account) if link.stalled]
+        for link in links:
+            link.stall(False)
+            self._resume(link)
+        return len(links)
+
+    def _resume(self, link: Link) -> None:
+        resumed = self._resumed.pop(link.number, None)
+        if resumed is not None:
+            resumed.set()
 
     async def serve(self, stream: trio.abc.Stream) -> None:
         """Talk to one client until either side ends it. Never raises for what a client does."""
+        if trio.current_time() < self.refused_until:
+            await trio.aclose_forcefully(stream)
+            return
         try:
             upgrade = await self._serve_http(stream)
             if upgrade:
@@ -95,6 +123,8 @@ class Server:
                 try:
                     while link.close_reason is None:
                         message = await socket.get_message()
+                        if not await self._flows(link):
+                            break
                         link.active_at = trio.current_time()
                         deferred = self.dialect.handle(link, message)
                         if deferred is not None:
@@ -105,7 +135,15 @@ class Server:
                     tasks.cancel_scope.cancel()
         finally:
             del self.links[link.number]
+            self._resumed.pop(link.number, None)
             self.dialect.closed(link)
+
+    async def _flows(self, link: Link) -> bool:
+        """Wait while the link is stalled; False when it closed meanwhile."""
+        resumed = self._resumed.get(link.number)
+        if resumed is not None:
+            await resumed.wait()
+        return link.close_reason is None
 
     async def _write(
         self,
@@ -120,10 +158,12 @@ class Server:
         while not closing:
             await wake.wait()
             closing = link.close_reason is not None
+            if link.stalled and not closing:
+                continue
             outgoing = link.take()
             if closing:
                 self.dialect.closed(link)  # its orders are gone before the client hears of it
-            if link.cut:
+            if link.cut or link.stalled:
                 break
             if outgoing and socket.closed is None:
                 link.active_at = trio.current_time()
@@ -131,7 +171,7 @@ class Server:
                     await stream.send_all(b"".join(map(text_frame, outgoing)))
                 except LOST:
                     break
-        if not link.cut and link.close_reason is not None:
+        if not link.cut and not link.stalled and link.close_reason is not None:
             with trio.move_on_after(GOODBYE_SECONDS):
                 await socket.aclose(1000, link.close_reason)
         await trio.aclose_forcefully(stream)
@@ -244,8 +284,10 @@ class Server:
 
 
 async def _later(deferred: Deferred) -> None:
-    await trio.sleep(deferred.seconds)
-    deferred.finish()
+    following: Deferred | None = deferred
+    while following is not None:
+        await trio.sleep(following.seconds)
+        following = following.finish()
 
 
 async def _next_request(connection: h11.Connection, stream: trio.abc.Stream) -> tuple[h11.Request, bytes] | None:

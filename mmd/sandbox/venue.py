@@ -17,7 +17,6 @@ class EngineVenue:
 
     def __init__(self, floor: Floor) -> None:
         self.floor = floor
-        self._next_row = 1
 
     def drain(self) -> list[Notice]:
         """The notices since the last call, oldest first."""
@@ -80,7 +79,7 @@ class EngineVenue:
 
     def take(self, name: str, direction: Direction, amount: Decimal, limit: Decimal, now_ms: int) -> list[Trade]:
         listing = self.floor.listing(name)
-        if listing.state is not InstrumentState.OPEN:
+        if listing.state is not InstrumentState.OPEN or listing.instrument.price_index in self.floor.locked_indices:
             return []
         trades, _ = self.floor.match(listing, None, direction, amount, limit, now_ms)
         self.floor.commit(now_ms)
@@ -100,6 +99,7 @@ class EngineVenue:
 
     def set_reference(self, name: str, reference: Reference, now_ms: int) -> None:
         listing = self.floor.listing(name)
+        self.floor.accrue(listing, now_ms)
         if listing.settlement_price is None:
             listing.settlement_price = reference.mark_price
         listing.reference = reference
@@ -135,8 +135,29 @@ class EngineVenue:
 
     # --- settlement ----------------------------------------------------------------------------
 
+    def accrue_funding(self, now_ms: int) -> None:
+        """Bring the funding of all perpetuals up to now; it stays in the session."""
+        for listing in self.floor.perpetuals:
+            self.floor.accrue(listing, now_ms)
+
+    def pay_funding(self, now_ms: int) -> None:
+        """Pay what funding has accrued into the balances, one row of the log for each position; no other profit."""
+        self.accrue_funding(now_ms)
+        for account in self.floor.accounts.values():
+            for name, position in account.positions.items():
+                interest = position.funding.quantize(contracts.SATOSHI)
+                if not interest:
+                    continue
+                listing = self.floor.listings[name]
+                wallet = account.wallet(listing.instrument.settlement_currency)
+                wallet.balance += interest
+                wallet.session_rpl -= interest
+                self._log(account, listing, position, listing.mark_price, interest, "settlement", now_ms, interest)
+                position.funding -= interest  # less than a satoshi waits for the next time
+
     def settle(self, now_ms: int) -> None:
-        """The daily settlement: futures profit is paid into balances, good-til-day orders go."""
+        """The daily settlement: futures profit and funding are paid into balances, good-til-day orders go."""
+        self.accrue_funding(now_ms)
         for listing in self.floor.listings.values():
             if listing.state in (InstrumentState.OPEN, InstrumentState.LOCKED):
                 listing.settlement_price = listing.mark_price
@@ -155,14 +176,16 @@ class EngineVenue:
     ) -> None:
         """Move the session's profit of one future into the balance; its session starts anew at `price`."""
         wallet = account.wallet(listing.instrument.settlement_currency)
-        gain = contracts.profit(listing.instrument, position.size, position.session_price, price)
-        gain += position.realized
+        floating = contracts.profit(listing.instrument, position.size, position.session_price, price)
+        interest = position.funding.quantize(contracts.SATOSHI)
+        gain = floating + position.realized + interest
         if not gain and not position.size:
             return
         wallet.balance += gain
-        wallet.session_rpl -= position.realized
-        self._log(account, listing, position, price, gain, kind, now_ms)
+        wallet.session_rpl -= position.realized + interest
+        self._log(account, listing, position, price, gain, kind, now_ms, interest, position.realized, floating)
         position.realized = ZERO
+        position.funding -= interest  # less than a satoshi waits for the next time
         position.session_price = price if position.size else ZERO
 
     def deliver(self, name: str, delivery_price: Decimal, now_ms: int) -> None:
@@ -182,6 +205,8 @@ class EngineVenue:
             position = account.positions.pop(name, None)
             if position is None:
                 continue
+            if position.size:
+                self.floor.touch_position(account.account_id, name)
             if contracts.is_option(instrument):
                 cash = position.size * contracts.payoff(instrument, delivery_price)
                 cash = cash.quantize(contracts.CENT_OF_A_SATOSHI)
@@ -193,6 +218,7 @@ class EngineVenue:
             else:
                 self._pay_session(account, listing, position, delivery_price, "delivery", now_ms)
         listing.anonymous_position = ZERO
+        self.floor.commit(now_ms)
 
     def _log(
         self,
@@ -203,11 +229,16 @@ class EngineVenue:
         cash: Decimal,
         kind: str,
         now_ms: int,
+        interest: Decimal = ZERO,
+        realized: Decimal = ZERO,
+        floating: Decimal = ZERO,
     ) -> None:
+        """Write one row of `cash` paid; its parts are `interest` (funding), `realized` and `floating` profit."""
         instrument = listing.instrument
         wallet = account.wallet(instrument.settlement_currency)
         row = LedgerRow(
-            row_id=self._next_row,
+            row_id=self.floor.new_row_id(),
+            user_seq=account.next_user_seq(),
             timestamp=now_ms,
             kind=kind,
             currency=instrument.settlement_currency,
@@ -222,7 +253,10 @@ class EngineVenue:
             balance=wallet.balance,
             mark_price=listing.mark_price,
             index_price=self.floor.index_price(instrument.price_index),
+            interest_pl=interest,
+            total_interest_pl=interest,
+            session_rpl=realized,
+            session_upl=floating,
             profit_as_cashflow=True,
         )
-        self._next_row += 1
         account.ledger.append(row)

@@ -7,6 +7,8 @@ from bisect import bisect_left
 
 import msgspec
 
+from mmd.domain.reasons import Scope, Severity, Switch
+
 DECISION_BOUNDS = (10e-6, 25e-6, 50e-6, 100e-6, 250e-6, 500e-6, 1e-3, 2.5e-3, 5e-3, 10e-3, 25e-3, 100e-3)
 ROUND_TRIP_BOUNDS = (0.5e-3, 1e-3, 2.5e-3, 5e-3, 10e-3, 25e-3, 50e-3, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 LAG_BOUNDS = (0.5e-3, 1e-3, 2.5e-3, 5e-3, 10e-3, 25e-3, 50e-3, 0.1, 0.25, 0.5, 1.0, 5.0)
@@ -60,6 +62,14 @@ class ExchangeCounters(msgspec.Struct, kw_only=True):
     unknown_symbols: int = 0  # events for symbols that nobody quotes
 
 
+class WebhookCounters(msgspec.Struct, kw_only=True):
+    """One webhook, or the heartbeat, since it was configured."""
+
+    posts: dict[str, int] = msgspec.field(default_factory=dict)  # by result: delivered, failed, refused
+    waiting: int = 0  # notices that are not delivered yet
+    dropped: int = 0  # the queue was full: a fault
+
+
 class Counters(msgspec.Struct, kw_only=True):
     """Everything counted in this process. Symbols by `exchange/symbol`, exchanges by name; seconds and Unix times."""
 
@@ -72,6 +82,11 @@ class Counters(msgspec.Struct, kw_only=True):
     last_reload_ok: bool = True
     log_lost: int = 0
     scrapes: int = 0
+    trips: dict[tuple[Switch, Scope], int] = msgspec.field(default_factory=dict)  # kill switches
+    alerts: dict[tuple[str, Severity], int] = msgspec.field(default_factory=dict)  # fired, by name and severity
+    alerts_dropped: int = 0  # beyond what can be held
+    webhooks: dict[str, WebhookCounters] = msgspec.field(default_factory=dict)
+    heartbeat_at: float = 0.0  # when the daemon last found itself well
 
     def symbol(self, key: str) -> SymbolCounters:
         """The counters of `exchange/symbol`, made at first use. Keep the result: do not look it up per event."""
@@ -86,6 +101,17 @@ class Counters(msgspec.Struct, kw_only=True):
         if found is None:
             found = self.exchanges[name] = ExchangeCounters()
         return found
+
+    def webhook(self, name: str) -> WebhookCounters:
+        """The counters of a webhook, made at first use."""
+        found = self.webhooks.get(name)
+        if found is None:
+            found = self.webhooks[name] = WebhookCounters()
+        return found
+
+    def count_trip(self, switch: Switch, scope: Scope) -> None:
+        """A kill switch tripped."""
+        self.trips[(switch, scope)] = self.trips.get((switch, scope), 0) + 1
 
 
 def count(table: dict[str, int], name: str) -> None:

@@ -4,6 +4,7 @@ What must stop last stands outermost: links outside, symbols within, helpers inm
 """
 
 from collections.abc import Callable, Mapping
+from decimal import Decimal
 from pathlib import Path
 
 import msgspec
@@ -15,26 +16,39 @@ from mmd.config.render import to_yaml
 from mmd.config.select import Resolution, resolve
 from mmd.domain.errors import ExchangeRefused, MmdError
 from mmd.domain.instruments import Instrument
-from mmd.domain.reasons import Why
+from mmd.domain.reasons import Mode, Switch, Why
 from mmd.exchanges.api import Exchange, LinkStats
-from mmd.shell import logs, views
+from mmd.journal.halts import HaltFile
+from mmd.shell import books, logs, views
+from mmd.shell import flatten as flat
+from mmd.shell.alerts import Alerts
 from mmd.shell.clock import Clock
 from mmd.shell.counters import Counters
 from mmd.shell.desk import (
+    AlertLine,
     Caller,
     ChangeResult,
     EventLine,
     ExchangeStatus,
     Explanation,
+    FlattenPreview,
+    LedgerLine,
     OrderLine,
+    Outcome,
     PlanResult,
     PositionLine,
+    ProtectionLine,
     ReloadResult,
     Status,
+    SwitchLine,
+    TotalLine,
 )
 from mmd.shell.diary import Diary
+from mmd.shell.lookout import Lookout
 from mmd.shell.office import Office, caller_name, matching
+from mmd.shell.prover import Prover
 from mmd.shell.pump import Pump
+from mmd.shell.register import HaltRegister
 from mmd.shell.reload import Generation, Reloader
 from mmd.shell.roster import Roster
 from mmd.shell.sink import ExchangeSink
@@ -78,7 +92,10 @@ class Farewell(msgspec.Struct, frozen=True):
 class Daemon:
     """Implements `Desk` and `MetricsView`. Made inside trio; `run` once."""
 
-    def __init__(self, config: Config, path: Path, wall_ns: Callable[[], int] | None = None) -> None:
+    def __init__(
+        self, config: Config, path: Path, wall_ns: Callable[[], int] | None = None, state: Path | None = None
+    ) -> None:
+        """`state`: the state directory; None keeps nothing. Raises CredentialError, JournalFailed."""
         self.clock = Clock(wall_ns) if wall_ns else Clock()
         self.path = path
         self.started_ns = self.clock.now_ns()
@@ -89,11 +106,22 @@ class Daemon:
             for name, exchange in config.exchanges.items()
         }
         exchanges: dict[str, Exchange] = {name: wired.exchange for name, wired in self.wired.items()}
-        self.pump = Pump(self.clock, self.diary, self.counters, exchanges)
-        self.sinks = {name: ExchangeSink(name, self.pump, self.counters.exchange(name)) for name in exchanges}
-        self.treasury = Treasury(config.portfolio, self.pump)
+        self.alarms = Alerts(self.clock, self.diary, self.counters, config.service.name)
+        self.alarms.configure(config.alerts)
+        self.alarms.healthy = self.healthy
+        self.pump = Pump(self.clock, self.diary, self.counters, exchanges, self.alarms)
+        halts = HaltFile(state, config.service.name) if state is not None else None
+        self.register = HaltRegister(halts, self.pump)
+        self.lookout = Lookout(config.switches, self.pump, self._exchange_well)
+        self.prover = Prover(self.pump)
+        self.sinks = {
+            name: ExchangeSink(name, self.pump, self.counters.exchange(name), self.lookout.disconnected)
+            for name in exchanges
+        }
+        self.treasury = Treasury(config.portfolio, config.switches, self.pump)
         self.office = Office(self.pump)
         self._config = config
+        self._protect(config)
         self._reloader: Reloader | None = None
         self._nursery: trio.Nursery | None = None
         self.phase = "starting"
@@ -117,6 +145,9 @@ class Daemon:
                     self._nursery = symbols
                     await self._enlist(symbols)
                     symbols.start_soon(self.treasury.run)
+                    symbols.start_soon(self.register.run)
+                    symbols.start_soon(self.lookout.run)
+                    symbols.start_soon(self.prover.run)
                     await self._reconciled()
                     self.treasury.value_all()  # who is ready has its bounds, and quotes as soon as it is resumed
                     await self.pump.deliver()
@@ -152,11 +183,11 @@ class Daemon:
 
     async def _enlist(self, symbols: trio.Nursery) -> None:
         resolution = await self._resolve(self._config)
-        roster = Roster(self.pump, self.treasury, symbols)
+        roster = Roster(self.pump, self.treasury, self.register, self.lookout, symbols)
         workers = roster.prepare(resolution.symbols.values())
         first = Generation(1, self._config, resolution)
         parts = (self.pump, roster, self.treasury)
-        self._reloader = Reloader(self.path, first, self._resolve, parts, self._committed)
+        self._reloader = Reloader(self.path, first, self._resolve, parts, self._adopt, self._committed)
         self.counters.config_applied_at = self.clock.now_ns() * 1e-9
         for note in resolution.notes:
             self.diary.note("config.note", note)
@@ -218,6 +249,24 @@ class Daemon:
             self.diary.note("service.orders_left", f"orders of ours that may rest: {farewell}")
         return farewell
 
+    def _adopt(self, config: Config) -> None:
+        """What of a configuration is not about symbols; CredentialError before anything has changed."""
+        self.alarms.configure(config.alerts)
+        self.lookout.change(config.switches)
+        self._protect(config)
+
+    def _protect(self, config: Config) -> None:
+        for name, exchange in config.exchanges.items():
+            if exchange.protections or self.pump.exchanges[name].protections:
+                self.pump.exchanges[name].protect(exchange.protections)
+
+    def _exchange_well(self, switch: Switch, exchange: str) -> None:
+        self.pump.alarm.clear_exchange(switch, exchange)
+
+    def healthy(self) -> bool:
+        """Whether the heartbeat may say so."""
+        return self.phase == "running" and not self.stuck()
+
     @property
     def in_force(self) -> Config:
         return self._reloader.current.config if self._reloader else self._config
@@ -261,10 +310,18 @@ class Daemon:
             orders_rejected=counted.rejected,
             fills=counted.fills,
             pnl_usd=totals.pnl_usd,
+            day_pnl_usd=totals.day_pnl_usd,
+            drawdown_usd=totals.drawdown_usd,
+            alerts=self.alarms.active(),
             exposure=totals.exposure,
             notional_usd=totals.notional_usd,
             exchanges=[self._exchange_status(name) for name in self.wired],
-            symbols=[views.symbol_status(worker, now_ns) for worker in workers],
+            symbols=[
+                views.symbol_status(
+                    worker, now_ns, books.shadow_status(worker) if worker.machine.mode is Mode.SHADOW else None
+                )
+                for worker in workers
+            ],
         )
 
     def counted(self) -> Counted:
@@ -294,7 +351,7 @@ class Daemon:
     def explain(self, symbols: list[str]) -> list[Explanation]:
         now_ns = self.clock.now_ns()
         found = matching(self.pump.workers.values(), symbols)
-        return [views.explanation(worker, self.pump.exchanges[worker.exchange], now_ns) for worker in found]
+        return [views.explanation(worker, self.pump.outbox, now_ns) for worker in found]
 
     def orders(self, symbols: list[str]) -> list[OrderLine]:
         now_ns = self.clock.now_ns()
@@ -325,11 +382,71 @@ class Daemon:
 
     async def reset(self, symbols: list[str], reason: str, caller: Caller, timeout_seconds: float) -> ChangeResult:
         found = self._found(symbols)
-        tripped = self.treasury.machine.tripped and any(w.machine.why is Why.DRAWDOWN for w in found)
+        storms = {w.exchange for w in found if w.machine.why is Why.DISCONNECT_STORM}
         result = await self.office.reset(found, reason, caller_name(caller), timeout_seconds)
-        if tripped:
-            self.treasury.machine.reset_drawdown()
+        done = {row.symbol for row in result.symbols if row.outcome is not Outcome.REFUSED}
+        for exchange in storms:
+            self.lookout.reset(exchange)
+            self.pump.alarm.clear_exchange(Switch.DISCONNECT_STORM, exchange)
+        self.treasury.reset([worker for worker in found if worker.symbol in done])
+        await self.pump.deliver()
         return result
+
+    # --- risk ------------------------------------------------------------------------------------
+
+    def risk(self) -> list[TotalLine]:
+        return self.treasury.lines()
+
+    def ledger(self, symbols: list[str]) -> list[LedgerLine]:
+        found = matching(self.pump.workers.values(), symbols)
+        losses = self.treasury.losses()
+        return [line for worker in found for line in books.ledger_lines(worker, *losses.get(worker.key, (None, None)))]
+
+    def switches(self) -> list[SwitchLine]:
+        config = self.in_force
+
+        def value_of(key: str) -> str:
+            return setting_text(config, key)
+
+        return books.switch_lines(self.pump.alarm, config.switches, self.pump.workers.values(), value_of)
+
+    def alerts(self) -> list[AlertLine]:
+        return self.alarms.active()
+
+    def protection(self) -> list[ProtectionLine]:
+        return books.protection_lines(self.pump.exchanges.values())
+
+    async def reset_protection(self, exchange: str, underlying: str, reason: str, caller: Caller) -> ProtectionLine:
+        found = self.pump.exchanges.get(exchange)
+        if found is None or all(line.underlying != underlying for line in found.protections):
+            raise MmdError(f"no maker protection of {underlying} on {exchange} is configured")
+        await found.reset_protection(underlying)
+        detail = f"{underlying}: freeze ended" + (f": {reason}" if reason else "")
+        self.diary.note("protection.reset", detail, exchange=exchange, by=caller_name(caller))
+        return next(line for line in self.protection() if (line.exchange, line.underlying) == (exchange, underlying))
+
+    def _only(self, symbol: str) -> Worker:
+        found = self._found([symbol])
+        if len(found) != 1:
+            raise MmdError(f"{symbol} matches {len(found)} symbols: flatten them one by one")
+        return found[0]
+
+    def flatten_preview(self, symbol: str, size: Decimal | None, slippage_bps: float) -> FlattenPreview:
+        return flat.preview(self._only(symbol), size, slippage_bps)
+
+    async def flatten(
+        self,
+        symbol: str,
+        size: Decimal | None,
+        limit_price: Decimal,
+        reason: str,
+        caller: Caller,
+        timeout_seconds: float,
+    ) -> ChangeResult:
+        worker = self._only(symbol)
+        return await flat.flatten(self.office, worker, size, limit_price, reason, caller_name(caller), timeout_seconds)
+
+    # --- more changes ----------------------------------------------------------------------------
 
     async def shadow(
         self, symbols: list[str], on: bool, reason: str, caller: Caller, timeout_seconds: float
@@ -404,3 +521,13 @@ def indexes(config: Config, listed: Mapping[str, Mapping[str, Instrument]]) -> s
         for instrument in instruments.values()
         if (name, instrument.base, instrument.contract) in wanted
     }
+
+
+def setting_text(config: Config, key: str) -> str:
+    """The value of a configuration key as text; of a group, its keys."""
+    value: object = config.effective
+    for part in key.split("."):
+        value = value.get(part) if isinstance(value, dict) else None
+    if isinstance(value, dict):
+        return ", ".join(f"{name} {each}" for name, each in value.items() if not isinstance(each, dict)) or "none"
+    return "none" if value is None else str(value)

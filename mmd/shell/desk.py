@@ -36,10 +36,22 @@ class SideStatus(msgspec.Struct, frozen=True, kw_only=True):
     withheld: str | None
 
 
+class ShadowStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """What shadow orders would have done, between two bounds; never part of the real figures."""
+
+    pessimistic_position: Decimal
+    optimistic_position: Decimal
+    pessimistic_fills: int
+    optimistic_fills: int
+    pessimistic_pnl_usd: float | None
+    optimistic_pnl_usd: float | None
+
+
 class SymbolStatus(msgspec.Struct, frozen=True, kw_only=True):
     symbol: str
     exchange: str
     state: str
+    shown: str  # for people: HALTED, or HALTING (3 orders) until nothing of ours rests there
     reason: str
     detail: str
     by: str
@@ -56,6 +68,8 @@ class SymbolStatus(msgspec.Struct, frozen=True, kw_only=True):
     max_position: Decimal | None
     pnl_usd: float | None
     data_age_seconds: float | None
+    refusal: str | None  # the gate's last no: rule, number, limit, where the limit was written
+    shadow: ShadowStatus | None  # only in shadow mode
 
 
 class ExchangeStatus(msgspec.Struct, frozen=True, kw_only=True):
@@ -66,6 +80,19 @@ class ExchangeStatus(msgspec.Struct, frozen=True, kw_only=True):
     cancel_on_disconnect: bool
     subscriptions: int
     round_trip_ms: float | None
+
+
+class AlertLine(msgspec.Struct, frozen=True, kw_only=True):
+    """An alert that lasts."""
+
+    name: str
+    severity: str
+    exchange: str | None
+    symbol: str | None
+    summary: str
+    detail: str
+    runbook: str
+    since: float  # Unix seconds
 
 
 class Status(msgspec.Struct, frozen=True, kw_only=True):
@@ -85,6 +112,9 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     orders_rejected: int
     fills: int
     pnl_usd: float | None
+    day_pnl_usd: float | None  # since the day began
+    drawdown_usd: float | None  # below the high-water mark
+    alerts: list[AlertLine]
     exposure: dict[str, float]  # coins per underlying, sum of absolute positions
     notional_usd: float
     exchanges: list[ExchangeStatus]
@@ -146,6 +176,97 @@ class PositionLine(msgspec.Struct, frozen=True, kw_only=True):
     unrealized_usd: float | None
     fees_usd: float | None
     coins: float | None
+
+
+class LedgerLine(msgspec.Struct, frozen=True, kw_only=True):
+    """One symbol's account in its settlement currency, exact.
+
+    cash + value - opening = spread + inventory + fees + funding + settlement, to the last digit that
+    `imbalance` shows. `fees` is negative where fees were paid. `ledger`: real, or one of the shadow's bounds.
+    """
+
+    symbol: str
+    exchange: str
+    ledger: str  # real, shadow pessimistic, shadow optimistic
+    currency: str
+    position: Decimal
+    opening: Decimal
+    cash: Decimal
+    value: Decimal | None  # null: no mark
+    spread: Decimal
+    inventory: Decimal
+    fees: Decimal
+    funding: Decimal
+    settlement: Decimal
+    imbalance: Decimal
+    fills: int
+    foreign_fees: dict[str, Decimal]  # paid in other currencies than the settlement's
+    pnl: Decimal | None
+    pnl_usd: float | None
+    day_pnl_usd: float | None
+    drawdown_usd: float | None
+
+
+class TotalLine(msgspec.Struct, frozen=True, kw_only=True):
+    """One total: what is used now, what it could become at worst, and what is allowed."""
+
+    scope: str  # portfolio, exchange, underlying
+    target: str  # its name; empty for the portfolio
+    unit: str  # coins, USD, contracts, orders, USD lost, USD lost today
+    used: float | None
+    worst: float | None
+    limit: float
+    oversubscribed: float | None  # how many times the limit the symbols' own limits add up to
+    key: str  # of the configuration
+
+
+class SwitchLine(msgspec.Struct, frozen=True, kw_only=True):
+    """One kill switch."""
+
+    switch: str
+    scope: str
+    response: str
+    thresholds: list[str]  # key = value
+    trips: int
+    last: float | None  # Unix seconds
+    last_detail: str
+    tripped: list[str]  # what it holds now: symbols, exchanges
+    runbook: str
+
+
+class ProtectionLine(msgspec.Struct, frozen=True, kw_only=True):
+    """The exchange's own maker protection."""
+
+    exchange: str
+    underlying: str
+    armed: bool
+    detail: str
+    frozen_until: float | None  # Unix seconds, 0 = until it is reset, null = not frozen
+    checked: float | None
+
+
+class FlattenPreview(msgspec.Struct, frozen=True, kw_only=True):
+    """What closing the position would cost against the book as it is now. Nothing was sent.
+
+    `size` of `position` can be had within `limit_price`; `left` cannot. Cost: against the mid (or
+    the mark), in the settlement currency, taker fee apart.
+    """
+
+    symbol: str
+    exchange: str
+    position: Decimal
+    side: str | None  # of the closing order; null when flat
+    size: Decimal
+    left: Decimal
+    orders: int
+    average_price: Decimal | None
+    worst_price: Decimal | None
+    limit_price: Decimal | None
+    mid: Decimal | None
+    cost: Decimal | None
+    fee: Decimal | None
+    currency: str
+    refused: str | None  # why it cannot be done now
 
 
 class SymbolResult(msgspec.Struct, frozen=True, kw_only=True):
@@ -230,6 +351,38 @@ class Desk(Protocol):
         self, symbols: list[str], on: bool, reason: str, caller: Caller, timeout_seconds: float
     ) -> ChangeResult:
         """Keep the orders of these symbols to ourselves (on), or go back to the config's mode (off)."""
+
+    def risk(self) -> list[TotalLine]:
+        """Every total with its limit."""
+
+    def ledger(self, symbols: list[str]) -> list[LedgerLine]: ...
+
+    def switches(self) -> list[SwitchLine]: ...
+
+    def alerts(self) -> list[AlertLine]:
+        """Alerts that last, oldest first."""
+
+    def protection(self) -> list[ProtectionLine]: ...
+
+    async def reset_protection(self, exchange: str, underlying: str, reason: str, caller: Caller) -> ProtectionLine:
+        """End a freeze of the exchange's maker protection. Raises MmdError where it cannot be done."""
+
+    def flatten_preview(self, symbol: str, size: Decimal | None, slippage_bps: float) -> FlattenPreview:
+        """Closing `size` (None = all) at no worse than `slippage_bps` from the mark. Raises LookupError."""
+
+    async def flatten(
+        self,
+        symbol: str,
+        size: Decimal | None,
+        limit_price: Decimal,
+        reason: str,
+        caller: Caller,
+        timeout_seconds: float,
+    ) -> ChangeResult:
+        """Close it with reduce-only orders that never rest; DONE once nothing is in flight any more.
+
+        REFUSED where the gate or the state says no; the detail says what was filled and what is left.
+        """
 
     async def plan(self) -> PlanResult:
         """What a reload would change; reads the files, changes nothing."""

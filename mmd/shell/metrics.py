@@ -7,27 +7,24 @@ Prices, sizes and positions appear as floats in the exchange's own units: for ey
 import os
 import platform
 import resource
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Protocol
 
 import trio
 from prometheus_client import generate_latest
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from mmd.domain.reasons import Mode, State
 from mmd.exchanges.api import LinkStats
-from mmd.shell.counters import Counters, Histogram
-from mmd.shell.desk import SideStatus, Status, SymbolStatus
+from mmd.shell.counters import Counters
+from mmd.shell.desk import LedgerLine, ProtectionLine, SideStatus, Status, SymbolStatus, TotalLine
+from mmd.shell.families import counter, gauge, histogram, number
+from mmd.shell.risk_metrics import alert_families, ledger_families, risk_families
 
-# A sample costs about 5 µs to make and write; between two parts the loop may quote.
-SLICE_SAMPLES = 100
 LAG_INTERVAL_SECONDS = 0.25
 SYMBOL = ("exchange", "symbol")
-
-Row = tuple[tuple[str, ...], float | None]
-"""Label values and the number; None leaves the series out."""
 
 
 class MetricsView(Protocol):
@@ -48,46 +45,17 @@ class MetricsView(Protocol):
     def not_ready(self) -> str:
         """Why the daemon is not ready (recovery, reconciliation, stop); empty when it is."""
 
+    def ledger_lines(self) -> Iterator[LedgerLine]:
+        """The desk's ledger of all symbols, made one by one: the loop turns in between, and symbols may go."""
 
-def gauge(name: str, text: str, labels: tuple[str, ...], rows: Iterable[Row]) -> Iterator[Metric]:
-    """A family of gauges, in parts of at most SLICE_SAMPLES samples."""
-    family = GaugeMetricFamily(f"mmd_{name}", text, labels=labels)
-    for values, number in rows:
-        if number is not None:
-            family.add_metric(values, number)
-            if len(family.samples) >= SLICE_SAMPLES:
-                yield family
-                family = GaugeMetricFamily(f"mmd_{name}", text, labels=labels)
-    yield family
+    def risk(self) -> list[TotalLine]:
+        """The desk's."""
 
+    def protection(self) -> list[ProtectionLine]:
+        """The desk's."""
 
-def counter(name: str, text: str, labels: tuple[str, ...], rows: Iterable[Row]) -> Iterator[Metric]:
-    """A family of counters, in parts; `_total` is added to the name."""
-    family = CounterMetricFamily(f"mmd_{name}", text, labels=labels)
-    for values, number in rows:
-        if number is not None:
-            family.add_metric(values, number)
-            if len(family.samples) >= SLICE_SAMPLES:
-                yield family
-                family = CounterMetricFamily(f"mmd_{name}", text, labels=labels)
-    yield family
-
-
-def histogram(
-    name: str, text: str, labels: tuple[str, ...], rows: Iterable[tuple[tuple[str, ...], Histogram]]
-) -> Iterator[Metric]:
-    """A family of histograms, in parts, cumulative as the format wants it."""
-    family = HistogramMetricFamily(f"mmd_{name}", text, labels=labels)
-    for values, found in rows:
-        running, buckets = 0, []
-        for bound, number in zip((*map(repr, found.bounds), "+Inf"), found.counts, strict=True):
-            running += number
-            buckets.append((bound, running))
-        family.add_metric(values, buckets, found.total)
-        if len(family.samples) >= SLICE_SAMPLES:
-            yield family
-            family = HistogramMetricFamily(f"mmd_{name}", text, labels=labels)
-    yield family
+    def clock_skews(self) -> Mapping[str, float]:
+        """The exchange's clock minus ours in seconds, by exchange."""
 
 
 def split_key(key: str) -> tuple[str, str]:
@@ -101,11 +69,6 @@ def spread_bps(bid: float | None, ask: float | None) -> float | None:
     if bid is None or ask is None or not bid + ask > 0:
         return None
     return (ask - bid) / (bid + ask) * 20_000
-
-
-def number(value: object) -> float | None:
-    """A price or size for display."""
-    return None if value is None else float(str(value))
 
 
 def sides(row: SymbolStatus) -> tuple[tuple[str, SideStatus], tuple[str, SideStatus]]:
@@ -285,9 +248,9 @@ def order_families(counters: Counters, depths: Mapping[str, int]) -> Iterator[Me
 
 
 def exchange_families(
-    status: Status, counters: Counters, links: Mapping[str, Mapping[str, LinkStats]]
+    status: Status, counters: Counters, links: Mapping[str, Mapping[str, LinkStats]], skews: Mapping[str, float]
 ) -> Iterator[Metric]:
-    """The links, as we see them."""
+    """The links and the exchanges, as we see them."""
     rows = [((name, link), stats) for name in sorted(links) for link, stats in sorted(links[name].items())]
     label = ("exchange", "link")
     yield from gauge("link_up", "1 while the link is up and logged in.", label, ((key, row.up) for key, row in rows))
@@ -320,6 +283,12 @@ def exchange_families(
         "1 if the exchange confirmed that it cancels our orders when the link is lost.",
         ("exchange",),
         (((row.name,), row.cancel_on_disconnect) for row in status.exchanges),
+    )
+    yield from gauge(
+        "clock_skew_seconds",
+        "The exchange's clock minus ours, as its answers show.",
+        ("exchange",),
+        (((name,), seconds) for name, seconds in sorted(skews.items())),
     )
     yield from histogram(
         "round_trip_seconds",
@@ -422,7 +391,10 @@ class DaemonCollector(Collector):
         yield from state_families(status)
         yield from quote_families(status)
         yield from order_families(counters, view.mailbox_depths())
-        yield from exchange_families(status, counters, view.links())
+        yield from exchange_families(status, counters, view.links(), view.clock_skews())
+        yield from risk_families(status, counters, view.risk(), view.protection())
+        yield from ledger_families(view.ledger_lines())
+        yield from alert_families(status, counters)
         yield from process_families()
 
 

@@ -10,6 +10,7 @@ from mmd.domain.actions import Reply
 from mmd.domain.events import HaltRequested, Mail, PauseRequested, ResetRequested, ResumeRequested, SettingsChanged
 from mmd.domain.reasons import Mode, State, Why
 from mmd.shell.desk import Caller, ChangeResult, CheckLine, Outcome, SymbolResult
+from mmd.shell.prover import orders_left
 from mmd.shell.pump import Pump
 from mmd.shell.worker import Worker
 
@@ -42,7 +43,7 @@ class Office:
     pump: Pump
     requests: int = 0
 
-    def _ask(self, workers: list[Worker], make: Make) -> dict[str, Reply]:
+    def ask(self, workers: list[Worker], make: Make) -> dict[str, Reply]:
         """Post one request to each, pump, and collect the answers: machines answer at once."""
         asked: dict[int, Worker] = {}
         for worker in workers:
@@ -57,7 +58,7 @@ class Office:
         self, workers: list[Worker], make: Make, until: Callable[[Worker], bool], timeout_seconds: float
     ) -> ChangeResult:
         """Ask, then wait until `until` holds for every worker that agreed."""
-        replies = self._ask(workers, make)
+        replies = self.ask(workers, make)
         waiting = [worker for worker in workers if replies[worker.key].ok]
         with trio.move_on_after(max(0.0, timeout_seconds)):
             await self.pump.deliver()
@@ -77,7 +78,7 @@ class Office:
             outcome = Outcome.REFUSED
         elif not until(worker):
             outcome = Outcome.TIMED_OUT
-            detail = f"{worker.machine.own.resting} orders may still rest at the exchange"
+            detail = orders_left(worker)
         return SymbolResult(
             symbol=worker.symbol, outcome=outcome, state=worker.machine.state, detail=detail, checks=checks
         )
@@ -92,7 +93,7 @@ class Office:
         def make(number: int, key: str) -> Mail:
             return HaltRequested(number, Why.OPERATOR, by, reason, self.pump.clock.now_ns())
 
-        return await self.change(workers, make, rests_nothing, timeout)
+        return await self.change(workers, make, is_proven, timeout)
 
     async def resume(self, workers: list[Worker], reason: str, by: str, timeout: float) -> ChangeResult:
         def make(number: int, key: str) -> Mail:
@@ -138,6 +139,11 @@ class Office:
 
 def rests_nothing(worker: Worker) -> bool:
     return worker.machine.own.resting == 0
+
+
+def is_proven(worker: Worker) -> bool:
+    """Nothing of ours rests, and the exchange itself said so."""
+    return worker.machine.own.resting == 0 and worker.proven
 
 
 def is_active(worker: Worker) -> bool:

@@ -1,11 +1,12 @@
 """The way out: every order passes the gate and the message budget here, cancels leave first, one write per link."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
-from mmd.core.gate import review
-from mmd.domain.actions import AmendOrder, Approved, Order, PlaceOrder, QueryOrder, QueryState, Request
+from mmd.core.gate import Room, review
+from mmd.domain.actions import AmendOrder, Approved, CancelOrder, Order, QueryOrder, QueryState, Request
 from mmd.domain.events import GateRefused, Mail
 from mmd.domain.reasons import Mode
+from mmd.domain.settings import PortfolioLimits
 from mmd.exchanges.api import Exchange
 from mmd.shell import logs
 from mmd.shell.counters import count
@@ -21,11 +22,11 @@ class Outbox:
         self,
         exchanges: dict[str, Exchange],
         post: Callable[[Worker, Mail], None],
-        open_orders: Callable[[], int] = lambda: 1,
+        workers: Callable[[], Iterable[Worker]],
     ) -> None:
-        """`open_orders`: how many orders of all symbols are or may be out, the one in question included."""
-        self._open_orders = open_orders
-        self.max_open_orders = 1  # until the totals say otherwise
+        """`workers`: everybody whose orders count towards the totals of open orders."""
+        self._workers = workers
+        self.limits: PortfolioLimits | None = None  # until the totals are connected; then nothing is placed without
         self._exchanges = exchanges
         self._post = post
         self._first: dict[str, list[tuple[str, Request]]] = {}
@@ -33,23 +34,52 @@ class Outbox:
 
     def order(self, worker: Worker, order: Order, now_ns: int) -> None:
         """Through the gate; a refusal goes back to the machine as an event."""
-        budget = self._exchanges[worker.exchange].budget
-        if isinstance(order, AmendOrder):  # by far the most, so it is asked for first
-            exposure = worker.machine.exposure(order, budget.allows(now_ns))
-            verdict = review(order, exposure)
-        elif isinstance(order, PlaceOrder):
-            others = self._open_orders() - 1
-            exposure = worker.machine.exposure(order, budget.allows(now_ns), others, self.max_open_orders)
-            verdict = review(order, exposure)
+        if isinstance(order, CancelOrder):
+            verdict = review(order, None, None)
         else:
-            verdict = review(order, None)
+            verdict = review(order, worker.machine.exposure(order), self.room(worker, order, now_ns))
         if not isinstance(verdict, Approved):
             count(worker.counters.refused, verdict.rule)
-            refusal = GateRefused(order.label, order.side, verdict.rule, verdict.number, verdict.limit, now_ns)
+            refusal = GateRefused(
+                order.label, order.side, verdict.rule, verdict.number, verdict.limit, verdict.key, now_ns
+            )
             self._post(worker, refusal)
             return
-        budget.spend(now_ns)
+        self._exchanges[worker.exchange].budget.spend(now_ns)
         self._approved(worker, verdict, now_ns)
+
+    def room(self, worker: Worker, order: Order, now_ns: int) -> Room:
+        """What is left of budgets, rates and totals for this order."""
+        rules = worker.machine.rules
+        budget = self._exchanges[worker.exchange].budget.allows(now_ns)
+        if isinstance(order, AmendOrder):  # by far the most, so it is asked for first
+            return Room(budget, worker.amends.allows(rules.max_amends_per_second, now_ns))
+        orders, most, key = self._fullest(worker)
+        return Room(budget, worker.places.allows(rules.max_places_per_second, now_ns), orders, most, key)
+
+    def _fullest(self, worker: Worker) -> tuple[int, int, str]:
+        """Orders that are or may be out besides this worker's next, the limit, its key: of the fullest total."""
+        limits = self.limits
+        if limits is None:
+            return (0, 0, "max_open_orders")
+        base, exchange = worker.machine.instrument.base, worker.exchange
+        total = there = coin = -1  # the one in question is among them
+        for each in self._workers():
+            resting = each.machine.own.resting
+            if resting:
+                total += resting
+                there += resting if each.exchange == exchange else 0
+                coin += resting if each.machine.instrument.base == base else 0
+        fullest = (total, limits.max_open_orders, "max_open_orders")
+        for name, scope, found in (
+            ("per_exchange", limits.per_exchange.get(exchange), there),
+            ("per_underlying", limits.per_underlying.get(base), coin),
+        ):
+            most = scope.max_open_orders if scope is not None else None
+            if most is not None and most - found < fullest[1] - fullest[0]:
+                target = exchange if name == "per_exchange" else base
+                fullest = (found, most, f"limits.portfolio.{name}.{target}.max_open_orders")
+        return fullest
 
     def _approved(self, worker: Worker, approved: Approved, now_ns: int) -> None:
         order = approved.order
@@ -60,11 +90,13 @@ class Outbox:
         leaving = self._then
         if isinstance(order, AmendOrder):
             counters.amended += 1
-        elif isinstance(order, PlaceOrder):
-            counters.placed += 1
-        else:
+            worker.amends.spend(now_ns)
+        elif isinstance(order, CancelOrder):
             counters.cancelled += 1
             leaving = self._first
+        else:
+            counters.placed += 1
+            worker.places.spend(now_ns)
         if self.kept(worker, order.label):
             self._post(worker, worker.shadow.send(order, now_ns))
         else:

@@ -20,9 +20,11 @@ from mmd.domain.actions import (
     PlaceOrder,
     QueryOrder,
     QueryState,
+    ReduceOrder,
     Reply,
     SetTimer,
     StateChanged,
+    Tripped,
 )
 from mmd.domain.events import (
     HaltRequested,
@@ -30,12 +32,15 @@ from mmd.domain.events import (
     OrderFilled,
     OrderRefused,
     RemovalRequested,
+    SwitchTripped,
     TradeLinkDown,
     TradeLinkUp,
 )
-from mmd.domain.reasons import State, Why
+from mmd.domain.reasons import Response, Scope, State, Switch, Why
 from mmd.exchanges.api import Exchange
 from mmd.shell import logs
+from mmd.shell.alarm import Alarm
+from mmd.shell.alerts import Alerts
 from mmd.shell.clock import Clock
 from mmd.shell.counters import Counters, count
 from mmd.shell.diary import Diary
@@ -48,21 +53,33 @@ PULL_AGAIN_NS = 1_000_000_000
 log = logs.get("mmd.pump")
 
 
+def nobody_remembers(worker: Worker) -> None:
+    """Until the register of halts is connected."""
+
+
 class Pump:
     """Owns the list of workers with mail. `settle` is called when bounds were acknowledged or fills came in."""
 
-    def __init__(self, clock: Clock, diary: Diary, counters: Counters, exchanges: dict[str, Exchange]) -> None:
+    def __init__(
+        self, clock: Clock, diary: Diary, counters: Counters, exchanges: dict[str, Exchange], alerts: Alerts
+    ) -> None:
+        self.alarm = Alarm(alerts, diary, counters, clock)
         self.clock = clock
         self.diary = diary
         self.counters = counters
         self.exchanges = exchanges
         self.workers: dict[str, Worker] = {}
         self.by_symbol: dict[tuple[str, str], Worker] = {}
-        self.outbox = Outbox(exchanges, self.post, self.open_orders)
+        self.outbox = Outbox(exchanges, self.post, self.workers.values)
         self.replies: dict[int, Reply] = {}
         self.acked: list[tuple[str, int]] = []
         self.filled: list[Worker] = []
         self.settle: Callable[[], None] = self._nothing_to_settle
+        self.remember: Callable[[Worker], None] = nobody_remembers
+        self.write: Callable[[], None] = self._nothing_to_write
+        self.unwritten = False  # a halt came or went since the register was written
+        self.handling: Worker | None = None  # whose machine runs now
+        self.handled = 0  # machines that ran, for the sentinel
         self.turned = trio.lowlevel.ParkingLot()
         self._ready: list[Worker] = []
 
@@ -71,9 +88,9 @@ class Pump:
         self.acked.clear()
         self.filled.clear()
 
-    def open_orders(self) -> int:
-        """Orders of all symbols that are or may be at an exchange."""
-        return sum(worker.machine.own.resting for worker in self.workers.values())
+    def _nothing_to_write(self) -> None:
+        """Until the register is connected."""
+        self.unwritten = False
 
     def add(self, worker: Worker) -> None:
         self.workers[worker.key] = worker
@@ -91,6 +108,7 @@ class Pump:
             now_ns = self.clock.now_ns()
             worker.take()  # fills and answers are lost with it: ask for all of them again
             worker.post(HaltRequested(0, Why.INBOX_OVERFLOW, "mmd", str(full), now_ns))
+            self._raise(Switch.INBOX_OVERFLOW, worker, str(full))
             self.outbox.query(worker, QueryState(), now_ns)
         if not worker.ready:
             worker.ready = True
@@ -123,10 +141,27 @@ class Pump:
         for exchange in self.exchanges.values():
             if exchange.dirty:
                 await exchange.flush()
+        if self.unwritten:  # after the cancels have left
+            self.write()
+            if self._ready:  # it could not be written: everybody halts
+                self.run()
+                for exchange in self.exchanges.values():
+                    await exchange.flush()
 
     async def wait_turn(self) -> None:
         """Return after the next pump that handled something."""
         await self.turned.park()
+
+    def trip(self, tripped: Tripped) -> None:
+        """A kill switch that no machine found itself: alert, and tell every symbol in its scope."""
+        self.alarm.raise_(tripped)
+        event = SwitchTripped(tripped.switch, tripped.response, tripped.detail, self.clock.now_ns())
+        for worker in self.workers.values():
+            if tripped.scope is Scope.PORTFOLIO or tripped.target in (worker.key, worker.exchange):
+                self.post(worker, event)
+
+    def _raise(self, switch: Switch, worker: Worker, detail: str) -> None:
+        self.alarm.raise_(Tripped(switch, Scope.SYMBOL, worker.key, Response.HALT, detail))
 
     # --- one worker ------------------------------------------------------------------------------
 
@@ -137,11 +172,18 @@ class Pump:
             return
         started = time.perf_counter_ns()
         try:
+            self.handling = worker
             decisions = worker.machine.handle(batch, now_ns)
+            self.handling = None
+            self.handled += 1
+            if worker.machine.mode is not worker.mode:
+                worker.mode = worker.machine.mode
+                worker.shadow.drop()  # what it knew of the book is old when it comes back
             self._note_events(worker, batch)
             for decision in decisions:
                 self._act(worker, decision, now_ns)
         except Exception as bug:  # noqa: BLE001  the one supervisor: a bug halts its own symbol
+            self.handling = None
             log.error("worker.raised", symbol=worker.symbol, exchange=worker.exchange, trace=traceback.format_exc())
             self._fault(worker, f"{type(bug).__name__}: {bug}", now_ns)
             return
@@ -161,7 +203,7 @@ class Pump:
 
     def _act(self, worker: Worker, decision: Decision, now_ns: int) -> None:
         match decision:
-            case AmendOrder() | PlaceOrder() | CancelOrder():
+            case AmendOrder() | PlaceOrder() | CancelOrder() | ReduceOrder():
                 self.outbox.order(worker, decision, now_ns)
             case QueryOrder() | QueryState():
                 self.outbox.query(worker, decision, now_ns)
@@ -174,6 +216,8 @@ class Pump:
                     self.replies[request_id] = decision
             case Noted(name=name, detail=detail):
                 self.diary.note(name, detail, symbol=worker.symbol, exchange=worker.exchange)
+            case Tripped():
+                self.alarm.raise_(decision)
             case StateChanged():
                 self._state_changed(worker, decision)
 
@@ -181,7 +225,13 @@ class Pump:
         detail = f"{change.old} -> {change.new}: {change.why}" + (f", {change.detail}" if change.detail else "")
         name = f"symbol.{change.new.lower()}"
         self.diary.note(name, detail, symbol=worker.symbol, exchange=worker.exchange, by=change.by)
+        if State.HALTED in (change.old, change.new) and change.new is not State.DRAINING:
+            worker.proven = False
+            self.remember(worker)
+        if change.new is State.ACTIVE or (change.old is State.HALTED and change.new is State.PAUSED):
+            self.alarm.clear_symbol(worker)
         if change.new is State.GONE:
+            self.alarm.clear_symbol(worker)
             worker.gone.set()
         elif change.old is State.HALTED and change.new is State.PAUSED:
             worker.fault = None  # somebody looked at it
@@ -190,6 +240,7 @@ class Pump:
         """A bug in this worker: halt it; if even that raises, do without its machine."""
         if detail != worker.fault:
             self.diary.note("symbol.fault", detail, symbol=worker.symbol, exchange=worker.exchange)
+            self._raise(Switch.WORKER_FAULT, worker, detail)
         worker.fault = detail
         machine = worker.machine
         if machine.state in (State.ACTIVE, State.PAUSED):
@@ -231,9 +282,13 @@ class Pump:
     def _halted(self, machine: SymbolMachine, detail: str, worker: Worker, now_ns: int) -> bool:
         halt = HaltRequested(0, Why.WORKER_FAULT, "mmd", detail, now_ns)
         try:
-            for decision in machine.handle([halt], now_ns):
+            self.handling = worker
+            decisions = machine.handle([halt], now_ns)
+            self.handling = None
+            for decision in decisions:
                 self._act(worker, decision, now_ns)
         except Exception as bug:  # noqa: BLE001  the same supervisor: the machine cannot even halt itself
+            self.handling = None
             log.error("worker.cannot_halt", symbol=worker.symbol, exchange=worker.exchange, error=str(bug))
             return False
         return machine.state in (State.HALTED, State.DRAINING)

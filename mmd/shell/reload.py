@@ -41,14 +41,19 @@ class Reloader:
         first: Generation,
         resolve: Resolve,
         parts: tuple[Pump, Roster, Treasury],
+        adopt: Callable[[Config], None],
         committed: Callable[[], None],
     ) -> None:
-        """`committed` is called whenever another configuration has come into force."""
+        """`adopt` takes over what is not about symbols, or raises MmdError and changes nothing.
+
+        `committed` is called whenever another configuration has come into force.
+        """
         self.path = path
         self.current = first
         self.error: str | None = None
         self._resolve = resolve
         self._pump, self.roster, self._treasury = parts
+        self._adopt = adopt
         self._committed = committed
         self._before: Generation | None = None
         self._undo = trio.CancelScope()
@@ -115,6 +120,10 @@ class Reloader:
             if not plan.ok:
                 return self._refused(plan.errors, by, plan)
             undo_to = self._before or self.current
+            try:
+                self._adopt(candidate.config)
+            except MmdError as wrong:
+                return self._refused([str(wrong)], by, plan)
             self._apply(candidate, plan)
             self._pump.diary.note("config.applied", summary(plan, candidate), by=by)
             await self._pump.deliver()
@@ -147,9 +156,13 @@ class Reloader:
         for key in plan.changed:
             if key in self._pump.workers:
                 self.roster.change(key, new[key])
+        for key in plan.unchanged:  # a limit that only moved to another line is told by its new line
+            worker = self._pump.workers.get(key)
+            if worker is not None and worker.machine.settings.sources != new[key].settings.sources:
+                self.roster.change(key, new[key])
         self._pump.run()
         changed = [self._pump.workers[key] for key in plan.changed if key in self._pump.workers]
-        self._treasury.change_limits(candidate.config.portfolio, changed)
+        self._treasury.change_limits(candidate.config.portfolio, candidate.config.switches, changed)
         self.roster.enlist(workers)
         counters = self._pump.counters
         counters.reloads_applied += 1
@@ -178,6 +191,10 @@ class Reloader:
                 resolution = Resolution(kept, before.resolution.notes)
                 back = Generation(self.current.number + 1, before.config, resolution)
                 plan = self._compare(back)
+                try:
+                    self._adopt(back.config)
+                except MmdError as wrong:
+                    self._pump.diary.note("config.undone", f"but not the alerts: {wrong}")
                 self._apply(back, plan)
                 self._before = None
                 self.confirm_deadline_ns = None

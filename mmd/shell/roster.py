@@ -10,7 +10,9 @@ from mmd.domain.errors import ConfigError
 from mmd.domain.events import RemovalRequested, SettingsChanged, TimerFired
 from mmd.domain.ids import base36
 from mmd.domain.reasons import Why
+from mmd.shell.lookout import Lookout
 from mmd.shell.pump import Pump
+from mmd.shell.register import HaltRegister
 from mmd.shell.totals import Treasury
 from mmd.shell.worker import Worker
 
@@ -18,8 +20,12 @@ from mmd.shell.worker import Worker
 class Roster:
     """Adds and removes symbols on the running daemon."""
 
-    def __init__(self, pump: Pump, treasury: Treasury, nursery: trio.Nursery) -> None:
+    def __init__(
+        self, pump: Pump, treasury: Treasury, register: HaltRegister, lookout: Lookout, nursery: trio.Nursery
+    ) -> None:
         """`nursery`: where the symbols' own nurseries live."""
+        self._register = register
+        self._lookout = lookout
         self._pump = pump
         self._treasury = treasury
         self._nursery = nursery
@@ -48,6 +54,8 @@ class Roster:
         for worker in workers:
             self._pump.add(worker)
             self._nursery.start_soon(self._live, worker)
+        self._register.restore(workers)
+        self._lookout.brief(workers)
         self._treasury.join(workers)
         self.watch()
 

@@ -1,17 +1,23 @@
 """What an exchange's session sees of the shell."""
 
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from typing import Any
 
-from mmd.domain.events import Mail
+from mmd.domain.events import DataLinkDown, Mail, TradeLinkDown
+from mmd.domain.reasons import Mode
 from mmd.shell.counters import ExchangeCounters
 from mmd.shell.pump import Pump
+from mmd.shell.worker import Worker
+
+LINK_LOST = frozenset({DataLinkDown, TradeLinkDown})
 
 
 class ExchangeSink:
     """The `Sink` of one exchange: its symbols' mailboxes, the pump, the round-trip histogram."""
 
-    def __init__(self, name: str, pump: Pump, counters: ExchangeCounters) -> None:
+    def __init__(self, name: str, pump: Pump, counters: ExchangeCounters, disconnected: Callable[[str], None]) -> None:
+        """`disconnected`: told of every link of this exchange that breaks."""
+        self._disconnected = disconnected
         self._name = name
         self._pump = pump
         self._counters = counters
@@ -23,12 +29,21 @@ class ExchangeSink:
         if worker is None:
             self._counters.unknown_symbols += 1
             return
+        self._post(worker, event)
+
+    def _post(self, worker: Worker, event: Mail) -> None:
+        """Shadow orders see every market event before the mailbox, where the newest wins."""
+        if worker.machine.mode is Mode.SHADOW:
+            for filled in worker.shadow.on_market(event, self._pump.clock.now_ns()):
+                self._pump.post(worker, filled)
         self._pump.post(worker, event)
 
     def post_all(self, event: Mail) -> None:
+        if type(event) in LINK_LOST:
+            self._disconnected(self._name)
         for worker in self._pump.workers.values():
             if worker.exchange == self._name:
-                self._pump.post(worker, event)
+                self._post(worker, event)
 
     def deliver(self) -> Coroutine[Any, Any, None]:
         return self._pump.deliver()

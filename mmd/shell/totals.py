@@ -1,100 +1,141 @@
-"""The portfolio machine in the shell: values every symbol each second and on fills, hands out the bounds."""
+"""The portfolio machine in the shell: values every symbol each second and on fills, hands out bounds and trips."""
 
 from collections.abc import Iterable
 
 import trio
 
+from mmd.core.losses import LossLimits
 from mmd.core.pnl import usd_value
 from mmd.core.portfolio import (
     BoundsAcked,
+    ClearSwitch,
     GrantBounds,
     LimitChanged,
+    PortfolioAction,
     PortfolioEvent,
     PortfolioMachine,
     SymbolJoined,
     SymbolLeft,
     Totals,
     TotalsChanged,
-    TripDrawdown,
+    TripSwitch,
     Valued,
 )
-from mmd.domain.events import BoundsSet, HaltRequested
-from mmd.domain.reasons import Why
-from mmd.domain.settings import PortfolioLimits
+from mmd.domain.actions import Tripped
+from mmd.domain.events import BoundsSet
+from mmd.domain.settings import KillSwitches, PortfolioLimits, SymbolSettings
+from mmd.domain.switches import DEFAULT_RESPONSES
+from mmd.shell.alerts import scope_of, switch_alert
+from mmd.shell.desk import TotalLine
 from mmd.shell.pump import Pump
 from mmd.shell.worker import Worker
 
 VALUE_SECONDS = 1.0
 
 
-def mark_price(worker: Worker) -> float:
-    """The exchange's mark, else our fair value, in the price unit; 0.0 = neither."""
-    machine = worker.machine
-    if machine.market.mark > 0.0:
-        return machine.market.mark
-    return machine.fair * machine.market.tick if isinstance(machine.fair, float) else 0.0
-
-
 def pnl_usd(worker: Worker) -> float | None:
-    """Realised + unrealised - fees in USD; None where a position cannot be valued."""
+    """Realised + unrealised - fees + funding in USD; None where a position cannot be valued."""
     machine = worker.machine
-    profit = machine.position.profit(mark_price(worker))
+    profit = machine.position.profit(machine.mark_price)
     return None if profit is None else usd_value(machine.instrument, profit.total, machine.market.index)
+
+
+def loss_limits(settings: SymbolSettings) -> LossLimits:
+    """What one symbol may lose, and where that was written."""
+    limits, keys = settings.limits, LossLimits()
+    return LossLimits(
+        max_drawdown_usd=limits.max_drawdown_usd,
+        max_daily_loss_usd=limits.max_daily_loss_usd,
+        drawdown_key=settings.sources.get("max_drawdown_usd", keys.drawdown_key),
+        daily_loss_key=settings.sources.get("max_daily_loss_usd", keys.daily_loss_key),
+    )
 
 
 class Treasury:
     """Owns the portfolio machine."""
 
-    def __init__(self, limits: PortfolioLimits, pump: Pump) -> None:
-        self.machine = PortfolioMachine(limits)
+    def __init__(self, limits: PortfolioLimits, switches: KillSwitches, pump: Pump) -> None:
+        self.machine = PortfolioMachine(limits, switches, pump.clock.now_ns())
         self._pump = pump
         pump.settle = self.settle
-        pump.outbox.max_open_orders = limits.max_open_orders
+        pump.outbox.limits = limits
+
+    # --- what changes ----------------------------------------------------------------------------
 
     def join(self, workers: Iterable[Worker]) -> None:
-        """New symbols; bounds follow as soon as their prices are known."""
-        self._handle([SymbolJoined(w.machine.instrument, w.machine.rules.max_position_lots) for w in workers])
+        """New symbols, in service already; bounds follow as soon as their prices and positions are known."""
+        self._handle(
+            [
+                SymbolJoined(w.machine.instrument, w.machine.rules.max_position_lots, loss_limits(w.machine.settings))
+                for w in workers
+            ]
+        )
 
     def leave(self, worker: Worker) -> None:
-        self._handle([SymbolLeft(worker.key, worker.machine.position.lots)])
+        self._handle([*self._valued([worker]), SymbolLeft(worker.key, worker.machine.position.lots)])
 
-    def change_limits(self, limits: PortfolioLimits, workers: Iterable[Worker]) -> None:
-        self._pump.outbox.max_open_orders = limits.max_open_orders
-        changed = [LimitChanged(w.key, w.machine.rules.max_position_lots) for w in workers]
-        self._handle([TotalsChanged(limits), *changed])
+    def change_limits(self, limits: PortfolioLimits, switches: KillSwitches, workers: Iterable[Worker]) -> None:
+        """`workers`: those whose own settings are others now."""
+        self._pump.outbox.limits = limits
+        changed = [
+            LimitChanged(w.key, w.machine.rules.max_position_lots, loss_limits(w.machine.settings)) for w in workers
+        ]
+        self._handle([TotalsChanged(limits, switches), *changed])
+
+    def reset(self, workers: Iterable[Worker]) -> None:
+        """An operator has reset these symbols: see `PortfolioMachine.reset`."""
+        now_ns = self._pump.clock.now_ns()
+        self._act(self.machine.reset([worker.key for worker in workers], now_ns), now_ns)
 
     def settle(self) -> None:
         """Acknowledgements and fills since the last time; called by the pump."""
         events: list[PortfolioEvent] = [BoundsAcked(key, version) for key, version in self._pump.acked]
-        events += [self._valued(worker) for worker in self._pump.filled]
+        events += self._valued(self._pump.filled)
         self._pump.acked.clear()
         self._pump.filled.clear()
         self._handle(events)
 
     def value_all(self) -> None:
-        self._handle([self._valued(worker) for worker in self._pump.workers.values()])
-
-    def totals(self) -> Totals:
-        return self.machine.totals()
+        self._handle(self._valued(self._pump.workers.values()))
 
     @staticmethod
-    def _valued(worker: Worker) -> Valued:
-        machine = worker.machine
-        return Valued(worker.key, machine.position.lots, mark_price(worker), machine.market.index, pnl_usd(worker))
+    def _valued(workers: Iterable[Worker]) -> list[PortfolioEvent]:
+        """Their numbers; a position that is not known yet is none that could be told."""
+        return [
+            Valued(
+                worker.key,
+                worker.machine.position.lots,
+                worker.machine.mark_price,
+                worker.machine.market.index,
+                pnl_usd(worker),
+            )
+            for worker in workers
+            if worker.machine.position.known
+        ]
+
+    # --- what follows ----------------------------------------------------------------------------
 
     def _handle(self, events: list[PortfolioEvent]) -> None:
         now_ns = self._pump.clock.now_ns()
-        for action in self.machine.handle(events):
+        self._act(self.machine.handle(events, now_ns), now_ns)
+
+    def _act(self, actions: list[PortfolioAction], now_ns: int) -> None:
+        for action in actions:
             match action:
                 case GrantBounds(key=key, version=version, min_lots=low, max_lots=high):
                     worker = self._pump.workers.get(key)
                     if worker is not None:
                         self._pump.post(worker, BoundsSet(version, low, high, now_ns))
-                case TripDrawdown(drawdown_usd=drawdown, limit_usd=limit):
-                    detail = f"{drawdown:.2f} USD below the high-water mark, allowed {limit:.2f} USD"
-                    self._pump.diary.note("portfolio.drawdown", detail)
-                    for worker in self._pump.workers.values():
-                        self._pump.post(worker, HaltRequested(0, Why.DRAWDOWN, "mmd", detail, now_ns))
+                case TripSwitch():
+                    self._pump.trip(self._tripped(action))
+                case ClearSwitch(switch=switch, scope=scope, target=target):
+                    tripped = self._tripped(TripSwitch(switch, scope, target, ""))
+                    exchange, symbol = scope_of(tripped)
+                    self._pump.alarm.alerts.clear(switch_alert(switch), exchange=exchange, symbol=symbol)
+
+    def _tripped(self, trip: TripSwitch) -> Tripped:
+        response = self.machine.switches.responses.get(trip.switch, DEFAULT_RESPONSES[trip.switch])
+        return Tripped(trip.switch, trip.scope, trip.target, response, trip.detail)
 
     async def run(self) -> None:
         """Value everything once a second, for ever."""
@@ -102,3 +143,30 @@ class Treasury:
             self.value_all()
             await self._pump.deliver()
             await trio.sleep(VALUE_SECONDS)
+
+    # --- what is shown ---------------------------------------------------------------------------
+
+    def totals(self) -> Totals:
+        return self.machine.totals()
+
+    def lines(self) -> list[TotalLine]:
+        """Every total with what is used of it."""
+        resting = {worker.key: worker.machine.own.resting for worker in self._pump.workers.values()}
+        return [
+            TotalLine(
+                scope=use.scope,
+                target=use.target,
+                unit=use.unit,
+                used=use.used,
+                worst=use.worst,
+                limit=use.limit,
+                oversubscribed=use.oversubscribed,
+                key=use.key,
+            )
+            for use in self.machine.uses(resting)
+        ]
+
+    def losses(self) -> dict[str, tuple[float, float]]:
+        """By symbol's key: the day's gain and the drawdown, USD; not in it: those that cannot be valued."""
+        found = {key: self.machine.losses_of(key) for key in self.machine.shares}
+        return {key: (one.day_usd, one.drawdown_usd) for key, one in found.items() if one is not None}

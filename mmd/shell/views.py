@@ -9,18 +9,19 @@ from mmd.core.own import SideState
 from mmd.core.pnl import usd_value
 from mmd.core.quoting import Quoted, Step, Wanted, Withheld
 from mmd.domain.actions import PlaceOrder
-from mmd.domain.reasons import Mode, Side, State
-from mmd.exchanges.api import Exchange
+from mmd.domain.reasons import Missing, Mode, Side, State
 from mmd.shell.desk import (
     CheckLine,
     Explanation,
     OrderLine,
     PositionLine,
+    ShadowStatus,
     SideStatus,
     StepLine,
     SymbolStatus,
 )
-from mmd.shell.totals import mark_price, pnl_usd
+from mmd.shell.outbox import Outbox
+from mmd.shell.totals import pnl_usd
 from mmd.shell.worker import Worker
 
 
@@ -50,7 +51,22 @@ def side_status(worker: Worker, state: SideState) -> SideStatus:
     )
 
 
-def symbol_status(worker: Worker, now_ns: int) -> SymbolStatus:
+ING = {State.PAUSED: "PAUSING", State.HALTED: "HALTING", State.DRAINING: "DRAINING"}
+
+
+def shown_state(worker: Worker) -> str:
+    """The state for people: what is not proven yet is still under way."""
+    machine = worker.machine
+    resting = machine.own.resting
+    if resting and machine.state in ING:
+        return f"{ING[machine.state]} ({resting} order{'s' if resting > 1 else ''})"
+    if machine.state is State.HALTED and not worker.proven:
+        return "HALTING (unproven)"
+    return machine.state
+
+
+def symbol_status(worker: Worker, now_ns: int, shadow: ShadowStatus | None) -> SymbolStatus:
+    """`shadow`: what shadow orders did, for a symbol in shadow mode."""
     machine = worker.machine
     instrument, market = machine.instrument, machine.market
     low, high = machine.bounds()
@@ -60,6 +76,7 @@ def symbol_status(worker: Worker, now_ns: int) -> SymbolStatus:
         symbol=worker.symbol,
         exchange=worker.exchange,
         state=machine.state,
+        shown=shown_state(worker),
         reason=machine.why,
         detail=machine.detail if worker.fault is None else worker.fault,
         by=machine.by,
@@ -76,6 +93,8 @@ def symbol_status(worker: Worker, now_ns: int) -> SymbolStatus:
         max_position=number(instrument.amount(high)) if granted else None,
         pnl_usd=pnl_usd(worker),
         data_age_seconds=max(0.0, (now_ns - market.data_ns) * 1e-9) if market.data_ns else None,
+        refusal=machine.refusal_text(machine.refusal) if machine.refusal is not None else None,
+        shadow=shadow,
     )
 
 
@@ -107,7 +126,7 @@ def order_lines(worker: Worker, now_ns: int) -> list[OrderLine]:
 def position_line(worker: Worker) -> PositionLine:
     machine = worker.machine
     instrument, position = machine.instrument, machine.position
-    mark = mark_price(worker)
+    mark = machine.mark_price
     profit = position.profit(mark)
     index = machine.market.index
     try:
@@ -132,7 +151,7 @@ def position_line(worker: Worker) -> PositionLine:
     )
 
 
-def explanation(worker: Worker, exchange: Exchange, now_ns: int) -> Explanation:
+def explanation(worker: Worker, outbox: Outbox, now_ns: int) -> Explanation:
     """Run the pipeline once more, with its trace; the machine is not touched."""
     machine = worker.machine
     trace: list[Step] = []
@@ -148,7 +167,6 @@ def explanation(worker: Worker, exchange: Exchange, now_ns: int) -> Explanation:
     if not isinstance(fair, float):
         steps.append(StepLine("fair", f"{machine.rules.fair} cannot be computed: {fair}", "-", "-"))
     steps += [StepLine(step.name, step.detail, price(step.bid), price(step.ask)) for step in trace]
-    allowed = exchange.budget.allows(now_ns)
     return Explanation(
         symbol=worker.symbol,
         exchange=worker.exchange,
@@ -157,10 +175,10 @@ def explanation(worker: Worker, exchange: Exchange, now_ns: int) -> Explanation:
         detail=machine.detail,
         quoting=machine.state is State.ACTIVE,
         steps=steps,
-        bid=quoted(worker, quote.bid),
-        ask=quoted(worker, quote.ask),
-        gate_bid=gate_says(worker, Side.BID, quote.bid, allowed),
-        gate_ask=gate_says(worker, Side.ASK, quote.ask, allowed),
+        bid=verdict_on(worker, machine.own.bid, quote.bid, now_ns),
+        ask=verdict_on(worker, machine.own.ask, quote.ask, now_ns),
+        gate_bid=gate_says(worker, Side.BID, quote.bid, outbox, now_ns),
+        gate_ask=gate_says(worker, Side.ASK, quote.ask, outbox, now_ns),
         checks=[CheckLine(c.name, c.ok, c.found, c.wanted) for c in machine.checks(now_ns)],
     )
 
@@ -202,15 +220,42 @@ def quoted(worker: Worker, side: Quoted) -> str:
     return f"{number(instrument.amount(side.size_lots))} at {number(instrument.grid.price(side.price_ticks))}"
 
 
-def gate_says(worker: Worker, side: Side, wanted: Quoted, budget_allows: bool) -> str:
+def verdict_on(worker: Worker, state: SideState, wanted: Quoted, now_ns: int) -> str:
+    """The quote that the pipeline wants, or the first thing that stands against it, in every state."""
+    machine = worker.machine
+    if machine.state is not State.ACTIVE:
+        by = f", by {machine.by}" if machine.by else ""
+        return f"withheld: {shown_state(worker)}: {machine.why}, {machine.detail}{by}; {WAY_BACK[machine.state]}"
+    if machine.mode is not machine.rules.mode:
+        return f"withheld: {Missing.MODE_CHANGE}: orders of mode {machine.mode} are being pulled"
+    if machine.own.strays:
+        return f"withheld: {Missing.STRAY_ORDER}: {', '.join(machine.own.strays)} must be gone first"
+    if machine.drift is not None or not machine.position.known:
+        return f"withheld: {Missing.POSITION_UNKNOWN}: the exchange is asked again"
+    if isinstance(wanted, Wanted) and state.hold_ns > now_ns:
+        return f"withheld: {state.hold_detail}, again in {(state.hold_ns - now_ns) * 1e-9:.2f} s"
+    if isinstance(wanted, Wanted) and isinstance(state.wanted, Withheld) and state.wanted.why is Missing.SELF_CROSS:
+        return f"withheld: {Missing.SELF_CROSS}: our order on the other side must move first"
+    return quoted(worker, wanted)
+
+
+WAY_BACK = {
+    State.PAUSED: "ends with `mmdctl resume`",
+    State.HALTED: "ends with `mmdctl reset`, then `mmdctl resume`",
+    State.DRAINING: "it leaves when nothing of ours rests",
+    State.GONE: "it has left",
+}
+
+
+def gate_says(worker: Worker, side: Side, wanted: Quoted, outbox: Outbox, now_ns: int) -> str:
     """What the gate would say to this quote now."""
     if not isinstance(wanted, Wanted):
         return "nothing to judge"
-    own = worker.machine.own
-    state = own.bid if side is Side.BID else own.ask
+    machine = worker.machine
+    state = machine.own.bid if side is Side.BID else machine.own.ask
     order = PlaceOrder(state.label, side, wanted.price_ticks, wanted.size_lots)
-    verdict = review(order, worker.machine.exposure(order, budget_allows))
+    verdict = review(order, machine.exposure(order), outbox.room(worker, order, now_ns))
     if isinstance(verdict, Refused):
-        where = f" ({verdict.key})" if verdict.key else ""
-        return f"refused by {verdict.rule}: {verdict.number}, limit {verdict.limit}{where}"
+        where = machine.settings.sources.get(verdict.key, verdict.key)
+        return f"refused by {verdict.rule}: {verdict.number}, limit {verdict.limit}" + (f" ({where})" if where else "")
     return "passes"

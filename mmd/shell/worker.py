@@ -3,6 +3,7 @@
 import msgspec
 import trio
 
+from mmd.core.budget import Budget
 from mmd.core.machine import SymbolMachine
 from mmd.domain.events import BookBroken, BookTop, DataLinkDown, Mail, Ticker, TradePrinted
 from mmd.domain.reasons import Mode
@@ -13,6 +14,25 @@ from mmd.shell.shadow import ShadowBook
 MAILBOX = 1000
 # Market data: an older one says nothing that the newer does not.
 NEWEST_WINS = frozenset({BookTop, Ticker, TradePrinted})
+
+
+class Rate:
+    """One symbol's own rate of one kind of message; a second's worth may be sent at once."""
+
+    __slots__ = ("_budget",)
+
+    def __init__(self, per_second: float) -> None:
+        self._budget = Budget(per_second, max(1.0, per_second), 0.0)
+
+    def allows(self, per_second: float, now_ns: int) -> bool:
+        """Whether one more may leave at this rate, which may have changed since."""
+        budget = self._budget
+        if budget.rate_per_second != per_second:
+            budget.set_limits(per_second, max(1.0, per_second), 0.0)
+        return budget.allows(now_ns)
+
+    def spend(self, now_ns: int) -> None:
+        self._budget.spend(now_ns)
 
 
 class MailboxFull(Exception):
@@ -28,7 +48,11 @@ class Worker:
         self.exchange = machine.instrument.exchange
         self.symbol = machine.instrument.symbol
         self.counters = counters
-        self.shadow = ShadowBook()
+        self.shadow = ShadowBook(machine.instrument)
+        self.places = Rate(machine.rules.max_places_per_second)
+        self.amends = Rate(machine.rules.max_amends_per_second)
+        self.proven = False  # the exchange itself said that nothing of ours rests, since it halted
+        self.mode = machine.mode  # as the shell last saw it
         self.configured_mode = machine.settings.mode
         self.shadowed = False  # an operator's word, stronger than the config until it is taken back
         self.fault: str | None = None

@@ -23,7 +23,7 @@ instruments:
     spread: options
     limits: {max_position: 1}
 limits:
-  per_symbol: {max_position: 100, max_order_size: 50, collar_bps: 1000}
+  per_symbol: {max_position: 100, max_order_size: 50, collar_bps: 200}
   portfolio: {max_exposure: {BTC: 10}, max_notional_usd: 1000000, max_drawdown_usd: 5000}
 """
 DAYS = (date(2026, 12, 4), date(2026, 12, 25), date(2027, 3, 26))

@@ -54,7 +54,7 @@ def test_warnings_count_only_when_strict(file: Path, capsys: pytest.CaptureFixtu
     assert mmd("check", "-c", str(file), "--strict") == 1
     said = capsys.readouterr().err
     assert "max_order_size 50 is above max_position 1 of instruments[1]" in said
-    assert "collar_bps 1000 is narrower than band_bps 5000 of instruments[1]" in said
+    assert "collar_bps 200 is narrower than band_bps 5000 of instruments[1]" in said
 
 
 @pytest.mark.parametrize(
@@ -63,7 +63,89 @@ def test_warnings_count_only_when_strict(file: Path, capsys: pytest.CaptureFixtu
         ("nearest_to_money: 2", "nearest_to_money: 9", "add up to at least 36 BTC, 3.6 times this limit"),
         ("band_bps: 100,", "band_bps: 4,", "band_bps 4 is narrower than half of spread_bps 10 of instruments[0]"),
         ("min_spread_bps: 2,", "min_spread_bps: 300,", "band_bps 100 is narrower than half of min_spread_bps 300"),
-        ("collar_bps: 1000", "collar_bps: 20000", "is more than 20 times band_bps 100"),
+        ("collar_bps: 200", "collar_bps: 201", "is more than 2 times band_bps 100 of instruments[0]: no quote can be"),
+        ("collar_bps: 200", "collar_bps: 200, max_filled: 10001", "is more than 100 times max_position 100"),
+        (
+            "collar_bps: 200",
+            "collar_bps: 200, max_order_value_usd: 1000001",
+            "limits.per_symbol.max_order_value_usd: 1000001 is above limits.portfolio.max_notional_usd, 1000000",
+        ),
+        (
+            "limits: {max_position: 1}",
+            "limits: {max_drawdown_usd: 5001}",
+            "instruments[1].limits.max_drawdown_usd: 5001 is above limits.portfolio.max_drawdown_usd, 5000",
+        ),
+        (
+            "collar_bps: 200}",
+            "collar_bps: 200}\n  per_kind: {call: {max_drawdown_usd: 9000}}",
+            "limits.per_kind.call.max_drawdown_usd: 9000 is above",
+        ),
+        (
+            "max_drawdown_usd: 5000}",
+            "max_drawdown_usd: 5000, max_daily_loss_usd: 100}\n  per_kind: {put: {max_daily_loss_usd: 101}}",
+            "limits.per_kind.put.max_daily_loss_usd: 101 is above limits.portfolio.max_daily_loss_usd, 100",
+        ),
+        (
+            "max_drawdown_usd: 5000}",
+            "max_drawdown_usd: 5000, per_exchange: {deribit: {max_notional_usd: 1000001}}}",
+            "per_exchange.deribit.max_notional_usd: 1000001 is above limits.portfolio.max_notional_usd, 1000000",
+        ),
+        (
+            "max_drawdown_usd: 5000}",
+            "max_drawdown_usd: 5000, max_contracts: 9, per_underlying: {BTC: {max_contracts: 10}}}",
+            "limits.portfolio.per_underlying.BTC.max_contracts: 10 is above limits.portfolio.max_contracts, 9",
+        ),
+        (
+            "max_drawdown_usd: 5000}",
+            "max_drawdown_usd: 5000, per_exchange: {deribit: {max_open_orders: 1001}}}",
+            "per_exchange.deribit.max_open_orders: 1001 is above limits.portfolio.max_open_orders, 1000",
+        ),
+        (
+            "max_drawdown_usd: 5000}",
+            "max_drawdown_usd: 5000, max_open_orders: 17}",
+            "limits.portfolio.max_open_orders: is 17, and at least 9 symbols with a bid and an ask want 18, 1.1 times",
+        ),
+        (
+            "max_drawdown_usd: 5000}",
+            "max_drawdown_usd: 5000, per_underlying: {BTC: {max_open_orders: 9}}}",
+            "per_underlying.BTC.max_open_orders: is 9, and at least 9 symbols with a bid and an ask want 18, 2.0 times",
+        ),
+        (
+            "max_drawdown_usd: 5000}",
+            "max_drawdown_usd: 5000, max_contracts: 4}",
+            "max_contracts: the symbols' max_position add up to at least 8 contracts, 2.0 times this limit",
+        ),
+        (
+            "max_drawdown_usd: 5000}",
+            "max_drawdown_usd: 5000, per_exchange: {deribit: {max_notional_usd: 40}}}",
+            "deribit.max_notional_usd: the symbols' max_position add up to at least 100 USD, 2.5 times this limit",
+        ),
+        (
+            "max_drawdown_usd: 5000}",
+            "max_drawdown_usd: 5000}\n  allowed: [BTC-*-C, other/BTC-PERPETUAL]",
+            "instruments[0].symbol: BTC-PERPETUAL is not in limits.allowed",
+        ),
+        (
+            "network: sandbox",
+            "network: sandbox\n    maker_protection:"
+            " [{underlying: ETH, interval_seconds: 1, frozen_seconds: 0, max_vega: 1}]",
+            "exchanges.deribit.maker_protection[0].underlying: no instrument of ETH is quoted on deribit",
+        ),
+        (
+            "limits:\n  per",
+            "alerts: {webhooks: [{url: 'http://127.0.0.1.example.org/'}]}\nlimits:\n  per",
+            "alerts.webhooks[0].url: is not encrypted and leaves this machine; use https://",
+        ),
+        (
+            "limits:\n  per",
+            "alerts: {heartbeat: {url: 'http://example.org:80/'}}\nlimits:\n  per",
+            "alerts.heartbeat.url: is not encrypted and leaves this machine; use https://",
+        ),
+        (
+            "limits:\n  per",
+            "alerts: {heartbeat: {url: 'https://example.org/', bearer: {file: /nowhere/token}}}\nlimits:\n  per",
+            "alerts.heartbeat.bearer: /nowhere/token: cannot be read: No such file",
+        ),
         ("size: 10}", "size: 10}\n  spare: {size: 1}", "spreads.spare: no instrument uses it"),
         ("max_order_size: 50", "max_order_size: 500", "max_order_size 500 is above max_position 100"),
         (
@@ -79,6 +161,51 @@ def test_each_warning(file: Path, capsys: pytest.CaptureFixture[str], old: str, 
     file.write_text(GOOD.replace(old, new))
     assert mmd("check", "-c", str(file), "--strict") == 1
     assert text in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        pytest.param(("BTC-PERPETUAL", "BTC-4DEC26-32000-C"), id="named and selected counts once"),
+        pytest.param(("{nearest: 2}", "{nearest: 1}"), id="few"),
+        pytest.param(("max_drawdown_usd: 5000}", "max_drawdown_usd: 5000, max_open_orders: 18}"), id="just enough"),
+    ],
+)
+def test_what_just_fits_is_no_oversubscription(
+    file: Path, capsys: pytest.CaptureFixture[str], change: tuple[str, str]
+) -> None:
+    file.write_text(
+        GOOD.replace(*change).replace("{BTC: 10}", "{BTC: 8}").replace("max_position: 100", "max_position: 1")
+    )
+    mmd("check", "-c", str(file))
+    said = capsys.readouterr().err
+    assert "add up to" not in said
+    assert "want" not in said
+
+
+@pytest.mark.parametrize(
+    "url", ["http://127.0.0.1:9093/", "http://localhost/", "http://[::1]:9093/", "https://a.example/"]
+)
+def test_an_address_that_nobody_can_listen_to_is_fine(file: Path, capsys: pytest.CaptureFixture[str], url: str) -> None:
+    file.write_text(f"{GOOD}alerts: {{webhooks: [{{url: '{url}'}}]}}\n")
+    assert mmd("check", "-c", str(file)) == 0
+    assert "encrypted" not in capsys.readouterr().err
+
+
+def test_a_token_that_others_can_read_is_77(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    token = file.parent / "token"
+    token.write_text("hunter2")
+    token.chmod(0o644)
+    file.write_text(f"{GOOD}alerts: {{webhooks: [{{url: 'https://a.example/', bearer: {{file: {token}}}}}]}}\n")
+    assert mmd("check", "-c", str(file)) == 77
+    said = capsys.readouterr()
+    assert f"alerts.webhooks[0].bearer: {token}: has mode 0644, so others can read it" in said.err
+    token.chmod(0o600)
+    assert mmd("check", "-c", str(file)) == 0
+    assert mmd("show-config", "-c", str(file)) == 0
+    shown = capsys.readouterr()
+    assert f"bearer: {{file: {token}}}" in shown.out
+    assert "hunter2" not in said.err + said.out + shown.out + shown.err
 
 
 def test_check_as_json(file: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -34,6 +34,9 @@ def test_the_defaults_are_atomizers() -> None:
     assert (profile.spread_bps, profile.min_spread_bps, profile.size) == (10, 1000, Decimal("0.1"))
     assert (profile.refresh_seconds, profile.style, profile.improve_by) == (1, Style.IMPROVE, Decimal("0.0005"))
     assert settings.limits.max_position == 1
+    assert settings.limits.collar_bps == profile.band_bps == 10000
+    assert config.symbol_limits.collar_bps == 200
+    assert settings.limits.max_order_value_usd == config.portfolio.max_notional_usd
     assert config.portfolio.max_exposure == {"ETH": Decimal(10)}
     assert config.exchanges["deribit"].network is NetworkKind.MAINNET
     assert config.service.mode is Mode.SHADOW

@@ -93,6 +93,97 @@ def test_a_restart_refuses_the_whole(config_with: Make, change: tuple[str, str],
     assert "spreads.perp.spread_bps" not in plan.refusal
 
 
+PROTECTION = "maker_protection: [{underlying: BTC, interval_seconds: 5, frozen_seconds: 0, max_delta: 1}]"
+
+
+@pytest.mark.parametrize(
+    ("change", "expected", "changed"),
+    [
+        pytest.param(
+            ("collar_bps: 200}", "collar_bps: 200}\n  per_kind: {option: {collar_bps: 9000}}"),
+            [("limits.per_kind.option", "requote", None, "{collar_bps: 9000}", 8)],
+            8,
+            id="a kind",
+        ),
+        pytest.param(
+            ("collar_bps: 200}", "collar_bps: 200}\n  per_kind: {call: {max_rejects: 3}}"),
+            [("limits.per_kind.call", "requote", None, "{max_rejects: 3}", 4)],
+            4,
+            id="calls",
+        ),
+        pytest.param(
+            ("collar_bps: 200}", "collar_bps: 200, max_daily_loss_usd: 7}"),
+            [("limits.per_symbol.max_daily_loss_usd", "live", None, "7", 9)],
+            9,
+            id="a nullable limit",
+        ),
+        pytest.param(
+            ("collar_bps: 200}", "collar_bps: 200}\n  allowed: [BTC-PERPETUAL]"),
+            [("limits.allowed", "requote", None, "[BTC-PERPETUAL]", 8)],
+            8,
+            id="allowed",
+        ),
+        pytest.param(
+            ("max_drawdown_usd: 5000}", "max_drawdown_usd: 5000, per_exchange: {deribit: {max_contracts: 5}}}"),
+            [("limits.portfolio.per_exchange.deribit", "live", None, None, 0)],
+            0,
+            id="a total of a part",
+        ),
+        pytest.param(
+            ("max_drawdown_usd: 5000}", "max_drawdown_usd: 5000, day_starts_hour: 8}"),
+            [("limits.portfolio.day_starts_hour", "live", "0", "8", 0)],
+            0,
+            id="the day",
+        ),
+        pytest.param(
+            ("limits:\n  per", "kill_switches: {self_trade: {response: pause}}\nlimits:\n  per"),
+            [("kill_switches.self_trade.response", "live", "halt", "pause", 9)],
+            9,
+            id="a kill switch",
+        ),
+        pytest.param(
+            ("    network: sandbox", f"    network: sandbox\n    {PROTECTION}"),
+            [("exchanges.deribit.maker_protection", "live", "[]", None, 9)],
+            9,
+            id="maker protection",
+        ),
+        pytest.param(
+            (
+                "limits:\n  per",
+                "alerts: {heartbeat: {url: 'https://a.example/', bearer: {env: TOKEN}}}\nlimits:\n  per",
+            ),
+            [("alerts.heartbeat", "live", None, None, 0)],
+            0,
+            id="alerts",
+        ),
+    ],
+)
+def test_the_guards_change_without_a_restart(
+    config_with: Make, change: tuple[str, str], expected: list[tuple[object, ...]], changed: int
+) -> None:
+    plan = plan_of(config_with(change))
+    assert plan.refusal is None
+    assert len(plan.changed) == changed
+    for row, wanted in zip(rows(plan), expected, strict=True):
+        shown = row[3] if wanted[3] is not None else None  # longer texts are not repeated here
+        assert (*row[:3], shown, row[4]) == wanted
+
+
+def test_lines_that_only_moved_change_nothing(config_with: Make) -> None:
+    config = load_text("# moved\n\n" + GOOD.replace("limits:\n  per", "\nlimits:\n\n  per"))
+    plan = plan_of(config)
+    assert plan.is_empty
+    before, after = resolved(load_text(GOOD)).symbols[PERP], resolved(config).symbols[PERP]
+    assert before.settings.sources["max_position"] == "limits.per_symbol.max_position (mmd.yaml:17)"
+    assert after.settings.sources["max_position"] == "limits.per_symbol.max_position (mmd.yaml:21)"
+
+
+def test_the_same_limit_written_elsewhere_changes_no_symbol(config_with: Make) -> None:
+    plan = plan_of(config_with(("limits: {max_position: 1}", "limits: {max_position: 1, max_rejects: 20}")))
+    assert plan.changed == []
+    assert rows(plan) == [("instruments[1].limits.max_rejects", "live", None, "20", 0)]
+
+
 def test_a_symbol_that_comes_and_one_that_goes(config_with: Make) -> None:
     plan = plan_of(config_with(("symbol: BTC-PERPETUAL", "symbol: BTC-25DEC26")))
     assert plan.added == ["deribit/BTC-25DEC26"]

@@ -19,7 +19,15 @@ from mmd.config.reference import reference
 from mmd.config.render import to_json
 from mmd.config.schema import definition, follow, schema, walk
 from mmd.domain.errors import ConfigError
-from mmd.domain.settings import DataRules, PortfolioLimits, Profile, SymbolLimits, VolatilityWidth
+from mmd.domain.settings import (
+    DataRules,
+    PortfolioLimits,
+    Profile,
+    Protection,
+    ScopeLimits,
+    SymbolLimits,
+    VolatilityWidth,
+)
 
 ROOT = Path(__file__).parents[2]
 STRUCTS = [
@@ -28,7 +36,10 @@ STRUCTS = [
     (DataRules, definition("market_data")),
     (SymbolLimits, definition("symbol_limits")),
     (PortfolioLimits, definition("portfolio_limits")),
+    (ScopeLimits, definition("scope_limits")),
+    (Protection, definition("protection")),
 ]
+NOT_WRITTEN = {"name", "allowed"}  # the key of its mapping, and what resolution finds out
 
 
 def test_it_is_a_valid_2020_12_schema() -> None:
@@ -41,12 +52,14 @@ def test_it_is_a_valid_2020_12_schema() -> None:
 def test_defaults_are_those_of_the_struct(struct: type[msgspec.Struct], node: dict[str, object]) -> None:
     properties = follow(node)["properties"]
     for field in msgspec.structs.fields(struct):
-        if field.name == "name":
+        if field.name in NOT_WRITTEN:
             continue
         below = follow(properties[field.name])
-        if field.default is msgspec.NODEFAULT:
+        if field.default is msgspec.NODEFAULT and field.default_factory is msgspec.NODEFAULT:
             assert field.name in node["required"], field.name
             assert "default" not in below
+        elif field.default is msgspec.NODEFAULT:
+            assert below["default"] == field.default_factory(), field.name
         else:
             assert below["default"] == field.default, field.name
     assert set(properties) - {field.name for field in msgspec.structs.fields(struct)} <= {"market_data"}
@@ -81,10 +94,12 @@ def test_every_key_is_on_the_page() -> None:
         for path, _ in walk()
         if f"`{path}`" not in page
         and path.count(".") > 0
-        and not path.endswith((".NAME", ".COIN"))
+        and not path.endswith((".NAME", ".COIN", "[]"))
         and not path.startswith(("instruments[].limits.", "instruments[].market_data.", "instruments[].volatility."))
-        and ".market_data." not in path
-        and not any(part in path for part in (".client_id.", ".client_secret.", ".url", ".nearest", ".within_days"))
+        and not path.startswith("limits.per_kind.")
+        and "spreads.NAME.market_data." not in path
+        and not any(part in path for part in (".client_id.", ".client_secret.", ".bearer.", "network.url"))
+        and not any(part in path for part in (".nearest", ".within_days"))
     ]
     assert missing == []
 

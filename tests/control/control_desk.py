@@ -6,24 +6,32 @@ from decimal import Decimal
 import msgspec
 import trio
 
+from mmd.domain.errors import MmdError
 from mmd.shell.desk import (
+    AlertLine,
     Caller,
     ChangeResult,
     CheckLine,
     EventLine,
     ExchangeStatus,
     Explanation,
+    FlattenPreview,
+    LedgerLine,
     OrderLine,
     Outcome,
     PlanLine,
     PlanResult,
     PositionLine,
+    ProtectionLine,
     ReloadResult,
+    ShadowStatus,
     SideStatus,
     Status,
     StepLine,
+    SwitchLine,
     SymbolResult,
     SymbolStatus,
+    TotalLine,
 )
 
 NOW = 1_767_225_600.0
@@ -49,6 +57,7 @@ def symbol_status(symbol: str, **changes: object) -> SymbolStatus:
         symbol=symbol,
         exchange="deribit",
         state="ACTIVE",
+        shown="ACTIVE",
         reason="resumed",
         detail="",
         by="root",
@@ -65,7 +74,11 @@ def symbol_status(symbol: str, **changes: object) -> SymbolStatus:
         max_position=Decimal("1000"),
         pnl_usd=12.345,
         data_age_seconds=0.21,
+        refusal=None,
+        shadow=None,
     )
+    if "state" in changes:
+        changes.setdefault("shown", changes["state"])
     return msgspec.structs.replace(quoted, **changes)
 
 
@@ -101,6 +114,7 @@ def make_symbols() -> dict[str, SymbolStatus]:
         "ETH-PERPETUAL": symbol_status(
             "ETH-PERPETUAL",
             state="HALTED",
+            shown="HALTING (1 order)",
             reason="drawdown",
             detail="lost 5123.40 USD since 09:00, the limit is 5000",
             by="portfolio",
@@ -110,6 +124,83 @@ def make_symbols() -> dict[str, SymbolStatus]:
             data_age_seconds=None,
         ),
     }
+
+
+def alert(name: str, severity: str, **changes: object) -> AlertLine:
+    line = AlertLine(
+        name=name,
+        severity=severity,
+        exchange=None,
+        symbol=None,
+        summary="profit fell too far below its high-water mark",
+        detail="lost 5123.40 USD since 09:00, the limit is 5000",
+        runbook="Read `mmdctl ledger`: where was it lost?",
+        since=NOW - 300,
+    )
+    return msgspec.structs.replace(line, **changes)
+
+
+def shadow_status(**changes: object) -> ShadowStatus:
+    shadow = ShadowStatus(
+        pessimistic_position=Decimal("0.2"),
+        optimistic_position=Decimal("0.5"),
+        pessimistic_fills=1,
+        optimistic_fills=3,
+        pessimistic_pnl_usd=-1.2,
+        optimistic_pnl_usd=3.4,
+    )
+    return msgspec.structs.replace(shadow, **changes)
+
+
+def ledger_line(symbol: str, ledger: str, **changes: object) -> LedgerLine:
+    line = LedgerLine(
+        symbol=symbol,
+        exchange="deribit",
+        ledger=ledger,
+        currency="BTC",
+        position=Decimal("-120"),
+        opening=Decimal("0"),
+        cash=Decimal("0.00187500000000000000000001"),
+        value=Decimal("-0.00187"),
+        spread=Decimal("0.0000051"),
+        inventory=Decimal("-0.000001"),
+        fees=Decimal("0.0000009"),
+        funding=Decimal("0"),
+        settlement=Decimal("0"),
+        imbalance=Decimal("0"),
+        fills=14,
+        foreign_fees={},
+        pnl=Decimal("0.000005"),
+        pnl_usd=0.32,
+        day_pnl_usd=0.12,
+        drawdown_usd=0.02,
+    )
+    return msgspec.structs.replace(line, **changes)
+
+
+def preview_of(row: SymbolStatus, asked: Decimal | None, **changes: object) -> FlattenPreview:
+    """30 of the position are out of reach."""
+    whole = abs(row.position)
+    wanted = min(whole, whole if asked is None else asked)
+    reach = min(wanted, max(whole - 30, Decimal(0)))
+    preview = FlattenPreview(
+        symbol=row.symbol,
+        exchange=row.exchange,
+        position=row.position,
+        side="bid" if row.position < 0 else "ask" if row.position else None,
+        size=reach,
+        left=wanted - reach,
+        orders=2,
+        average_price=Decimal("64016.123456789012345"),
+        worst_price=Decimal("64017.5"),
+        limit_price=Decimal("64335.5"),
+        mid=Decimal("64015.25"),
+        cost=Decimal("0.00000021999999999"),
+        fee=Decimal("0.0000007"),
+        currency="BTC",
+        refused=None,
+    )
+    return msgspec.structs.replace(preview, **changes)
 
 
 class FakeDesk:
@@ -126,6 +217,12 @@ class FakeDesk:
         self.config_error: str | None = None
         self.confirm_deadline: float | None = None
         self.plan_errors: list[str] = []
+        self.alert_lines = [alert("drawdown", "critical", exchange="deribit", symbol="ETH-PERPETUAL")]
+        self.preview: dict[str, object] = {}  # what a preview says instead
+        self.closes = Decimal(10**6)  # how much of the position a flatten finds at most
+        self.frozen_until: float | None = None
+        self.detail: str | None = None  # of changes
+        self.row_detail = "1 check failed"
 
     def happen(self, name: str, **fields: object) -> None:
         line = EventLine(seq=len(self.events) + 1, time=NOW, name=name, symbol=None, exchange=None, detail="", by=None)
@@ -168,6 +265,9 @@ class FakeDesk:
             orders_rejected=3,
             fills=14,
             pnl_usd=-1222.16,
+            day_pnl_usd=-12.5,
+            drawdown_usd=5123.4,
+            alerts=self.alert_lines,
             exposure={"BTC": 0.3512, "ETH": 2.0},
             notional_usd=123456.7,
             exchanges=[
@@ -253,17 +353,20 @@ class FakeDesk:
         rows = []
         for status in found:
             if self.outcome is Outcome.DONE:
-                self.symbols[status.symbol] = msgspec.structs.replace(status, state=state, reason="operator")
+                self.symbols[status.symbol] = msgspec.structs.replace(
+                    status, state=state, shown=state, reason="operator"
+                )
             rows.append(
                 SymbolResult(
                     symbol=status.symbol,
                     outcome=self.outcome,
                     state=self.symbols[status.symbol].state,
-                    detail="" if self.outcome is Outcome.DONE else "1 check failed",
+                    detail="" if self.outcome is Outcome.DONE else self.row_detail,
                     checks=checks,
                 )
             )
-        return ChangeResult(outcome=self.outcome, detail=f"{len(rows)} symbols", symbols=rows)
+        detail = f"{len(rows)} symbols" if self.detail is None else self.detail
+        return ChangeResult(outcome=self.outcome, detail=detail, symbols=rows)
 
     async def pause(self, symbols: list[str], reason: str, caller: Caller, timeout_seconds: float) -> ChangeResult:
         return await self.change("pause", symbols, reason, caller, "PAUSED")
@@ -281,6 +384,115 @@ class FakeDesk:
         self, symbols: list[str], on: bool, reason: str, caller: Caller, timeout_seconds: float
     ) -> ChangeResult:
         return await self.change(f"shadow {on}", symbols, reason, caller, "ACTIVE")
+
+    def risk(self) -> list[TotalLine]:
+        return [
+            TotalLine(
+                scope="portfolio",
+                target="",
+                unit="USD",
+                used=123456.7,
+                worst=180000.0,
+                limit=200000.0,
+                oversubscribed=2.5,
+                key="limits.portfolio.max_notional_usd",
+            ),
+            TotalLine(
+                scope="underlying",
+                target="BTC",
+                unit="coins",
+                used=None,
+                worst=None,
+                limit=10.0,
+                oversubscribed=None,
+                key="limits.portfolio.per_underlying.BTC.max_exposure",
+            ),
+        ]
+
+    def ledger(self, symbols: list[str]) -> list[LedgerLine]:
+        lines = []
+        for row in self.matching(symbols):
+            lines.append(ledger_line(row.symbol, "real"))
+            if row.shadow is not None:
+                lines.append(ledger_line(row.symbol, "shadow pessimistic", pnl_usd=-1.2))
+                lines.append(ledger_line(row.symbol, "shadow optimistic", pnl_usd=3.4))
+        return lines
+
+    def switches(self) -> list[SwitchLine]:
+        calm = SwitchLine(
+            switch="clock_skew",
+            scope="exchange",
+            response="pause",
+            thresholds=["kill_switches.clock_skew.max_ms = 500"],
+            trips=0,
+            last=None,
+            last_detail="",
+            tripped=[],
+            runbook="`timedatectl`",
+        )
+        once = msgspec.structs.replace(calm, switch="self_trade", trips=1, last=NOW - 7200, last_detail="trade 77")
+        held = msgspec.structs.replace(
+            once,
+            switch="drawdown",
+            scope="portfolio",
+            response="halt",
+            tripped=["deribit/ETH-PERPETUAL"],
+            last=NOW - 300,
+            last_detail="lost 5123.40 USD",
+            runbook="Read `mmdctl ledger`",
+        )
+        return [calm, once, held]
+
+    def alerts(self) -> list[AlertLine]:
+        return self.alert_lines
+
+    def protection(self) -> list[ProtectionLine]:
+        return [
+            ProtectionLine(
+                exchange="deribit",
+                underlying="BTC",
+                armed=True,
+                detail="quantity 5 in 1 s, frozen for 10 s",
+                frozen_until=self.frozen_until,
+                checked=NOW - 3,
+            )
+        ]
+
+    async def reset_protection(self, exchange: str, underlying: str, reason: str, caller: Caller) -> ProtectionLine:
+        self.calls.append(("protection_reset", exchange, underlying, reason, caller))
+        if (exchange, underlying) != ("deribit", "BTC"):
+            raise MmdError(f"{exchange} has no maker protection for {underlying}")
+        return self.protection()[0]
+
+    def one(self, symbol: str) -> SymbolStatus:
+        """A desk takes names here, not globs."""
+        (row,) = [row for row in self.symbols.values() if symbol == f"{row.exchange}/{row.symbol}"]
+        return row
+
+    def flatten_preview(self, symbol: str, size: Decimal | None, slippage_bps: float) -> FlattenPreview:
+        self.calls.append(("flatten_preview", symbol, size, slippage_bps))
+        return preview_of(self.one(symbol), size, **self.preview)
+
+    async def flatten(
+        self,
+        symbol: str,
+        size: Decimal | None,
+        limit_price: Decimal,
+        reason: str,
+        caller: Caller,
+        timeout_seconds: float,
+    ) -> ChangeResult:
+        self.calls.append(("flatten", symbol, size, limit_price, reason, caller))
+        row = self.one(symbol)
+        if self.outcome is Outcome.DONE:
+            closed = min(abs(row.position) if size is None else size, self.closes)
+            left = row.position - closed if row.position > 0 else row.position + closed
+            self.symbols[row.symbol] = msgspec.structs.replace(row, position=left)
+            detail = f"closed {closed}, {left} left"
+        else:
+            detail = "refused by collar: 64335.5, limit 64300 (mmd.yaml:31: limits.per_symbol.collar_bps)"
+        line = SymbolResult(symbol=row.symbol, outcome=self.outcome, state=row.state, detail=detail, checks=[])
+        return ChangeResult(outcome=self.outcome, detail=detail, symbols=[line])
 
     async def plan(self) -> PlanResult:
         if self.plan_errors:

@@ -83,7 +83,7 @@ def answering(path: Path, reply: bytes | None) -> Iterator[None]:
 STATUSES = [
     ("status", 0, ""),
     ("status BTC-PERPETUAL deribit/ETH-*", 0, ""),
-    ("status --check", 5, "degraded: deribit/ETH-PERPETUAL is HALTED: drawdown"),
+    ("status --check", 5, "degraded: deribit/ETH-PERPETUAL is HALTING (1 order): drawdown"),
     ("status --check BTC-PERPETUAL", 0, ""),
     ("status DOGE", 1, "no symbol matches 'DOGE'"),
     ("show", 0, ""),
@@ -98,6 +98,20 @@ STATUSES = [
     ("events --since -1", 2, "number of an event"),
     ("events --lines 10001", 2, "0 to 10000"),
     ("version", 0, ""),
+    ("risk", 0, ""),
+    ("risk all", 2, "unrecognized arguments"),
+    ("ledger", 0, ""),
+    ("ledger BTC-* ETH-PERPETUAL", 0, ""),
+    ("ledger DOGE", 1, "no symbol matches 'DOGE'"),
+    ("switches", 0, ""),
+    ("alerts", 0, ""),
+    ("protection", 0, ""),
+    ("protection --reason x", 2, "--reason goes with --reset"),
+    ("protection --reset deribit/BTC", 2, "--reset needs --reason"),
+    ("protection --reset deribit --reason x", 2, "is not EXCHANGE/UNDERLYING"),
+    ("protection --reset deribit/BTC/x --reason x", 2, "is not EXCHANGE/UNDERLYING"),
+    ("protection --reset deribit/BTC --reason looked", 0, ""),
+    ("protection --reset deribit/SOL --reason looked", 1, "deribit has no maker protection for SOL"),
     ("pause all", 0, ""),
     ("pause", 2, "required: SYMBOL"),
     ("resume all --reason x", 0, ""),
@@ -144,6 +158,101 @@ async def test_a_change_that_is_not_true_in_time_exits_5(room, capsys):
     room.desk.outcome = Outcome.TIMED_OUT
     assert await run(room, "pause", "all") == 5
     assert "4 symbols: 4 timed out" in capsys.readouterr().out
+
+
+async def test_a_halt_that_is_not_proven_is_said_loudly_with_labels(room, capsys):
+    room.desk.outcome = Outcome.TIMED_OUT
+    room.desk.row_detail = "HALTING: 2 orders, the exchange does not say that none rests"
+    room.desk.detail = "the book cannot be proven empty"
+    assert await run(room, "--json", "halt", "BTC-PERPETUAL") == 5
+    printed = capsys.readouterr()
+    assert json.loads(printed.out)["outcome"] == "timed_out"
+    first, *lines = printed.err.splitlines()
+    assert first == f"mmdctl: {mmdctl.UNPROVEN}: the book cannot be proven empty"
+    assert lines[0] == f"mmdctl:   BTC-PERPETUAL: {room.desk.row_detail}"
+    assert lines[1].endswith("bid 50 at 64010.5, LIVE, label mmd-mmd-BTC-PERPETUAL-b-t4k2-1z, id ETH-584849853")
+    assert lines[2].startswith("mmdctl:   deribit/BTC-PERPETUAL: ask 50 at 64031.0")
+    assert "goes on cancelling and asking" in lines[-1]
+
+
+async def test_a_proven_halt_says_nothing_on_stderr(room, capsys):
+    assert await run(room, "halt", "all") == 0
+    assert capsys.readouterr().err == ""
+
+
+def test_a_halt_that_a_stuck_daemon_does_not_answer_says_what_protects(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(mmdctl, "GRACE_SECONDS", 0.1)
+    path = tmp_path / "stuck.sock"
+    with answering(path, None):
+        assert mmdctl.main(["--socket", str(path), "--timeout", "0.1", "halt", "all"]) == 5
+    assert capsys.readouterr().err.splitlines() == [
+        f"mmdctl: the daemon at {path} did not answer halt within 0.2 s; it may still take effect",
+        f"mmdctl: {mmdctl.UNPROVEN}",
+        f"mmdctl: {mmdctl.PROTECTS}",
+        f"mmdctl: {mmdctl.DO_NOW}",
+    ]
+
+
+def test_a_halt_without_a_daemon_exits_3_and_says_what_protects(tmp_path, capsys):
+    assert mmdctl.main(["--socket", str(tmp_path / "none.sock"), "halt", "all"]) == 3
+    text = capsys.readouterr().err
+    assert "no daemon answers" in text and mmdctl.UNPROVEN in text and "cancel on disconnect" in text
+
+
+async def test_a_halt_from_which_nobody_reads_keeps_its_status(room):
+    room.desk.outcome = Outcome.TIMED_OUT
+    command = f"{' '.join(PROGRAM)} halt all; echo $? >&2"
+    piped = await trio.run_process(
+        ["sh", "-c", f"({command}) | true"],
+        cwd=ROOT,
+        env=environment(MMD_SOCKET=str(room.path)),
+        capture_stdout=True,
+        capture_stderr=True,
+    )
+    assert piped.stderr.decode().splitlines()[-1] == "5"
+    assert "Traceback" not in piped.stderr.decode()
+
+
+@pytest.mark.parametrize(
+    ("detail", "shown"),
+    [
+        ("the portfolio's high-water mark starts again", True),
+        ("4 symbols", False),
+        ("1 of 4 symbols: timed out", False),
+        ("", False),
+    ],
+)
+async def test_a_reset_says_what_it_did_and_did_not(room, capsys, detail, shown):
+    room.desk.detail = detail
+    assert await run(room, "reset", "all", "--reason", "looked") == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[-1] == "4 symbols: 4 done"
+    assert (lines[-2] == detail) is shown
+
+
+async def test_a_detail_that_its_only_row_has_is_said_once(room, capsys):
+    room.desk.detail = room.desk.row_detail
+    room.desk.outcome = Outcome.REFUSED
+    assert await run(room, "reset", "BTC-PERPETUAL", "--reason", "looked") == 1
+    assert capsys.readouterr().out.count("1 check failed") == 1
+
+
+async def test_a_freeze_that_lasts_exits_5(room, capsys):
+    room.desk.frozen_until = 0.0
+    assert await run(room, "protection", "--reset", "deribit/BTC", "--reason", "looked") == 5
+    assert "deribit/BTC is still frozen" in capsys.readouterr().err
+    assert room.audited[0][1:] == (
+        "protection_reset",
+        "exchange='deribit' underlying='BTC' reason='looked' -> done: quantity 5 in 1 s, frozen for 10 s",
+    )
+
+
+async def test_explain_leads_with_the_rule_and_what_ends_it(room, capsys):
+    assert await run(room, "explain", "ETH-PERPETUAL", "BTC-PERPETUAL") == 0
+    text = " ".join(capsys.readouterr().out.split())
+    assert "withheld by state: HALTING (1 order) (drawdown): lost 5123.40 USD since 09:00, the limit is 5000" in text
+    assert "what ends it: `mmdctl reset deribit/ETH-PERPETUAL --reason TEXT`" in text
+    assert "ask withheld by gate: refused: position: worst case -1050, at most -1000" in text
 
 
 @pytest.mark.parametrize("command", ["plan", "reload"])
@@ -210,6 +319,7 @@ async def test_a_full_house_exits_5(room, capsys):
         ("reload", ("reload", None)),
         ("reload --confirm 60", ("reload", 60.0)),
         ("log-level warning", ("log_level", "warning")),
+        ("protection --reset deribit/BTC --reason looked", ("protection_reset", "deribit", "BTC", "looked")),
     ],
 )
 async def test_words_reach_the_desk(room, words, call):
@@ -235,6 +345,14 @@ async def test_common_options_stand_before_or_after_the_command(room, capsys):
         ("explain all", "explain"),
         ("orders", "orders"),
         ("positions", "positions"),
+        ("risk", "risk"),
+        ("ledger", "ledger"),
+        ("switches", "switches"),
+        ("alerts", "alerts"),
+        ("protection", "protection"),
+        ("protection --reset deribit/BTC --reason x", "protection_reset"),
+        ("flatten BTC-PERPETUAL --dry-run", "flatten_preview"),
+        ("flatten BTC-PERPETUAL --size 0.1 --yes", "flatten"),
         ("plan", "plan"),
         ("halt all", "halt"),
         ("reload", "reload"),
@@ -366,7 +484,7 @@ async def on_terminal(room: Room, columns: int, **more: str) -> str:
 )
 async def test_colours_only_where_wanted(room, more, colours):
     text = await on_terminal(room, 100, **more)
-    assert ("\x1b[31;1mHALTED\x1b[0m" in text) is colours
+    assert ("\x1b[31;1mHALTING (1 order)\x1b[0m" in text) is colours
     assert ("\x1b" in text) is colours
 
 
@@ -407,13 +525,13 @@ async def test_the_program_loads_nothing_heavy():
     assert done.stdout.decode().strip() == "[]"
 
 
-@pytest.mark.parametrize("words", [["--help"], ["halt", "--help"], ["events", "--help"], ["--version"]])
+@pytest.mark.parametrize("words", ["--help", "halt --help", "reset --help", "flatten --help", "--version"])
 def test_help_needs_no_daemon_and_shows_examples(capsys, words):
     with pytest.raises(SystemExit) as end:
-        mmdctl.main(words)
+        mmdctl.main(words.split())
     assert end.value.code == 0
     text = capsys.readouterr().out
-    assert "examples:" in text or words == ["--version"]
+    assert "examples:" in text or words == "--version"
 
 
 @pytest.mark.parametrize(

@@ -1,12 +1,14 @@
 """Lines and requests: any chunking gives the same lines, anything that is no request is refused, never raised."""
 
 import json
+from decimal import Decimal
 
 import pytest
 import trio
 from control_room import Room
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from msgspec import Raw
 
 from mmd.control.parse import LineBuffer, Overlong, find_method, parse_params, parse_request, request_id
 from mmd.control.protocol import METHODS, Code, Refusal
@@ -16,16 +18,17 @@ JSON = st.recursive(
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=8), inner, max_size=4),
     max_leaves=12,
 )
+KEYS = [
+    *("symbols", "symbol", "reason", "timeout_seconds", "on", "since", "lines", "level", "what"),
+    *("size", "limit_price", "slippage_bps", "exchange", "underlying"),
+]
 NEAR_REQUESTS = st.fixed_dictionaries(
     {},
     optional={
         "jsonrpc": st.sampled_from(["2.0", "1.0", 2]) | JSON,
         "id": JSON,
         "method": st.sampled_from(sorted(METHODS)) | JSON,
-        "params": st.dictionaries(
-            st.sampled_from(["symbols", "reason", "timeout_seconds", "on", "since", "lines", "level", "what"]), JSON
-        )
-        | JSON,
+        "params": st.dictionaries(st.sampled_from(KEYS), JSON) | JSON,
     },
 )
 LINES = st.one_of(
@@ -102,3 +105,55 @@ def test_no_bytes_kill_the_server(tmp_path_factory, lines, half_close):
             nursery.cancel_scope.cancel()
 
     trio.run(attack)
+
+
+PRICED = '{"symbol":"A","limit_price":%s}'
+
+
+@pytest.mark.parametrize("number", ["0.1", "64335.123456789012345678", '"64335.5"', "12", "1e-18", "1e17"])
+def test_amounts_are_exact(number):
+    params = parse_params(METHODS["flatten"], Raw(f'{{"symbol":"A","size":{number},"limit_price":{number}}}'.encode()))
+    assert params.size == params.limit_price == Decimal(number.strip('"'))
+
+
+@pytest.mark.parametrize(
+    ("number", "says"),
+    [
+        ("0", "limit_price: 0 is not a number above 0"),
+        ("-1", "limit_price: -1 is not a number above 0"),
+        ('"NaN"', "limit_price: NaN is not a number above 0"),
+        ('"Infinity"', "limit_price: Infinity is not a number above 0"),
+        ("1e18", "limit_price: more than 18 digits on one side of the point"),
+        ("1e999999", "limit_price: more than 18 digits on one side of the point"),
+        ("1e-19", "limit_price: more than 18 digits on one side of the point"),
+        ("true", "limit_price: Expected `decimal`, got `bool`"),
+        ('"x"', "limit_price: Invalid decimal string"),
+        ("null", "limit_price: Expected `decimal`, got `null`"),
+    ],
+)
+def test_a_price_that_is_none_names_the_key_and_what_is_allowed(number, says):
+    with pytest.raises(Refusal) as refused:
+        parse_params(METHODS["flatten"], Raw((PRICED % number).encode()))
+    assert refused.value.message.startswith(f"bad params of flatten: {says}")
+    assert refused.value.data["key"] == "limit_price"
+    assert "at most 18 digits" in refused.value.data["allowed"]
+
+
+@pytest.mark.parametrize(
+    ("method", "raw", "key"),
+    [
+        ("flatten", '{"symbol":"A"}', "limit_price"),
+        ("flatten", '{"symbol":["A"],"limit_price":1}', "symbol"),
+        ("flatten", '{"symbol":"A","limit_price":1,"size":0}', "size"),
+        ("flatten_preview", '{"symbol":"A","slippage_bps":-1}', "slippage_bps"),
+        ("flatten_preview", '{"symbol":"A","limit_price":1}', "limit_price"),
+        ("protection_reset", '{"exchange":"deribit","underlying":"BTC"}', "reason"),
+        ("protection_reset", '{"exchange":"deribit","underlying":"BTC","reason":"  "}', "reason"),
+        ("risk", '{"symbols":["all"]}', "symbols"),
+    ],
+)
+def test_wrong_params_name_their_key(method, raw, key):
+    with pytest.raises(Refusal) as refused:
+        parse_params(METHODS[method], Raw(raw.encode()))
+    assert refused.value.code is Code.BAD_PARAMS
+    assert refused.value.data["key"] == key

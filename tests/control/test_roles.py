@@ -99,6 +99,25 @@ async def test_a_viewer_may_look_and_not_touch_and_the_attempt_is_audited(door):
     assert "reason='mine' -> not_permitted" in audited[0][2]
 
 
+@pytest.mark.parametrize(
+    ("method", "params"),
+    [
+        ("flatten", {"symbol": "BTC-PERPETUAL", "size": 0.5, "limit_price": 64000}),
+        ("protection_reset", {"exchange": "deribit", "underlying": "BTC", "reason": "x"}),
+    ],
+)
+async def test_a_viewer_may_see_the_cost_and_the_totals_but_close_nothing(door, method, params):
+    path, desk, audited = door
+    viewer = {"uid": NOBODY, "gid": NOBODY, "groups": []}
+    for look in ("risk", "ledger", "switches", "alerts", "protection"):
+        assert "result" in await ask(path, look, **viewer)
+    assert "result" in await ask(path, "flatten_preview", symbol="BTC-PERPETUAL", **viewer)
+    desk.calls.clear()
+    assert (await ask(path, method, **params, **viewer))["error"]["code"] == -32001
+    assert desk.calls == []
+    assert [entry[1] for entry in audited] == [method]
+
+
 async def test_who_is_in_no_group_cannot_open_the_socket(door):
     with pytest.raises(PermissionError):
         await ask(door[0], "version", uid=54321, gid=54321, groups=[])

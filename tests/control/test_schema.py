@@ -19,6 +19,9 @@ PARAMS = {
     "halt": {"symbols": ["all"], "reason": "x"},
     "reset": {"symbols": ["all"], "reason": "x"},
     "shadow": {"symbols": ["all"], "on": True},
+    "flatten_preview": {"symbol": "BTC-PERPETUAL", "size": 0.5},
+    "flatten": {"symbol": "BTC-PERPETUAL", "size": 10, "limit_price": 64335.5},
+    "protection_reset": {"exchange": "deribit", "underlying": "BTC", "reason": "x"},
     "log_level": {"level": "info"},
 }
 

@@ -4,11 +4,12 @@ import io
 from decimal import Decimal
 
 import pytest
-from control_desk import LONG_OPTION, LONGEST, NOW, FakeDesk, symbol_status
+from control_desk import LONG_OPTION, LONGEST, NOW, FakeDesk, alert, shadow_status, symbol_status
 from msgspec.structs import replace
 
-from mmd.cli import views
-from mmd.cli.tables import Cell, Column, Page, Style, age, clean, draw, money, number, page_of
+from mmd.cli import risk_views, status_views, views
+from mmd.cli.tables import Cell, Column, Page, Style, age, amount, clean, draw, money, number, page_of
+from mmd.control.verdict import explained
 
 WIDE = Page(width=100, colour=False)
 
@@ -18,31 +19,42 @@ class Terminal(io.StringIO):
         return True
 
 
+def explanations(*patterns):
+    desk = FakeDesk()
+    return explained(desk.explain(list(patterns)), desk.status(list(patterns)).symbols)
+
+
 def status(**changes):
     return replace(FakeDesk().status(["all"]), **changes)
 
 
 def test_status_fits_100_columns():
-    lines = views.status_lines(WIDE, status(), NOW)
+    lines = status_views.status_lines(WIDE, status(), NOW)
     assert lines == [
         "mmd 0.1.0, live, up 2h, config generation 4 (3f2a9c1b77aa)",
-        "2 ACTIVE, 1 HALTED, 1 PAUSED",
+        "2 ACTIVE, 1 HALTING, 1 PAUSED",
         "orders: 1204 placed, 8800 amended, 300 cancelled, 3 rejected, 14 filled",
-        "pnl -1,222.16 USD, notional 123,457 USD, exposure 0.3512 BTC, 2 ETH",
+        "pnl -1,222.16 USD, today -12.50 USD, drawdown 5,123.40 USD",
+        "notional 123,457 USD, exposure 0.3512 BTC, 2 ETH",
         "deribit (sandbox): data up, orders up, cancel on disconnect armed, 1.2 ms there and back",
+        "1 alert: 1 critical",
+        "  CRITICAL drawdown deribit/ETH-PERPETUAL, 5m: profit fell too far below its high-water mark: lost",
+        "  5123.40 USD since 09:00, the limit is 5000",
+        "    -> Read `mmdctl ledger`: where was it lost?",
         "",
-        "SYMBOL                    STATE       BID      ASK   POSITION    PNL USD  DATA  REASON",
-        "BTC-PERPETUAL             ACTIVE  64010.5  64031.0       -120     +12.35   <1s",
-        "BTC-25DEC26-120000-C      ACTIVE   0.0005   no ask          0          -   <1s",
-        "XRP_USDC-30JUN27-0d625-C  PAUSED        -        -  12345.678  -1,234.50    2h  exchange",
-        " " * 80 + "disconnected",
-        "ETH-PERPETUAL             HALTED        -        -       -120     +12.35     -  drawdown; 1 order",
-        " " * 80 + "may still rest",
+        "SYMBOL                    STATE                  BID      ASK   POSITION    PNL USD  DATA",
+        "BTC-PERPETUAL             ACTIVE             64010.5  64031.0       -120     +12.35   <1s",
+        "BTC-25DEC26-120000-C      ACTIVE              0.0005   no ask          0          -   <1s",
+        "XRP_USDC-30JUN27-0d625-C  PAUSED                   -        -  12345.678  -1,234.50    2h",
+        "    exchange disconnected",
+        "ETH-PERPETUAL             HALTING (1 order)        -        -       -120     +12.35     -",
+        "    drawdown",
     ]
 
 
 def test_status_on_60_columns_drops_columns_and_keeps_names_prices_and_reasons():
-    lines = views.status_lines(Page(60, False), status(), NOW)
+    proven = [replace(row, shown=row.state, resting=0) for row in status().symbols]
+    lines = status_views.status_lines(Page(60, False), status(symbols=proven), NOW)
     table = lines[lines.index("") + 1 :]
     assert table == [
         "SYMBOL                    STATE       BID      ASK",
@@ -51,20 +63,134 @@ def test_status_on_60_columns_drops_columns_and_keeps_names_prices_and_reasons()
         "XRP_USDC-30JUN27-0d625-C  PAUSED        -        -",
         "    exchange disconnected",
         "ETH-PERPETUAL             HALTED        -        -",
-        "    drawdown; 1 order may still rest",
+        "    drawdown",
     ]
+
+
+def test_orders_that_may_rest_are_named_where_the_state_does_not_show_them():
+    paused = symbol_status("BTC-PERPETUAL", state="PAUSED", reason="operator", resting=2)
+    assert status_views.status_lines(WIDE, status(symbols=[paused]), NOW)[-1].endswith(
+        "operator; 2 orders may still rest"
+    )
+
+
+def test_the_worst_alerts_come_first_and_the_rest_are_counted():
+    alerts = [
+        alert("cheap", "info"),
+        alert("late", "critical", since=NOW - 10, runbook=""),
+        alert("soon", "warning", symbol="deribit/X", exchange="deribit"),
+        alert("early", "critical", since=NOW - 7200, exchange="deribit"),
+    ]
+    lines = status_views.status_lines(Page(200, False), status(alerts=alerts, symbols=[]), NOW)
+    start = lines.index("4 alerts: 2 critical, 1 warning, 1 info")
+    heads = [line.split(":")[0] for line in lines[start:] if line.startswith("  ") and not line.startswith("    ")]
+    assert heads == [
+        "  CRITICAL early deribit, 2h",
+        "  CRITICAL late, 10s",
+        "  WARNING soon deribit/X, 5m",
+        "  and 1 more",
+    ]
+    rows = status_views.alert_lines(Page(200, False), alerts, NOW)
+    assert [row.split()[1] for row in rows[1:]] == ["early", "late", "soon", "cheap"]
+    assert status_views.alert_lines(WIDE, [], NOW) == ["no alerts"]
+
+
+def test_unknown_results_are_not_shown_as_nothing():
+    text = "\n".join(status_views.status_lines(WIDE, status(pnl_usd=None, day_pnl_usd=None, drawdown_usd=None), NOW))
+    assert "pnl - USD, today - USD, drawdown not known" in text
+
+
+@pytest.mark.parametrize(
+    ("changes", "faults"),
+    [
+        pytest.param({"alerts": [], "symbols": [symbol_status("A")]}, [], id="all well"),
+        pytest.param(
+            {"alerts": [], "symbols": [symbol_status("A", state="HALTED", reason="operator")]},
+            ["deribit/A is HALTED: operator"],
+            id="halted",
+        ),
+        pytest.param(
+            {"alerts": [], "symbols": [symbol_status("A", state="HALTED", shown="HALTING (3 orders)")]},
+            ["deribit/A is HALTING (3 orders): resumed, and nothing proves that none of our orders rests"],
+            id="unproven",
+        ),
+        pytest.param(
+            {"alerts": [alert("w", "warning"), alert("c", "critical", detail="")], "symbols": [symbol_status("A")]},
+            ["alert c: profit fell too far below its high-water mark"],
+            id="critical alerts, no warnings",
+        ),
+    ],
+)
+def test_what_a_check_shouts_about(changes, faults):
+    assert status_views.degradations(status(**changes)) == faults
+
+
+@pytest.mark.parametrize(
+    ("asked", "count"), [(["all"], 2), (["A"], 1)], ids=["all alerts", "those of the service and of A"]
+)
+def test_a_check_of_some_symbols_leaves_out_alerts_of_others(asked, count):
+    alerts = [alert("x", "critical", exchange="deribit", symbol="B"), alert("y", "critical")]
+    few = status(alerts=alerts, symbols=[symbol_status("A")])
+    assert len(status_views.degradations(few, asked)) == count
+
+
+# --- shadow ----------------------------------------------------------------------------------------
+
+
+def test_shadow_figures_are_marked_and_stand_in_no_real_column():
+    real = symbol_status("BTC-PERPETUAL", mode="shadow", position=Decimal("0"), pnl_usd=None)
+    dreaming = replace(real, shadow=shadow_status())
+    page = Page(160, False)
+    *head, _, row = status_views.status_lines(page, status(mode="shadow", symbols=[real], alerts=[]), NOW)
+    *shadow_head, _, shadow_row = status_views.status_lines(
+        page, status(mode="shadow", symbols=[dreaming], alerts=[]), NOW
+    )
+    assert shadow_row == row + "  shadow +0.2..+0.5, pnl -1.20..+3.40 USD"
+    assert [line for line in shadow_head if line not in head] == [
+        "shadow, imagined and in none of the figures above: 1 symbol, 1..3 fills, pnl -1.20..+3.40 USD"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("changes", "text"),
+    [
+        ({}, "shadow +0.2..+0.5, pnl -1.20..+3.40 USD"),
+        ({"pessimistic_position": Decimal("0.5")}, "shadow +0.5, pnl -1.20..+3.40 USD"),
+        ({"optimistic_position": Decimal("-3")}, "shadow -3..+0.2, pnl -1.20..+3.40 USD"),
+        ({"optimistic_pnl_usd": None}, "shadow +0.2..+0.5, pnl -1.20..- USD"),
+    ],
+)
+def test_shadow_bounds_in_words(changes, text):
+    assert status_views.shadow_text(shadow_status(**changes)) == text
+
+
+def test_shadow_without_a_price_is_counted():
+    rows = [
+        symbol_status("A", shadow=shadow_status(optimistic_pnl_usd=None)),
+        symbol_status("B", shadow=shadow_status()),
+    ]
+    text = " ".join(status_views.status_lines(Page(200, False), status(symbols=rows), NOW))
+    assert "2 symbols, 2..6 fills, pnl -2.40..+3.40 USD, 1 symbol without a price" in text
+
+
+def test_show_has_both_bounds_and_the_last_refusal():
+    row = symbol_status("A", shadow=shadow_status(), refusal="refused by collar: 120 bps, limit 100 (mmd.yaml:31)")
+    lines = status_views.symbol_lines(WIDE, [row], NOW)
+    assert "  last refusal refused by collar: 120 bps, limit 100 (mmd.yaml:31)" in lines
+    assert "  shadow       pessimistic: position +0.2, 1 fill, pnl -1.20 USD" in lines
+    assert "  shadow       optimistic: position +0.5, 3 fills, pnl +3.40 USD" in lines
 
 
 def test_what_is_wrong_with_the_service_is_said_first():
     troubled = status(config_error="mmd.yaml:3:5: bad", confirm_deadline=NOW + 34.2)
-    text = "\n".join(views.status_lines(WIDE, troubled, NOW))
+    text = "\n".join(status_views.status_lines(WIDE, troubled, NOW))
     assert "the configuration on disk is refused: mmd.yaml:3:5: bad" in text
     assert "the last reload undoes itself in 34s: `mmdctl confirm` keeps it" in text
 
 
 def test_exchange_and_mode_are_columns_only_where_they_differ():
     other = symbol_status("ETH_USDT", exchange="tradex", mode="shadow")
-    lines = views.status_lines(WIDE, status(symbols=[symbol_status("BTC-PERPETUAL"), other]), NOW)
+    lines = status_views.status_lines(WIDE, status(symbols=[symbol_status("BTC-PERPETUAL"), other]), NOW)
     assert lines[-3].split()[:4] == ["SYMBOL", "EXCHANGE", "STATE", "MODE"]
     assert lines[-1].split()[:4] == ["ETH_USDT", "tradex", "ACTIVE", "shadow"]
 
@@ -75,18 +201,25 @@ def test_no_line_is_wider_than_the_page_where_the_longest_name_fits(width):
     names = [LONG_OPTION, LONGEST, *(f"BTC-25DEC26-{strike}000-P" for strike in range(100, 298))]
     many = status(symbols=[symbol_status(name, state="PAUSED", reason="exchange_disconnected") for name in names])
     page = Page(width, False)
-    lines = views.status_lines(page, many, NOW)
-    lines += views.explain_lines(page, desk.explain(["all"]))
+    lines = status_views.status_lines(page, many, NOW)
+    lines += views.explain_lines(page, explanations("all"))
     lines += views.order_lines(page, desk.orders(["all"]))
     lines += views.position_lines(page, desk.positions(["all"]))
+    lines += risk_views.ledger_lines(page, desk.ledger(["all"]))
+    lines += risk_views.switch_lines(page, desk.switches(), NOW)
+    lines += risk_views.risk_lines(page, desk.risk())
+    lines += risk_views.protection_lines(page, desk.protection(), NOW)
+    lines += status_views.alert_lines(page, desk.alerts(), NOW)
+    lines += risk_views.preview_lines(page, desk.flatten_preview("deribit/BTC-PERPETUAL", None, 50.0))
     assert all(any(line.startswith(name) for line in lines) for name in names)
     if width >= 60:
         assert max(map(len, lines)) <= width
 
 
 def test_explain_shows_steps_quote_gate_and_checks():
-    assert views.explain_lines(WIDE, FakeDesk().explain(["BTC-PERPETUAL"])) == [
+    assert views.explain_lines(WIDE, explanations("BTC-PERPETUAL")) == [
         "deribit/BTC-PERPETUAL: ACTIVE (resumed), quoting",
+        "ask withheld by gate: refused: position: worst case -1050, at most -1000",
         "STEP              BID        ASK  HOW",
         "fair        64015.375  64015.375  microprice of 64015.0 x 1200 / 64015.5 x 400",
         "half width   63983.37   64047.38  10 bps of fair, both sides",
@@ -103,11 +236,18 @@ def test_explain_shows_steps_quote_gate_and_checks():
     ]
 
 
+def test_explain_says_a_withheld_reason_once():
+    (item,) = explanations("ETH-PERPETUAL")
+    lines = views.explain_lines(WIDE, [replace(item, bid="withheld: HALTING (1 order): drawdown")])
+    assert sum("drawdown)" in line for line in lines[1:]) == 1
+    assert "bid   withheld       passes" in lines
+
+
 def test_a_table_without_rows_says_so():
     assert views.order_lines(WIDE, []) == ["no orders"]
     assert views.position_lines(WIDE, []) == ["no positions"]
     assert draw(WIDE, [Column("A")], []) == []
-    assert views.status_lines(WIDE, status(symbols=[]), NOW)[-1] == "no symbols"
+    assert status_views.status_lines(WIDE, status(symbols=[]), NOW)[-1] == "no symbols"
 
 
 def test_colours_do_not_move_columns():
@@ -128,7 +268,10 @@ def test_what_others_wrote_cannot_steer_the_terminal():
     desk.happen(hostile, detail=hostile)
     assert views.event_line(WIDE, desk.events[0]).isprintable()
     shown = symbol_status("BTC-PERPETUAL", state="PAUSED", detail=hostile, by=hostile, reason=hostile)
-    for lines in (views.symbol_lines(WIDE, [shown], NOW), views.status_lines(WIDE, status(symbols=[shown]), NOW)):
+    for lines in (
+        status_views.symbol_lines(WIDE, [shown], NOW),
+        status_views.status_lines(WIDE, status(symbols=[shown]), NOW),
+    ):
         assert all(line.isprintable() for line in lines)
 
 
@@ -157,6 +300,21 @@ def test_ages(seconds, text):
 )
 def test_numbers(value, text):
     assert number(value) == text
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (None, "-"),
+        (Decimal("0.00187500000000000000000001"), "0.001875"),
+        (Decimal("-1E+3"), "-1000"),
+        (Decimal("100"), "100"),
+        (Decimal("0.123456785000001"), "0.12345679"),
+        (Decimal("0E-12"), "0"),
+    ],
+)
+def test_amounts_have_at_most_eight_places(value, text):
+    assert amount(value) == text
 
 
 def test_money_is_signed_and_to_the_cent():

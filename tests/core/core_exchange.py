@@ -13,7 +13,7 @@ import msgspec
 from core_kit import ASK, BID, NS, START_NS, book, settings
 
 from mmd.core.budget import Budget
-from mmd.core.gate import Refused, review
+from mmd.core.gate import Refused, Room, review
 from mmd.core.machine import SymbolMachine
 from mmd.domain import events as ev
 from mmd.domain.actions import (
@@ -186,9 +186,10 @@ class Rig:
     def _act(self, action: Decision) -> list[ev.Mail]:
         match action:
             case PlaceOrder() | AmendOrder():
-                verdict = review(action, self.machine.exposure(action, self.budget.allows(self.now_ns)))
+                room = Room(self.budget.allows(self.now_ns), True)
+                verdict = review(action, self.machine.exposure(action), room)
                 if isinstance(verdict, Refused):
-                    told = (verdict.rule, verdict.number, verdict.limit)
+                    told = (verdict.rule, verdict.number, verdict.limit, verdict.key)
                     return [ev.GateRefused(action.label, action.side, *told, self.now_ns)]
                 assert self.machine.state is State.ACTIVE, "an order left while not ACTIVE"
                 return self._submit(action)

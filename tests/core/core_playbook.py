@@ -22,8 +22,9 @@ from mmd.domain.actions import (
     Reply,
     SetTimer,
     StateChanged,
+    Tripped,
 )
-from mmd.domain.reasons import Missing, Phase, Side, State, Why
+from mmd.domain.reasons import Missing, Phase, Side, State, Switch, Why
 from mmd.domain.settings import SymbolSettings
 
 QUIET = (SetTimer, Noted)
@@ -39,6 +40,7 @@ class Play:
         self.notes: list[str] = []
         self.replies: list[Reply] = []
         self.moves: list[StateChanged] = []
+        self.trips: list[Tripped] = []
         self.timer_ns = 0
         self.wakeups = 0
         self.requests = 0
@@ -61,6 +63,8 @@ class Play:
                 self.replies.append(action)
             case StateChanged():
                 self.moves.append(action)
+            case Tripped():
+                self.trips.append(action)
             case _:
                 self.todo.append(action)
 
@@ -128,6 +132,12 @@ class Play:
 
     def is_in(self, state: State, why: Why) -> Self:
         assert (self.machine.state, self.machine.why) == (state, why), self.machine.detail
+        return self
+
+    def tripped(self, *switches: Switch) -> Self:
+        """These kill switches, and no others, since the last look."""
+        assert [trip.switch for trip in self.trips] == list(switches)
+        self.trips = []
         return self
 
     def replied(self, ok: bool, *words: str) -> Self:

@@ -7,8 +7,8 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
-from mmd.core.machine import MOVES
 from mmd.core.orders import TRANSITIONS
+from mmd.core.states import MOVES
 from mmd.domain.reasons import Missing, Phase, Rule, State, Why
 
 DOCS = Path(__file__).parents[2] / "docs"

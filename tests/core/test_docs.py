@@ -8,11 +8,11 @@ from core_kit import PLAIN, changed, settings
 from core_tables import BLOCKS, DOCS, with_block
 
 from mmd.core.book import Touch
-from mmd.core.machine import HOLD_SECONDS, MAX_HOLD_SECONDS
 from mmd.core.own import GHOST_NS
 from mmd.core.portfolio import DRIFT
 from mmd.core.quoting import Trace, View, quote
 from mmd.core.rules import rules_for
+from mmd.core.tracker import HOLD_SECONDS, MAX_HOLD_SECONDS
 from mmd.domain.settings import Style
 from mmd.domain.units import Grid
 

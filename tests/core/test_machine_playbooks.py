@@ -19,12 +19,13 @@ from core_kit import (
 )
 from core_playbook import Play, amend, cancel, place
 
-from mmd.core.machine import HANDLERS, MOVES
+from mmd.core.machine import HANDLERS
 from mmd.core.orders import Unknown
 from mmd.core.quoting import Wanted, Withheld
+from mmd.core.states import MOVES
 from mmd.domain import events as ev
 from mmd.domain.actions import AckBounds, QueryOrder, QueryState
-from mmd.domain.reasons import Fault, Missing, Mode, Phase, Rule, State, Why
+from mmd.domain.reasons import CashKind, Fault, Missing, Mode, Phase, Response, Rule, State, Switch, Why
 from mmd.domain.settings import Fair, Style
 
 E, P, L, A, C, U = Phase.EMPTY, Phase.PLACING, Phase.LIVE, Phase.AMENDING, Phase.CANCELLING, Phase.UNKNOWN
@@ -80,7 +81,7 @@ def test_resume_is_refused_with_every_failing_check() -> None:
             lambda p: p.sees(ev.TradeLinkDown("", 0), ev.TradeLinkUp(True, 0)), "orders_known", id="not reconciled"
         ),
         pytest.param(
-            lambda p: p.sees(ev.OrdersReported((resting("mmd-test-PLAIN-b-old-7", BID, 980, 3),), p.now_ns)),
+            lambda p: p.sees(ev.OrdersReported((resting(label(BID, 7), BID, 980, 3),), p.now_ns)),
             "no_stray_orders",
             id="stray",
         ),
@@ -409,7 +410,7 @@ def test_a_refusal_for_good_pauses() -> None:
 
 def test_the_gate_refused_is_tried_again_later() -> None:
     play = Play().active().does(place(BID, 1, 995), place(ASK, 2, 1005))
-    play.sees(ev.GateRefused(BID1, BID, Rule.COLLAR, "1", "2", play.now_ns)).does_nothing().slots(E, P)
+    play.sees(ev.GateRefused(BID1, BID, Rule.COLLAR, "1", "2", "collar_bps", play.now_ns)).does_nothing().slots(E, P)
     play.after(0.9).does_nothing().after(0.2).does(place(BID, 3, 995))
 
 
@@ -705,7 +706,14 @@ SAMPLES: dict[type, Callable[[], ev.Mail]] = {
     ev.OrderFilled: lambda: fill(BID1, "t1", BID, 2),
     ev.OrdersReported: lambda: ev.OrdersReported((), 1),
     ev.PositionReported: lambda: ev.PositionReported(50, Decimal(1), 1),
-    ev.GateRefused: lambda: ev.GateRefused(BID1, BID, Rule.STATE, "", "", 1),
+    ev.CashMoved: lambda: ev.CashMoved("f1", CashKind.FUNDING, Decimal(1), "USDC", 0, 1, 1),
+    ev.ProtectionReported: lambda: ev.ProtectionReported(False, "interval 5, wanted 1", 1),
+    ev.ProtectionTripped: lambda: ev.ProtectionTripped("too much", 0, 1),
+    ev.ShadowFilled: lambda: ev.ShadowFilled(BID1, ev.Bound.PESSIMISTIC, BID, Decimal("99.5"), 2, 1, 1),
+    ev.SwitchTripped: lambda: ev.SwitchTripped(Switch.CLOCK_SKEW, Response.PAUSE, "900 ms", 1),
+    ev.SwitchCleared: lambda: ev.SwitchCleared(Switch.CLOCK_SKEW, 1),
+    ev.FlattenRequested: lambda: ev.FlattenRequested(1, "root", "", 5, 990, 1),
+    ev.GateRefused: lambda: ev.GateRefused(BID1, BID, Rule.STATE, "", "", "", 1),
     ev.TimerFired: lambda: ev.TimerFired(1),
     ev.BoundsSet: lambda: ev.BoundsSet(9, -1, 1, 1),
     ev.SettingsChanged: lambda: ev.SettingsChanged(settings(spread_bps=300.0), 1),

@@ -41,7 +41,7 @@ SLOTS: dict[Phase, Occupied] = {
 EVENTS: dict[type, list[ev.Mail]] = {
     ev.OrderAcked: [acked("L", 995, 10), acked("L", 990, 15), acked("L", 990, 5, total=15)],
     ev.OrderRefused: [refused("L"), refused("L", gone=True), refused("L", Fault.STATE)],
-    ev.GateRefused: [ev.GateRefused("L", BID, Rule.COLLAR, "", "", NOW)],
+    ev.GateRefused: [ev.GateRefused("L", BID, Rule.COLLAR, "", "", "", NOW)],
     ev.OrderClosed: [closed("L"), closed("L", 10), closed("L", 4)],
     ev.OrderFilled: [fill("L", "t", BID, 4), fill("L", "t", BID, 10), fill("L", "t", BID, 15)],
     ev.OrderAbsent: [ev.OrderAbsent("L", NOW)],

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mmd.core.market import MarketState
-from mmd.core.pnl import Position, usd_value
+from mmd.core.pnl import Fold, Position, usd_value
 from mmd.core.rules import rules_for
 from mmd.core.volatility import Volatility
 from mmd.domain import events as ev
@@ -23,7 +23,7 @@ from mmd.domain.reasons import Side, Why
 def folded(instrument: Instrument, *fills: tuple[Side, int, str], fee: str = "0") -> Position:
     position = Position(instrument)
     for n, (side, lots, price) in enumerate(fills):
-        position.fill(fill("L", f"t{n}", side, lots, price, fee=fee, currency=instrument.settlement))
+        position.fill(fill("L", f"t{n}", side, lots, price, fee=fee, currency=instrument.settlement), 0.0)
     return position
 
 
@@ -110,16 +110,16 @@ def test_fees_are_paid_and_rebates_received() -> None:
 
 def test_fees_in_another_currency_are_kept_apart() -> None:
     position = Position(LINEAR)
-    position.fill(fill("L", "t1", BID, 100, "2000", fee="0.01", currency="BTC"))
-    position.fill(fill("L", "t2", BID, 100, "2000", fee="0.02", currency="BTC"))
+    position.fill(fill("L", "t1", BID, 100, "2000", fee="0.01", currency="BTC"), 0.0)
+    position.fill(fill("L", "t2", BID, 100, "2000", fee="0.02", currency="BTC"), 0.0)
     assert position.fees == 0
     assert position.foreign_fees == {"BTC": Decimal("0.03")}
 
 
 def test_a_trade_id_counts_once() -> None:
     position = Position(LINEAR)
-    assert position.fill(fill("L", "t1", BID, 100, "2000"))
-    assert not position.fill(fill("L", "t1", BID, 100, "2000"))
+    assert position.fill(fill("L", "t1", BID, 100, "2000"), 0.0) is Fold.COUNTED
+    assert position.fill(fill("L", "t1", BID, 100, "2000"), 0.0) is Fold.REPEATED
     assert (position.lots, position.fills, position.seen("t1")) == (100, 1, True)
 
 
@@ -167,9 +167,9 @@ def test_repetitions_change_nothing(steps: list[tuple[Side, int, int]], draw: ra
     events = [fill("L", f"t{n}", side, lots, str(price)) for n, (side, lots, price) in enumerate(steps)]
     once, often = Position(LINEAR), Position(LINEAR)
     for n, event in enumerate(events):
-        once.fill(event)
-        often.fill(event)
-        often.fill(events[draw.randrange(n + 1)])
+        once.fill(event, 0.0)
+        often.fill(event, 0.0)
+        often.fill(events[draw.randrange(n + 1)], 0.0)
     assert once.snapshot() == often.snapshot()
 
 

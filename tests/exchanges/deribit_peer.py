@@ -114,6 +114,9 @@ class Peer:
         self.positions: dict[str, float] = {}
         self.trades: list[dict[str, Any]] = []
         self.forbidden: set[str] = set()
+        self.mmp: dict[str, dict[str, Any]] = {}  # configurations by index
+        self.frozen: dict[str, int] = {}  # ms by index, 0 = until reset
+        self.log: list[dict[str, Any]] = []  # the transaction log, oldest first
         self.beats = False  # send heartbeats as asked
         self.books: dict[str, dict[str, Any]] = {}
         self.handlers: dict[str, Any] = {
@@ -136,6 +139,13 @@ class Peer:
             "private/get_positions": self._positions,
             "private/get_user_trades_by_instrument_and_time": self._trades,
             "private/cancel_by_label": 1,
+            "private/set_mmp_config": self._set_mmp,
+            "private/get_mmp_config": lambda wire, params: _rows(self.mmp, params),
+            "private/get_mmp_status": lambda wire, params: _rows(
+                {index: {"index_name": index, "frozen_until": until} for index, until in self.frozen.items()}, params
+            ),
+            "private/reset_mmp": self._reset_mmp,
+            "private/get_transaction_log": self._log,
         }
 
     # --- access ---
@@ -251,6 +261,33 @@ class Peer:
             if settled[name] == params["currency"]
         ]
 
+    def _set_mmp(self, wire: Wire, params: dict[str, Any]) -> dict[str, Any]:
+        self.mmp[params["index_name"]] = dict(params)
+        self.frozen.pop(params["index_name"], None)
+        return params
+
+    def _reset_mmp(self, wire: Wire, params: dict[str, Any]) -> str:
+        self.frozen.pop(params["index_name"], None)
+        return "ok"
+
+    async def trip(self, index: str, until_ms: int = 0) -> None:
+        """Maker protection fires."""
+        self.frozen[index] = until_ms
+        await self.trade.notify(f"user.mmp_trigger.{index}", {"index_name": index, "frozen_until": until_ms})
+
+    def _log(self, wire: Wire, params: dict[str, Any]) -> dict[str, Any]:
+        """Newest first, two rows a page."""
+        rows = [
+            row
+            for row in reversed(self.log)
+            if row["currency"] == params["currency"]
+            and params["query"] in row["type"]
+            and params["start_timestamp"] <= row["timestamp"] <= params["end_timestamp"]
+            and row["id"] < params.get("continuation", 1 << 60)
+        ]
+        page = rows[:2]
+        return {"logs": page, "continuation": page[-1]["id"] if len(rows) > 2 else None}
+
     def _trades(self, wire: Wire, params: dict[str, Any]) -> dict[str, Any]:
         rows = [
             row
@@ -260,6 +297,10 @@ class Peer:
         ]
         count = min(params["count"], 3)  # small pages: the reader has to ask again
         return {"trades": rows[:count], "has_more": len(rows) > count}
+
+
+def _rows(table: dict[str, dict[str, Any]], params: dict[str, Any]) -> list[dict[str, Any]]:
+    return [row for index, row in table.items() if params.get("index_name", index) == index]
 
 
 class Recorder:

@@ -317,7 +317,12 @@ async def test_portfolio_and_protection(autojump_clock):
         client = await maker(house, "user.portfolio.btc", "user.mmp_trigger.btc_usd")
         assert (await client.note("user.portfolio.btc"))["equity"] == 100.0
         await client.call(
-            "private/set_mmp_config", index_name="btc_usd", interval=5, frozen_time=0, quantity_limit=0.001
+            "private/set_mmp_config",
+            index_name="btc_usd",
+            interval=5,
+            frozen_time=0,
+            quantity_limit=0.001,
+            max_quote_quantity=1,
         )
         await client.call("private/buy", **(REST | {"mmp": True, "price": 80000.0}))
         taken = D("1000") + D("100")

@@ -79,7 +79,7 @@ CALLS = {
     "private/get_settlement_history_by_currency": BTC,
     "private/get_settlement_history_by_instrument": ON,
     "private/set_self_trading_config": {"mode": "cancel_maker", "extended_to_subaccounts": False},
-    "private/set_mmp_config": {"index_name": "btc_usd", "interval": 5, "frozen_time": 0, "quantity_limit": 3},
+    "private/set_mmp_config": {"index_name": "btc_usd", "interval": 5, "frozen_time": 0, "max_quote_quantity": 3},
     "private/reset_mmp": {"index_name": "btc_usd"},
 }
 """Good parameters; None is filled in by the test. Methods that are not here need none."""

@@ -99,6 +99,7 @@ class House:
         self.sandbox = sandbox
         self.engine = sandbox.engine
         self.faults = sandbox.faults
+        self.levers = sandbox.levers
         self._nursery = nursery
 
     async def client(self, path="/ws/api/v2"):

@@ -13,15 +13,20 @@ from mmd.core.budget import Budget
 from mmd.core.machine import SymbolMachine
 from mmd.domain import events as ev
 from mmd.domain.actions import Request
+from mmd.domain.errors import LinkLost
 from mmd.domain.instruments import Contract, Instrument, Kind
 from mmd.domain.reasons import Mode
-from mmd.domain.settings import DataRules, PortfolioLimits, Profile, SymbolLimits, SymbolSettings
+from mmd.domain.settings import DataRules, KillSwitches, PortfolioLimits, Profile, Protection, SymbolLimits, SymbolSettings
 from mmd.domain.units import Grid
-from mmd.exchanges.api import Capabilities, LinkStats
+from mmd.exchanges.api import Capabilities, LinkStats, ProtectionStatus
+from mmd.shell.alerts import Alerts
 from mmd.shell.clock import Clock
 from mmd.shell.counters import Counters
 from mmd.shell.diary import Diary
+from mmd.shell.lookout import Lookout
+from mmd.shell.prover import Prover
 from mmd.shell.pump import Pump
+from mmd.shell.register import HaltRegister
 from mmd.shell.roster import Roster
 from mmd.shell.sink import ExchangeSink
 from mmd.shell.totals import Treasury
@@ -83,6 +88,7 @@ class FakeExchange:
         label_max=64,
     )
     clock_skew_ms = 0.0
+    event_lag_seconds: float | None = None
     subscriptions = 0
 
     def __init__(self, name: str = "deribit") -> None:
@@ -92,11 +98,32 @@ class FakeExchange:
         self.instruments = {symbol: instrument(symbol) for symbol in MID_TICKS}
         self.submitted: list[list[tuple[str, Request]]] = []
         self.watched: list[str] = []
+        self.wanted: list[Protection] = []
+        self.protections: list[ProtectionStatus] = []
+        self.protection_resets: list[str] = []
+        self.resting: dict[str, list[ev.OpenOrder]] = {}
+        self.silent = False
+        self.asked = 0
         self.dirty = False
         self.flushes = 0
 
     def watch(self, symbols: Sequence[str]) -> None:
         self.watched = list(symbols)
+
+    def protect(self, wanted: Sequence[Protection]) -> None:
+        self.wanted = list(wanted)
+
+    async def reset_protection(self, underlying: str) -> None:
+        self.protection_resets.append(underlying)
+        await trio.lowlevel.checkpoint()
+
+    async def open_orders(self) -> dict[str, list[ev.OpenOrder]]:
+        """What a test says that rests there; LinkLost where it says that nobody answers."""
+        await trio.lowlevel.checkpoint()
+        self.asked += 1
+        if self.silent:
+            raise LinkLost("no answer")
+        return self.resting
 
     def submit(self, requests: Sequence[tuple[str, Request]]) -> None:
         self.submitted.append(list(requests))
@@ -125,11 +152,19 @@ class Room:
         self.counters = Counters()
         self.exchanges = {name: FakeExchange(name) for name in names}
         self.exchange = next(iter(self.exchanges.values()))
-        self.pump = Pump(self.clock, self.diary, self.counters, dict(self.exchanges))
-        self.treasury = Treasury(limits, self.pump)
-        self.sink = ExchangeSink("deribit", self.pump, self.counters.exchange("deribit"))
+        self.alerts = Alerts(self.clock, self.diary, self.counters, "kit")
+        self.pump = Pump(self.clock, self.diary, self.counters, dict(self.exchanges), self.alerts)
+        self.treasury = Treasury(limits, KillSwitches(), self.pump)
+        self.register = HaltRegister(None, self.pump)
+        self.lookout = Lookout(KillSwitches(), self.pump, self.pump.alarm.clear_exchange)
+        self.prover = Prover(self.pump)
+        sunk = self.counters.exchange("deribit")
+        self.sink = ExchangeSink("deribit", self.pump, sunk, self.lookout.disconnected)
         self.nursery = nursery
-        self.roster = Roster(self.pump, self.treasury, nursery) if nursery is not None else None
+        parts = (self.pump, self.treasury, self.register, self.lookout)
+        self.roster = Roster(*parts, nursery) if nursery is not None else None
+        if nursery is not None:
+            nursery.start_soon(self.prover.run)
 
     @property
     def now_ns(self) -> int:

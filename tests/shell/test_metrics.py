@@ -1,9 +1,10 @@
 """Metrics: real output through promtool and over real sockets, and what each number says."""
 
+import itertools
 import shutil
 import subprocess
 import timeit
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping
 from decimal import Decimal
 from pathlib import Path
 
@@ -14,12 +15,23 @@ import trio
 import trio.testing
 from prometheus_client.parser import text_string_to_metric_families
 
-from mmd.domain.reasons import State
+from mmd.domain.reasons import Scope, Severity, State, Switch
+from mmd.domain.switches import SWITCHES
 from mmd.exchanges.api import LinkStats
 from mmd.shell import scrape
 from mmd.shell.counters import DECISION_BOUNDS, Counters, Histogram, count
-from mmd.shell.desk import ExchangeStatus, SideStatus, Status, SymbolStatus
-from mmd.shell.metrics import SLICE_SAMPLES, DaemonCollector, process_families, slices, spread_bps, watch_loop_lag
+from mmd.shell.desk import (
+    AlertLine,
+    ExchangeStatus,
+    LedgerLine,
+    ProtectionLine,
+    SideStatus,
+    Status,
+    SymbolStatus,
+    TotalLine,
+)
+from mmd.shell.families import SLICE_SAMPLES
+from mmd.shell.metrics import DaemonCollector, process_families, slices, spread_bps, watch_loop_lag
 from mmd.shell.statistics import SENTENCE_MAX, Totals, sentence, statistics, totals
 
 ROOT = Path(__file__).parents[2]
@@ -41,6 +53,7 @@ def symbol(name: str, state: State = State.ACTIVE, bid: str | None = "99", ask: 
         symbol=name,
         exchange="deribit",
         state=state,
+        shown=state,
         reason="operator",
         detail="",
         by="uid 0",
@@ -57,6 +70,46 @@ def symbol(name: str, state: State = State.ACTIVE, bid: str | None = "99", ask: 
         max_position=None,
         pnl_usd=-1.25,
         data_age_seconds=0.125,
+        refusal=None,
+        shadow=None,
+    )
+
+
+def alert(name: str, exchange: str | None = None, symbol: str | None = None) -> AlertLine:
+    return AlertLine(
+        name=name,
+        severity="critical",
+        exchange=exchange,
+        symbol=symbol,
+        summary="",
+        detail="",
+        runbook="",
+        since=1_700_000_000.0,
+    )
+
+
+def ledger_line(symbol: str, ledger: str = "real", usd: float | None = 12.5) -> LedgerLine:
+    return LedgerLine(
+        symbol=symbol,
+        exchange="deribit",
+        ledger=ledger,
+        currency="BTC",
+        position=Decimal(10),
+        opening=Decimal(0),
+        cash=Decimal("0.002"),
+        value=Decimal("0.001"),
+        spread=Decimal("0.004"),
+        inventory=Decimal("-0.002"),
+        fees=Decimal("-0.0005"),
+        funding=Decimal("0.0015"),
+        settlement=Decimal(0),
+        imbalance=Decimal("0"),
+        fills=3,
+        foreign_fees={},
+        pnl=Decimal("0.003"),
+        pnl_usd=usd,
+        day_pnl_usd=usd,
+        drawdown_usd=usd,
     )
 
 
@@ -78,6 +131,9 @@ def daemon_status(*symbols: SymbolStatus, error: str | None = None, link: bool =
         orders_rejected=1,
         fills=4,
         pnl_usd=-1.256,
+        day_pnl_usd=-3.5,
+        drawdown_usd=7.25,
+        alerts=[alert("MmdDailyLoss"), alert("MmdAckTimeout", "deribit", "BTC-PERPETUAL")],
         exposure={"BTC": 0.5},
         notional_usd=12_345.6,
         exchanges=[
@@ -102,6 +158,7 @@ class View:
         self.answer = daemon_status(*symbols)
         self.counters = Counters()
         self.why = ""
+        self.ledgers_made = 0
 
     def status(self, symbols: list[str]) -> Status:
         assert symbols == ["all"]
@@ -116,6 +173,29 @@ class View:
     def not_ready(self) -> str:
         return self.why
 
+    def ledger_lines(self) -> Iterator[LedgerLine]:
+        for row in self.answer.symbols:
+            self.ledgers_made += 1
+            yield ledger_line(row.symbol)
+            yield ledger_line(row.symbol, "shadow pessimistic", None)
+
+    def risk(self) -> list[TotalLine]:
+        shape = {"used": 0.5, "worst": 0.75, "limit": 2.0, "oversubscribed": None, "key": "limits.portfolio"}
+        return [
+            TotalLine(scope="underlying", target="BTC", unit="coins", **shape),
+            TotalLine(scope="portfolio", target="", unit="USD", **{**shape, "used": None}),
+        ]
+
+    def protection(self) -> list[ProtectionLine]:
+        shape = {"exchange": "deribit", "detail": "", "checked": 1.0}
+        return [
+            ProtectionLine(underlying="BTC", armed=True, frozen_until=0.0, **shape),
+            ProtectionLine(underlying="ETH", armed=False, frozen_until=None, **shape),
+        ]
+
+    def clock_skews(self) -> Mapping[str, float]:
+        return {"deribit": -0.002}
+
 
 def busy_view() -> View:
     """Every family has at least one sample."""
@@ -128,6 +208,12 @@ def busy_view() -> View:
     counters.decisions.observe(30e-6)
     view.counters.exchange("deribit").round_trips.observe(0.004)
     view.counters.loop_lag.observe(0.0)
+    view.counters.count_trip(Switch.DRAWDOWN, Scope.SYMBOL)
+    view.counters.alerts[("MmdDailyLoss", Severity.CRITICAL)] = 2
+    hook = view.counters.webhook("pager")
+    hook.waiting, hook.dropped = 4, 1
+    count(hook.posts, "delivered")
+    view.counters.heartbeat_at = 1_700_000_050.0
     return view
 
 
@@ -186,6 +272,36 @@ def test_a_scrape_says_what_the_daemon_knows() -> None:
         ("mmd_exposure_coins", "BTC"): 0.5,
         ("mmd_ready",): 1,
         ("mmd_round_trip_seconds_count", "deribit"): 1,
+        ("mmd_drawdown_usd",): 7.25,
+        ("mmd_day_pnl_usd",): -3.5,
+        ("mmd_total_used", "underlying", "BTC", "coins"): 0.5,
+        ("mmd_total_worst", "underlying", "BTC", "coins"): 0.75,
+        ("mmd_total_limit", "portfolio", "", "USD"): 2,
+        ("mmd_switch_trips_total", "symbol", "drawdown"): 1,
+        ("mmd_switch_trips_total", "portfolio", "drawdown"): 0,
+        ("mmd_protection_armed", "deribit", "BTC"): 1,
+        ("mmd_protection_armed", "deribit", "ETH"): 0,
+        ("mmd_protection_frozen", "deribit", "BTC"): 1,
+        ("mmd_protection_frozen", "deribit", "ETH"): 0,
+        ("mmd_clock_skew_seconds", "deribit"): -0.002,
+        ("mmd_ledger_amount", "BTC", "deribit", "real", "spread", perp[1]): 0.004,
+        ("mmd_ledger_amount", "BTC", "deribit", "real", "inventory", perp[1]): -0.002,
+        ("mmd_ledger_amount", "BTC", "deribit", "real", "fees", perp[1]): -0.0005,
+        ("mmd_ledger_amount", "BTC", "deribit", "real", "funding", perp[1]): 0.0015,
+        ("mmd_ledger_amount", "BTC", "deribit", "real", "settlement", perp[1]): 0,
+        ("mmd_ledger_amount", "BTC", "deribit", "shadow_pessimistic", "spread", perp[1]): 0.004,
+        ("mmd_ledger_imbalance", "BTC", "deribit", "real", perp[1]): 0,
+        ("mmd_ledger_pnl_usd", "deribit", "real", perp[1]): 12.5,
+        ("mmd_ledger_day_pnl_usd", "deribit", "real", perp[1]): 12.5,
+        ("mmd_ledger_drawdown_usd", "deribit", "real", perp[1]): 12.5,
+        ("mmd_alerts_total", "MmdDailyLoss", "critical"): 2,
+        ("mmd_alert_active", "", "MmdDailyLoss", "critical", ""): 1,
+        ("mmd_alert_active", "deribit", "MmdAckTimeout", "critical", perp[1]): 1,
+        ("mmd_alerts_dropped_total",): 0,
+        ("mmd_webhook_posts_total", "delivered", "pager"): 1,
+        ("mmd_webhook_queue", "pager"): 4,
+        ("mmd_webhook_dropped_total", "pager"): 1,
+        ("mmd_heartbeat_timestamp_seconds",): 1_700_000_050,
     }
     assert {key: found.get(key) for key in expected} == expected
 
@@ -197,6 +313,26 @@ def test_what_is_unknown_is_absent_not_zero() -> None:
     assert "mmd_config_confirm_deadline_timestamp_seconds" not in names
     assert ("mmd_position_bound", "max", "deribit", "BTC-PERPETUAL") not in found
     assert ("mmd_quote_spread_bps", "deribit", 'ODD"\\\n') not in found
+    assert ("mmd_total_used", "portfolio", "", "USD") not in found
+    assert ("mmd_ledger_pnl_usd", "deribit", "shadow_pessimistic", "BTC-PERPETUAL") not in found
+    assert "mmd_heartbeat_timestamp_seconds" not in {key[0] for key in samples(View())}  # never well so far
+
+
+def test_every_switch_counts_from_zero() -> None:
+    found = samples(View())
+    counted = {(key[2], key[1]) for key in found if key[0] == "mmd_switch_trips_total"}
+    assert counted == {(str(switch), str(row.scope)) for switch, row in SWITCHES.items()}
+
+
+def test_ledgers_are_made_while_they_are_read() -> None:
+    """110 symbols' ledgers in one go would hold the loop; they are made as the parts go out."""
+    view = View(*(symbol(f"S{n}") for n in range(110)))
+    made = []
+    for piece in slices(DaemonCollector(view)):
+        if piece.count(b"\nmmd_ledger_amount{") > 1:
+            made.append(view.ledgers_made)
+    assert made[0] <= SLICE_SAMPLES and made[-1] == 110
+    assert max(after - before for before, after in itertools.pairwise(made)) <= SLICE_SAMPLES // 5
 
 
 def test_a_daemon_without_symbols_can_be_scraped() -> None:

@@ -78,13 +78,15 @@ async def test_a_pause_that_the_exchange_does_not_confirm_times_out_and_says_wha
     assert trio.current_time() - began == pytest.approx(1.5)
     (row,) = result.symbols
     assert (row.outcome, row.state) == (Outcome.TIMED_OUT, "PAUSED")
-    assert row.detail == "2 orders may still rest at the exchange"
+    assert row.detail.startswith("2 orders may still rest: mmd-kit-BTC-PERPETUAL-b-ep-1, mmd-kit-")
     again = await Office(room.pump).pause([worker], "", "ann", 0.0)  # no patience at all is allowed
     assert again.outcome is Outcome.TIMED_OUT
 
 
-async def test_halt_reset_and_what_each_state_refuses(autojump_clock: MockClock) -> None:
-    room = Room()
+async def test_halt_reset_and_what_each_state_refuses(
+    autojump_clock: MockClock, nursery: trio.Nursery
+) -> None:
+    room = Room(nursery)
     office = Office(room.pump)
     worker = room.worker()
     room.connect(worker)

@@ -12,7 +12,7 @@ from mmd.config.load import load
 from mmd.config.model import Config
 from mmd.config.select import Resolution
 from mmd.domain.actions import AmendOrder, CancelOrder
-from mmd.domain.errors import LinkLost
+from mmd.domain.errors import CredentialError, LinkLost
 from mmd.domain.events import OrderClosed
 from mmd.domain.reasons import State
 from mmd.shell.desk import Outcome
@@ -48,12 +48,18 @@ class Works:
         config = load(path)
         resolution = resolve_named(config)
         parts = (room.pump, room.roster, room.treasury)
-        self.reloader = Reloader(path, Generation(1, config, resolution), self.resolve, parts, self.commit)
+        self.adopted: list[Config] = []
+        self.reloader = Reloader(path, Generation(1, config, resolution), self.resolve, parts, self.adopt, self.commit)
         room.roster.enlist(room.roster.prepare(resolution.symbols.values()))
         for worker in room.pump.workers.values():
             room.connect(worker)
             room.resume(worker)
             room.acknowledge(worker)
+
+    def adopt(self, config: Config) -> None:
+        if config.service.name == "no-secret":
+            raise CredentialError("alerts.webhooks.pager: no token")
+        self.adopted.append(config)
 
     async def resolve(self, config: Config) -> Resolution:
         await trio.lowlevel.checkpoint()

@@ -32,7 +32,7 @@ async def test_a_symbol_that_quotes(autojump_clock: MockClock) -> None:
     room = Room()
     worker = room.quoting()
     await trio.sleep(2)
-    row = views.symbol_status(worker, room.now_ns)
+    row = views.symbol_status(worker, room.now_ns, None)
     assert (row.symbol, row.exchange, row.state, row.reason, row.mode) == (BTC, "deribit", "ACTIVE", "resumed", "live")
     assert (row.market_bid, row.market_ask, row.fair) == (Decimal("79999.5"), Decimal("80000.5"), 80000.0)
     assert (row.bid.price, row.bid.size, row.bid.phase, row.bid.order_id) == (79920, 10, "LIVE", "id0")
@@ -49,13 +49,13 @@ async def test_a_symbol_that_quotes(autojump_clock: MockClock) -> None:
 async def test_a_symbol_before_anything_is_known(autojump_clock: MockClock) -> None:
     room = Room()
     worker = room.worker()
-    row = views.symbol_status(worker, room.now_ns)
+    row = views.symbol_status(worker, room.now_ns, None)
     assert (row.state, row.reason) == ("PAUSED", "startup")
     assert (row.market_bid, row.market_ask, row.fair, row.data_age_seconds) == (None, None, None, None)
     assert (row.min_position, row.max_position) == (None, None)
     assert (row.bid.price, row.bid.phase, row.bid.withheld) == (None, "EMPTY", "not_active")
     assert views.order_lines(worker, room.now_ns) == []
-    explained = views.explanation(worker, room.exchange, room.now_ns)
+    explained = views.explanation(worker, room.pump.outbox, room.now_ns)
     assert (explained.quoting, explained.bid) == (False, "withheld: no_book")
     assert explained.gate_bid == "nothing to judge"
     assert {check.name for check in explained.checks if not check.ok} >= {"data_link", "trade_link", "bounds"}
@@ -68,7 +68,7 @@ async def test_every_phase_of_an_order_can_be_shown(autojump_clock: MockClock) -
     room.resume(worker)
     seen = [line.phase for line in views.order_lines(worker, room.now_ns)]
     assert seen == ["PLACING", "PLACING"]
-    assert views.symbol_status(worker, room.now_ns).bid.order_id is None
+    assert views.symbol_status(worker, room.now_ns, None).bid.order_id is None
     room.acknowledge(worker)
     await trio.sleep(2)
     room.pump.post(worker, room.book(shift=100))
@@ -79,7 +79,7 @@ async def test_every_phase_of_an_order_can_be_shown(autojump_clock: MockClock) -
     await trio.sleep(3)
     lines = views.order_lines(worker, room.now_ns)
     assert [(line.phase, line.age_seconds) for line in lines] == [("UNKNOWN", pytest.approx(3.0))] * 2
-    assert views.symbol_status(worker, room.now_ns).resting == 2
+    assert views.symbol_status(worker, room.now_ns, None).resting == 2
 
 
 async def test_a_stray_is_listed_with_what_it_really_is(autojump_clock: MockClock) -> None:
@@ -89,7 +89,7 @@ async def test_a_stray_is_listed_with_what_it_really_is(autojump_clock: MockCloc
     room.connect(worker, orders=(stray,))
     (line,) = views.order_lines(worker, room.now_ns)
     assert (line.side, line.size, line.phase, line.mode) == ("ask", 20, "CANCELLING", "live")
-    assert views.symbol_status(worker, room.now_ns).mode == "shadow"
+    assert views.symbol_status(worker, room.now_ns, None).mode == "shadow"
 
 
 async def test_a_one_sided_book_is_explained(autojump_clock: MockClock) -> None:
@@ -97,9 +97,9 @@ async def test_a_one_sided_book_is_explained(autojump_clock: MockClock) -> None:
     worker = room.quoting()
     room.pump.post(worker, BookTop(((MID_TICKS[BTC] - 1, 5),), (), 2, room.now_ns, room.now_ns))
     room.pump.run()
-    row = views.symbol_status(worker, room.now_ns)
+    row = views.symbol_status(worker, room.now_ns, None)
     assert (row.state, row.bid.withheld, row.ask.withheld) == ("ACTIVE", "no_ask", "no_ask")
-    explained = views.explanation(worker, room.exchange, room.now_ns)
+    explained = views.explanation(worker, room.pump.outbox, room.now_ns)
     book = explained.steps[0]
     assert (book.step, book.bid, book.ask) == ("book", "79999.5", "none")
     assert any(step.step == "fair" and "no_ask" in step.detail for step in explained.steps)
@@ -110,12 +110,12 @@ async def test_explaining_changes_nothing(autojump_clock: MockClock) -> None:
     room = Room()
     worker = room.quoting()
     before = worker.machine.snapshot()
-    explained = views.explanation(worker, room.exchange, room.now_ns)
+    explained = views.explanation(worker, room.pump.outbox, room.now_ns)
     assert (explained.bid, explained.gate_bid) == ("10 at 79920", "passes")
     assert worker.machine.snapshot() == before and room.exchange.submitted == []
     room.pump.post(worker, PauseRequested(0, "ann", "", room.now_ns))
     room.pump.run()
-    assert views.explanation(worker, room.exchange, room.now_ns).gate_bid.startswith("refused by state: PAUSED")
+    assert views.explanation(worker, room.pump.outbox, room.now_ns).gate_bid.startswith("refused by state: PAUSED")
 
 
 async def test_what_the_gate_refuses_is_shown_with_both_numbers(autojump_clock: MockClock) -> None:
@@ -124,12 +124,12 @@ async def test_what_the_gate_refuses_is_shown_with_both_numbers(autojump_clock: 
     room.connect(worker)
     room.exchange.budget.empty_until(room.now_ns)
     room.resume(worker)
-    withheld = views.symbol_status(worker, room.now_ns).bid.withheld
+    withheld = views.symbol_status(worker, room.now_ns, None).bid.withheld
     assert withheld is not None and withheld.startswith("refused: gate: message_budget")
     await trio.sleep(2)  # the credits are back
     room.pump.post(worker, TimerFired(room.now_ns))
     room.pump.run()
-    assert views.symbol_status(worker, room.now_ns).bid.withheld is None
+    assert views.symbol_status(worker, room.now_ns, None).bid.withheld is None
 
 
 async def test_positions_with_and_without_a_price(autojump_clock: MockClock) -> None:

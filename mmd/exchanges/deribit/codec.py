@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Sequence
 
 import msgspec
 
-from mmd.domain.actions import AmendOrder, CancelOrder, PlaceOrder
+from mmd.domain.actions import AmendOrder, CancelOrder, Order, PlaceOrder, ReduceOrder
 from mmd.domain.errors import ExchangeMalformed, OffGrid
 from mmd.domain.events import InstrumentStateChanged, Ticker, TradePrinted
 from mmd.domain.instruments import Instrument
@@ -49,10 +49,13 @@ INSTRUMENT_STATE = "instrument.state.any.any"
 INSTRUMENT_CREATION = "instrument.creation.any.any"
 USER_CHANGES = ("user.changes.any.any.raw", "user.changes.any.any.100ms")
 BOOK_INTERVALS = ("raw", "100ms")
+MMP_TRIGGER = "user.mmp_trigger."
+IMMEDIATE_OR_CANCEL = "immediate_or_cancel"
 
 # "started" is the word for open before 2026. What is not known counts as not open.
 OPEN_STATES = frozenset({"open", "started"})
 TERMINAL_STATES = frozenset({"delivered", "archivized", "closed", "terminated"})
+SETTLEMENT_STATE = "settlement"
 
 encode_request = msgspec.json.Encoder(decimal_format="number").encode
 """A jsonrpc.Request to bytes; decimals as plain JSON numbers."""
@@ -227,11 +230,12 @@ def missing_channels(asked: Sequence[str], raw: msgspec.Raw | bytes) -> list[str
 
 
 def order_request(
-    instrument: Instrument, order: PlaceOrder | AmendOrder | CancelOrder, valid_until_ms: int | None = None
+    instrument: Instrument, order: Order, valid_until_ms: int | None = None, *, mmp: bool = False
 ) -> tuple[str, msgspec.Struct]:
     """Method and params of one order request.
 
     `valid_until_ms`: by the exchange's clock; later, a place or an amend is refused there with 13888.
+    `mmp`: maker protection may pull the order; for an amend, what the order was placed with.
     """
     until = msgspec.UNSET if valid_until_ms is None else valid_until_ms
     match order:
@@ -241,6 +245,7 @@ def order_request(
                 amount=instrument.amount(order.total_lots),
                 price=instrument.grid.price(order.price_ticks),
                 valid_until=until,
+                mmp=mmp or msgspec.UNSET,
             )
         case PlaceOrder():
             return "private/buy" if order.side is Side.BID else "private/sell", PlaceParams(
@@ -249,11 +254,24 @@ def order_request(
                 price=instrument.grid.price(order.price_ticks),
                 label=order.label,
                 valid_until=until,
+                mmp=mmp or msgspec.UNSET,
             )
         case CancelOrder(order_id=""):
             return "private/cancel_by_label", LabelParams(instrument.settlement, order.label)
         case CancelOrder():
             return "private/cancel", CancelParams(order.order_id)
+        case ReduceOrder():
+            return "private/buy" if order.side is Side.BID else "private/sell", PlaceParams(
+                instrument_name=instrument.symbol,
+                amount=instrument.amount(order.size_lots),
+                price=instrument.grid.price(order.price_ticks),
+                label=order.label,
+                valid_until=until,
+                time_in_force=IMMEDIATE_OR_CANCEL,
+                post_only=False,
+                reject_post_only=False,
+                reduce_only=True,
+            )
 
 
 def encode(request: Request) -> bytes:

@@ -26,12 +26,14 @@ CALL_SECONDS = 10.0
 MIN_LOGIN_SECONDS = 5.0
 REAUTH_AT = 0.8  # of the token's life
 REPORT_SECONDS = 10.0  # at most one line about malformed messages in that time
-SKEW_SECONDS = 60.0  # an older clock sample gives way to any newer one
+DRIFT = 200e-6  # of two undisciplined clocks against each other, at most
+SLACK_NS = 1_000_000  # times are told in µs, and the servers of one exchange differ a little
 
 # Four fifths of the documented credits: the account's owner may be logged in elsewhere.
 GENERAL_RATE, GENERAL_BURST = 16.0, 80.0
 SUBSCRIBE_RATE, SUBSCRIBE_BURST = 2.6, 8.0
 LISTING_RATE, LISTING_BURST = 0.8, 10.0
+LOG_RATE, LOG_BURST = 0.8, 6.0
 NO_PARAMS: dict[str, object] = {}
 
 
@@ -40,22 +42,33 @@ class LoginRefused(ExchangeRefused):
 
 
 class ClockSkew:
-    """The exchange's clock minus ours, from request and answer times; the quickest round trip of a minute counts."""
+    """The exchange's clock minus ours, from request and answer times: always a finite number.
+
+    An answer proves that the difference lies between two bounds (it cannot have left before it was
+    asked for, nor come before it left), as far apart as its way was long. Bounds are intersected, and
+    widen with time by what clocks drift; `skew_ms` is their middle. An answer that contradicts them
+    shows that a clock was set: then it alone counts. 0.0 before the first answer, which is the login's:
+    known whenever a link is up.
+    """
 
     def __init__(self) -> None:
         self.skew_ms = 0.0
-        self._trip_ns = 0
+        self._low_ns = self._high_ns = 0.0
         self._at_ns = 0
 
     def add(self, sent_ns: int, received_ns: int, us_in: int, us_out: int) -> None:
         """One answer: our send and receive time, the server's receive and send time."""
-        trip_ns = received_ns - sent_ns - (us_out - us_in) * 1000
-        fresh = self._at_ns and received_ns - self._at_ns < SKEW_SECONDS * 1e9
-        if trip_ns < 0 or (fresh and trip_ns > self._trip_ns):
-            return
-        self.skew_ms = ((us_in + us_out) * 500 - (sent_ns + received_ns) // 2) / 1e6
-        self._trip_ns = trip_ns
-        self._at_ns = received_ns
+        low_ns: float = us_out * 1000 - received_ns
+        high_ns: float = us_in * 1000 - sent_ns
+        if low_ns > high_ns:
+            return  # a clock was set while it was on its way
+        if self._at_ns:
+            slack_ns = abs(received_ns - self._at_ns) * DRIFT + SLACK_NS
+            least_ns, most_ns = self._low_ns - slack_ns, self._high_ns + slack_ns
+            if low_ns <= most_ns and high_ns >= least_ns:
+                low_ns, high_ns = max(low_ns, least_ns), min(high_ns, most_ns)
+        self._low_ns, self._high_ns, self._at_ns = low_ns, high_ns, received_ns
+        self.skew_ms = (low_ns + high_ns) / 2e6
 
 
 class Credentials:
@@ -105,10 +118,12 @@ class House:
         self.instruments: dict[str, Instrument] = {}
         self.watched: tuple[str, ...] = ()
         self.watching = False  # `watch` was called at least once
+        self.on_settlement: Callable[[], None] = lambda: None  # a watched instrument was settled or delivered
         self.sink: Sink
         self._general = Pace(GENERAL_RATE, GENERAL_BURST)
         self._subscribe = Pace(SUBSCRIBE_RATE, SUBSCRIBE_BURST)
         self._listing = Pace(LISTING_RATE, LISTING_BURST)
+        self._log = Pace(LOG_RATE, LOG_BURST)
 
     def exchange_ms(self) -> int:
         """The exchange's clock, as well as we know it."""
@@ -121,6 +136,8 @@ class House:
             return self._subscribe.take(now)
         if method == "public/get_instruments":
             return self._listing.take(now)
+        if method == "private/get_transaction_log":
+            return self._log.take(now)
         return self._general.take(now)
 
 

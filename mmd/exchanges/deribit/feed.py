@@ -345,5 +345,7 @@ class Feed:
         return "locked" if instrument.index in self._locked else ""
 
     def _set_state(self, follow: Follow, state: str, received_ns: int) -> None:
+        if follow.state == codec.SETTLEMENT_STATE or state in codec.TERMINAL_STATES:
+            self._house.on_settlement()
         follow.state = state
         self._house.sink.post(follow.instrument.symbol, codec.state_event(state, received_ns))

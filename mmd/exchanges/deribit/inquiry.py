@@ -115,6 +115,11 @@ class Inquiry:
             return False
         return baseline_us - BASELINE_REACH_US < trade.timestamp * 1000 < baseline_us // 1000 * 1000
 
+    def counts_from_ms(self, symbol: str) -> int | None:
+        """The moment of a symbol's first position report, by the exchange's clock; None before it."""
+        baseline_us = self._baseline_us.get(symbol)
+        return None if baseline_us is None else baseline_us // 1000
+
     async def serve(self, connection: Connection, armed: bool) -> None:
         """Reconcile whatever needs it, until cancelled."""
         self._armed = armed
@@ -209,14 +214,15 @@ class Inquiry:
 
     async def _fetch_trades(self, connection: Connection, symbol: str, since_ms: int) -> list[UserTradeData]:
         """Ask for all trades since, page by page to the end, and post them."""
-        seen: dict[str, UserTradeData] = {}
+        # Both orders of a trade with ourselves carry the same trade id.
+        seen: dict[tuple[str, str], UserTradeData] = {}
         pages: list[TradePage] = []
 
         def take(head: Head) -> None:
             pages.append(orders.decode_trade_page(head.result))
             for trade in pages[-1].trades:
-                if trade.trade_id not in seen:
-                    seen[trade.trade_id] = trade
+                if (trade.trade_id, trade.order_id) not in seen:
+                    seen[trade.trade_id, trade.order_id] = trade
                     self._record.take_trade(trade, self._house.wall_clock_ns())
 
         now_ms = self._house.exchange_ms()
@@ -381,7 +387,7 @@ class Inquiry:
                 row = _choose(orders.decode_orders(head.result), symbol, label)
                 if row is None:
                     return
-                if epoch_ms >= complete_from_ms and (row.filled_amount or 0) > listed:
+                if orders.must_end(row) or (epoch_ms >= complete_from_ms and (row.filled_amount or 0) > listed):
                     return
                 verdict(orders.order_state(row, instrument, house.wall_clock_ns()), house.wall_clock_ns())
                 settled = True
@@ -395,7 +401,7 @@ class Inquiry:
             if settled:
                 return
             await trio.sleep(FIND_PAUSE_SECONDS)
-        raise ExchangeAmbiguous(f"order {label}: its trades are not listed yet")
+        raise ExchangeAmbiguous(f"order {label}: its end or its trades are not listed yet")
 
     def _post_found(self, symbol: str, found: OrderAcked | OrderClosed | OrderAbsent) -> None:
         """The newest word on a label; a closing that was seen before stands."""

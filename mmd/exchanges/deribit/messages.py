@@ -130,7 +130,7 @@ class TradeData(msgspec.Struct):
 
 
 class OrderData(msgspec.Struct):
-    """`price` stays raw: it is the text "market_price" for trigger market orders."""
+    """`price` stays raw: it is the text "market_price" for trigger market orders. `mmp_cancelled` is true or absent."""
 
     order_id: str
     order_state: str
@@ -141,6 +141,8 @@ class OrderData(msgspec.Struct):
     price: msgspec.Raw = NOTHING
     label: str = ""
     cancel_reason: str = ""
+    mmp_cancelled: bool = False
+    time_in_force: str = ""
     last_update_timestamp: int = 0
 
 
@@ -193,6 +195,95 @@ class TradePage(msgspec.Struct):
     has_more: bool = False
 
 
+# --- maker protection ----------------------------------------------------------------------------
+
+
+class MmpConfig(msgspec.Struct):
+    """A row of private/get_mmp_config. Limits in coins of the index, vega in USD; absent = off."""
+
+    index_name: str
+    interval: int
+    frozen_time: int
+    quantity_limit: Decimal | None = None
+    delta_limit: Decimal | None = None
+    vega_limit: Decimal | None = None
+    max_quote_quantity: Decimal | None = None
+    mmp_group: str | None = None
+    block_rfq: bool = False
+
+
+class MmpStatus(msgspec.Struct):
+    """A row of private/get_mmp_status and data of user.mmp_trigger.*; `frozen_until` in ms, 0 = until reset."""
+
+    index_name: str = ""
+    frozen_until: int | None = None
+    mmp_group: str | None = None
+    block_rfq: bool = False
+
+
+class MmpParams(msgspec.Struct, omit_defaults=True):
+    """For private/set_mmp_config: a limit that is left out is off from then on."""
+
+    index_name: str
+    interval: int
+    frozen_time: int
+    quantity_limit: Decimal | None = None
+    delta_limit: Decimal | None = None
+    vega_limit: Decimal | None = None
+    max_quote_quantity: Decimal | None = None
+
+
+class IndexParams(msgspec.Struct):
+    """For private/get_mmp_config, get_mmp_status, reset_mmp."""
+
+    index_name: str
+
+
+# --- cash ----------------------------------------------------------------------------------------
+
+
+class LogHead(msgspec.Struct):
+    """What every row of the transaction log has."""
+
+    id: int | str
+    type: str
+    timestamp: int
+    instrument_name: str | None = None
+
+
+class LogRow(msgspec.Struct):
+    """A row of type settlement or delivery. `change`: what it did to the balance of `currency`."""
+
+    id: int | str
+    type: str
+    timestamp: int
+    currency: str
+    instrument_name: str
+    side: str | None = None
+    amount: Decimal | None = None
+    change: Decimal | None = None
+    interest_pl: Decimal | None = None
+    total_interest_pl: Decimal | None = None
+
+
+class LogPage(msgspec.Struct):
+    """Result of private/get_transaction_log, newest first; `continuation` null at the end."""
+
+    logs: list[msgspec.Raw]
+    continuation: int | str | None = None
+
+
+class LogParams(msgspec.Struct):
+    """For private/get_transaction_log; times in ms, both ends included; at most 250 rows a page."""
+
+    currency: str
+    start_timestamp: int
+    end_timestamp: int
+    query: str
+    count: int = 250
+    continuation: int | str | msgspec.UnsetType = msgspec.UNSET
+
+
 # --- session and account -------------------------------------------------------------------------
 
 
@@ -242,6 +333,8 @@ class Summaries(msgspec.Struct):
 
 
 class PlaceParams(msgspec.Struct):
+    """`mmp`: maker protection may pull it."""
+
     instrument_name: str
     amount: Decimal
     price: Decimal
@@ -251,10 +344,12 @@ class PlaceParams(msgspec.Struct):
     time_in_force: str = "good_til_cancelled"
     post_only: bool = True
     reject_post_only: bool = True
+    reduce_only: bool | msgspec.UnsetType = msgspec.UNSET
+    mmp: bool | msgspec.UnsetType = msgspec.UNSET
 
 
 class EditParams(msgspec.Struct):
-    """`amount` is the new total, what has filled included."""
+    """`amount` is the new total, what has filled included. `mmp` must be what the order has already."""
 
     order_id: str
     amount: Decimal
@@ -262,6 +357,7 @@ class EditParams(msgspec.Struct):
     valid_until: int | msgspec.UnsetType = msgspec.UNSET
     post_only: bool = True
     reject_post_only: bool = True
+    mmp: bool | msgspec.UnsetType = msgspec.UNSET
 
 
 class CancelParams(msgspec.Struct):

@@ -8,7 +8,7 @@ from decimal import Decimal
 
 import msgspec
 
-from mmd.domain.actions import AmendOrder, CancelOrder, PlaceOrder
+from mmd.domain.actions import CancelOrder, Order, PlaceOrder, ReduceOrder
 from mmd.domain.errors import ExchangeMalformed, OffGrid
 from mmd.domain.events import Mail, OpenOrder, OrderAcked, OrderClosed, OrderFilled, OrderRefused, PositionReported
 from mmd.domain.events import RequestLost as Lost
@@ -17,6 +17,7 @@ from mmd.domain.instruments import Instrument
 from mmd.domain.reasons import Fault, Side
 from mmd.domain.units import whole
 from mmd.exchanges.api import Account
+from mmd.exchanges.deribit.codec import IMMEDIATE_OR_CANCEL
 from mmd.exchanges.deribit.errors import meaning
 from mmd.exchanges.deribit.messages import (
     OrderData,
@@ -34,7 +35,8 @@ CLOSED_STATES = frozenset({"filled", "cancelled", "rejected"})
 # "speed_bumped": held some milliseconds before it may match; it will rest or fill.
 RESTING_STATES = frozenset({"open", "untriggered", "triggered", "speed_bumped"})
 
-Order = PlaceOrder | AmendOrder | CancelOrder
+# Why an order was closed, in the exchange's word: its maker protection pulled it.
+MMP_CANCELLED = "mmp_trigger"
 
 decode_changes: Decoder[UserChanges] = Decoder(UserChanges)
 decode_orders: Decoder[list[OrderData]] = Decoder(list[OrderData])
@@ -71,9 +73,17 @@ def acked(order: OrderData, instrument: Instrument, received_ns: int) -> OrderAc
 
 
 def closed(order: OrderData, instrument: Instrument, received_ns: int) -> OrderClosed:
-    """An order that is no longer open; the cause in the exchange's words."""
+    """An order that is no longer open; the cause in the exchange's words.
+
+    An order that never rests has no cause beside its state: that its rest is cancelled is what was asked for.
+    """
     lots = _lots(order.filled_amount or Decimal(0), instrument, f"order {order.order_id}")
-    return OrderClosed(order.label, order.order_id, order.cancel_reason or order.order_state, lots, received_ns)
+    cause = order.cancel_reason or order.order_state
+    if order.mmp_cancelled:
+        cause = MMP_CANCELLED
+    elif order.time_in_force == IMMEDIATE_OR_CANCEL:
+        cause = order.order_state
+    return OrderClosed(order.label, order.order_id, cause, lots, received_ns)
 
 
 def open_order(order: OrderData, instrument: Instrument) -> OpenOrder:
@@ -112,8 +122,13 @@ def order_state(order: OrderData, instrument: Instrument, received_ns: int) -> O
     raise ExchangeMalformed(f"order {order.order_id} is in the unknown state {order.order_state!r}")
 
 
+def must_end(order: OrderData) -> bool:
+    """An immediate-or-cancel order that is not closed: it cannot stay so, and it never rests."""
+    return order.time_in_force == IMMEDIATE_OR_CANCEL and order.order_state in RESTING_STATES
+
+
 def reply(order: Order, raw: msgspec.Raw, instrument: Instrument, received_ns: int) -> list[Mail]:
-    """The answer to a place, an amend or a cancel by id: fills first, then what the order is now."""
+    """The answer to a place, an amend, a reduction or a cancel by id: fills first, then what the order is now."""
     if isinstance(order, CancelOrder):
         state, trades = _decode_order(raw), []
     else:
@@ -121,13 +136,19 @@ def reply(order: Order, raw: msgspec.Raw, instrument: Instrument, received_ns: i
         state, trades = result.order, result.trades
     if state.instrument_name != instrument.symbol:
         raise ExchangeMalformed(f"answer for {state.instrument_name} to a request for {instrument.symbol}")
-    if not isinstance(order, PlaceOrder) and state.order_id != order.order_id:
+    if not isinstance(order, PlaceOrder | ReduceOrder) and state.order_id != order.order_id:
         raise ExchangeMalformed(f"answer for order {state.order_id} to a request for {order.order_id}")
     # An order that an earlier process placed may have lost its label in the answer: ours is the one asked for.
     state.label = order.label
     for trade in trades:
         trade.label = trade.label or order.label
     events: list[Mail] = [filled(trade, instrument, received_ns) for trade in trades]
+    if isinstance(order, ReduceOrder):
+        state.time_in_force = IMMEDIATE_OR_CANCEL
+    if must_end(state):
+        # Held before it may match, maybe: it will be gone, and what it traded has to be asked.
+        events.append(Lost(order.label, f"not closed yet: {state.order_state}", received_ns))
+        return events
     verdict = order_state(state, instrument, received_ns)
     events.append(verdict)
     if isinstance(order, CancelOrder) and isinstance(verdict, OrderAcked):
@@ -145,7 +166,7 @@ def refused(order: Order, error: RpcError, received_ns: int) -> OrderRefused | L
     told = meaning(error.code)
     if told.fault is Fault.AMBIGUOUS:
         return Lost(order.label, f"{told.name} ({error.code}): {error.text}", received_ns)
-    gone = told.gone and not isinstance(order, PlaceOrder)
+    gone = told.gone and not isinstance(order, PlaceOrder | ReduceOrder)
     return OrderRefused(order.label, told.fault, told.name, f"{error.text} ({error.code})", gone, received_ns)
 
 

@@ -12,7 +12,8 @@ from mmd.domain.errors import ExchangeAmbiguous, ExchangeMalformed, ExchangeRefu
 from mmd.domain.events import OpenOrder
 from mmd.domain.ids import LABEL_MAX
 from mmd.domain.instruments import Instrument
-from mmd.exchanges.api import Account, Capabilities, Dial, LinkStats, Sink
+from mmd.domain.settings import Protection
+from mmd.exchanges.api import Account, Capabilities, Dial, LinkStats, ProtectionStatus, Sink
 from mmd.exchanges.deribit import codec
 from mmd.exchanges.deribit.connection import Connection, Credentials, House, LoginRefused
 from mmd.exchanges.deribit.feed import Feed
@@ -37,7 +38,7 @@ class Deribit:
         atomic_amend=True,
         mass_quote=False,
         cancel_on_disconnect=True,
-        maker_protection=False,
+        maker_protection=True,
         rfq=False,
         client_labels=True,
         label_max=LABEL_MAX,
@@ -98,8 +99,21 @@ class Deribit:
 
     @property
     def clock_skew_ms(self) -> float:
-        """The exchange's clock minus ours."""
+        """The exchange's clock minus ours, renewed by every answer (at the latest at each heartbeat).
+
+        Always a finite number; 0.0 before the first answer, so known whenever a link is up.
+        """
         return self._house.skew.skew_ms
+
+    @property
+    def event_lag_seconds(self) -> float | None:
+        """None: there is no event bus."""
+        return None
+
+    @property
+    def protections(self) -> list[ProtectionStatus]:
+        """What was last read back of the maker protection, one for each underlying."""
+        return self._trading.protections.statuses()
 
     @property
     def subscriptions(self) -> int:
@@ -196,6 +210,14 @@ class Deribit:
             house.sink.report("watch.not_listed", f"{self.name}: {', '.join(unknown)}")
         self._feed.rewatch()
         self._trading.rewatch()
+
+    def protect(self, wanted: Sequence[Protection]) -> None:
+        """The maker protection to hold from now on: set and read back as soon as a symbol of it is watched."""
+        self._trading.protections.protect(wanted)
+
+    async def reset_protection(self, underlying: str) -> None:
+        """End a freeze now. Raises LinkLost, ExchangeRefused, ExchangeAmbiguous."""
+        await self._trading.protections.reset(self._ready(self._trading), underlying)
 
     def submit(self, requests: Sequence[tuple[str, Request]]) -> None:
         """Queue (symbol, request) pairs on the trade link, in order; refusals come back as events."""

@@ -1,29 +1,43 @@
 """The trade link's duty: orders out, answers and fills in, and what to believe after a loss.
 
-Cancel-on-disconnect is armed and read back at every login. A symbol hears TradeLinkUp only after
-its fills, open orders and position were asked on this connection. Every answer about an order is
-posted in the order of the stream; a closing that overtakes the answer is held back until then.
+Cancel-on-disconnect is armed and read back at every login, and read again every minute. A symbol
+hears TradeLinkUp only after its fills, open orders and position were asked on this connection. Every
+answer about an order is posted in the order of the stream; a closing that overtakes the answer is
+held back until then.
 """
 
 from collections.abc import Sequence
 from itertools import islice
+from typing import Any
 
 import msgspec
 import trio
 
-from mmd.domain.actions import AmendOrder, CancelOrder, PlaceOrder, QueryOrder, QueryState, Request
+from mmd.domain.actions import (
+    AmendOrder,
+    CancelOrder,
+    Order,
+    PlaceOrder,
+    QueryOrder,
+    QueryState,
+    ReduceOrder,
+    Request,
+)
 from mmd.domain.errors import ExchangeAmbiguous, ExchangeMalformed, ExchangeRefused, LinkLost
 from mmd.domain.events import Mail, OrderAcked, OrderClosed, OrderFilled, OrderRefused, RequestLost, TradeLinkDown
 from mmd.domain.ids import label_prefix
 from mmd.domain.reasons import Fault
 from mmd.exchanges.api import Account, LinkStats
 from mmd.exchanges.deribit import codec, orders
+from mmd.exchanges.deribit.cash import CashLog
 from mmd.exchanges.deribit.connection import Connection, House
 from mmd.exchanges.deribit.inquiry import Inquiry
 from mmd.exchanges.deribit.messages import OrderData, UserTradeData
+from mmd.exchanges.deribit.protection import Protections
 from mmd.exchanges.jsonrpc import Head, Sent
 
 ORDER_SECONDS = 5.0  # deadline of an order's answer
+ARMED_SECONDS = 60.0  # how often cancel-on-disconnect is read back
 MAX_CLOSED = 2000
 RESERVE_SHARE = 0.25  # of the burst, for cancels
 
@@ -32,7 +46,7 @@ class OrderSent(msgspec.Struct, frozen=True):
     """Context of an order request in flight."""
 
     symbol: str
-    order: orders.Order
+    order: Order
 
 
 class Trading:
@@ -47,10 +61,14 @@ class Trading:
         self.connection: Connection | None = None
         self.first_up = trio.Event()
         self.inquiry = Inquiry(house, self)
+        self.protections = Protections(house)
+        self.cash = CashLog(house, self.inquiry)
+        house.on_settlement = self.cash.settled
         self._house = house
         self._prefix = label_prefix(house.service)
         self._flying: dict[str, int] = {}  # requests in flight by label
         self._closed: dict[str, OrderClosed] = {}  # what closed lately, by label
+        self._marked: dict[str, None] = {}  # labels that were placed for maker protection to pull
         self.activity: dict[str, int] = {}  # grows with everything that changes a symbol's orders
         self.fills: dict[str, int] = {}  # grows with every fill of a symbol
 
@@ -62,6 +80,8 @@ class Trading:
     def rewatch(self) -> None:
         """The watched symbols changed."""
         self.inquiry.wake()
+        self.protections.wake()
+        self.cash.wake()
 
     def was_closed(self, label: str) -> OrderClosed | None:
         """The closing of this order, if it was seen."""
@@ -85,9 +105,15 @@ class Trading:
         self.stats.connects += 1
         self._house.sink.report("link.up", f"{self._house.name} trade, cancel on disconnect: {armed}")
         self.first_up.set()
+        if armed:
+            connection.nursery.start_soon(self._stay_armed, connection)
+        connection.nursery.start_soon(self.protections.serve, connection)
+        connection.nursery.start_soon(self.cash.serve, connection)
         await self.inquiry.serve(connection, armed)
 
     def notified(self, channel: str, data: msgspec.Raw, received_ns: int) -> None:
+        if channel.startswith(codec.MMP_TRIGGER):
+            self.protections.notified(channel, data)
         if not channel.startswith("user.changes."):
             return
         changes = orders.decode_changes(data)
@@ -102,6 +128,7 @@ class Trading:
             self._landed(order.label)
         instrument = self._house.instruments[symbol]
         if head.error is not None:
+            self.protections.refused(symbol, head.error.code, head.error.text)
             self._post(symbol, [orders.refused(order, head.error, received_ns)])
             self._post_closing(symbol, order.label)
             return
@@ -132,6 +159,7 @@ class Trading:
         self.connection = None
         self._flying.clear()
         self.inquiry.forget_link(self.stats.last_received_ns)
+        self.protections.forget_link()
         if was_up:
             self._house.sink.post_all(TradeLinkDown(why, self._house.wall_clock_ns()))
 
@@ -153,19 +181,41 @@ class Trading:
 
     def _send(self, connection: Connection, symbol: str, request: Request) -> None:
         match request:
-            case AmendOrder() | PlaceOrder() | CancelOrder():
+            case AmendOrder() | PlaceOrder() | CancelOrder() | ReduceOrder():
                 self._send_order(connection, symbol, request)
             case QueryOrder():
                 connection.nursery.start_soon(self.inquiry.ask_order, connection, symbol, request)
             case QueryState():
                 connection.nursery.start_soon(self.inquiry.ask_state, connection, symbol)
 
-    def _send_order(self, connection: Connection, symbol: str, request: orders.Order) -> None:
+    def _send_order(self, connection: Connection, symbol: str, request: Order) -> None:
         valid = self._house.order_valid_ms
         until = None if valid is None else self._house.exchange_ms() + valid
-        method, params = codec.order_request(self._house.instruments[symbol], request, until)
+        mmp = False
+        if self._marked or self.protections.any_wanted:
+            request, mmp = self._mark(symbol, request)
+        method, params = codec.order_request(self._house.instruments[symbol], request, until, mmp=mmp)
         connection.request(method, params, OrderSent(symbol, request), ORDER_SECONDS)
         self._flying[request.label] = self._flying.get(request.label, 0) + 1
+
+    def _mark(self, symbol: str, order: Order) -> tuple[Order, bool]:
+        """The request to send, and whether with `mmp`: as the symbol is protected, and as the order has it.
+
+        An edit cannot give an order what it was placed without: it is cancelled instead, and the next has it.
+        A reduction never carries it: it must be possible during a freeze.
+        """
+        match order:
+            case PlaceOrder() if self.protections.covers(symbol):
+                self._marked[order.label] = None
+                _forget(self._marked)
+                return order, True
+            case AmendOrder():
+                marked = order.label in self._marked
+                if not marked and self.protections.covers(symbol):
+                    self._house.sink.report("order.unprotected", f"{order.label} was placed before: cancelled")
+                    return CancelOrder(order.label, order.order_id, order.side), False
+                return order, marked
+        return order, False
 
     def _refuse(self, symbol: str, request: Request, why: str) -> None:
         now_ns = self._house.wall_clock_ns()
@@ -212,16 +262,20 @@ class Trading:
         self._count(self.activity, order.instrument_name)
         if order.order_state not in orders.CLOSED_STATES:
             return
-        self.note_closed(orders.closed(order, instrument, received_ns))
+        event = orders.closed(order, instrument, received_ns)
+        self._look_for_freeze(order.instrument_name, event)
+        self.note_closed(event)
         if not self.is_flying(order.label):
             self._post_closing(order.instrument_name, order.label)
 
     def note_closed(self, event: OrderClosed) -> None:
         """Remember a closing."""
         self._closed[event.label] = event
-        if len(self._closed) > MAX_CLOSED:
-            for label in list(islice(self._closed, MAX_CLOSED // 2)):
-                del self._closed[label]
+        _forget(self._closed)
+
+    def _look_for_freeze(self, symbol: str, event: OrderClosed) -> None:
+        if event.cause == orders.MMP_CANCELLED:
+            self.protections.suspect(symbol, f"it pulled order {event.label}")
 
     def _post(self, symbol: str, events: list[Mail]) -> None:
         self._count(self.activity, symbol)
@@ -230,6 +284,7 @@ class Trading:
                 if event.label in self._closed:
                     continue  # the closing overtook this answer
             elif isinstance(event, OrderClosed):
+                self._look_for_freeze(symbol, event)
                 self.note_closed(event)
                 continue  # posted by _post_closing, once
             elif isinstance(event, OrderFilled):
@@ -268,6 +323,24 @@ class Trading:
             return False
         return codec.decode_cancel_on_disconnect(raw).enabled
 
+    async def _stay_armed(self, connection: Connection) -> None:
+        """Read it back now and then; armed again where it was lost, and the link given up where that fails."""
+        while True:
+            await trio.sleep(ARMED_SECONDS)
+            why = "it was switched off"
+            try:
+                raw = await connection.call("private/get_cancel_on_disconnect", {"scope": "connection"})
+                if codec.decode_cancel_on_disconnect(raw).enabled:
+                    continue
+                if await self._arm(connection):
+                    self._house.sink.report("exchange.cod_rearmed", f"{self._house.name}: {why}")
+                    continue
+            except (ExchangeRefused, ExchangeAmbiguous, ExchangeMalformed) as error:
+                why = str(error)
+            self._house.sink.report("exchange.cod_lost", f"{self._house.name}: cancel on disconnect: {why}")
+            connection.drop("cancel on disconnect was lost")
+            return
+
     async def _subscribe(self, connection: Connection) -> None:
         """Our own orders and fills. Without them nothing may be traded: the connection is given up."""
         for channel in codec.USER_CHANGES:
@@ -299,3 +372,10 @@ class Trading:
                 self._house.budget.set_limits(rate, burst, min(burst * RESERVE_SHARE, burst - 1))
                 break
         return orders.accounts(summaries)
+
+
+def _forget(known: dict[str, Any]) -> None:
+    """Drop the older half of a table that is full."""
+    if len(known) > MAX_CLOSED:
+        for label in list(islice(known, MAX_CLOSED // 2)):
+            del known[label]

@@ -11,35 +11,41 @@ from mmd.sandbox.deribit.render_account import (
     ledger_json,
     order_json,
     position_json,
+    reported_size,
     summary_json,
 )
 from mmd.sandbox.deribit.rpc import RpcError, invalid_param
 from mmd.sandbox.orders import SelfTrading
-from mmd.sandbox.protection import ProtectionConfig
+from mmd.sandbox.protection import Protection, ProtectionConfig
+
+LIMIT_DECIMALS = 4
 
 # --- positions and money -------------------------------------------------------------------------
 
 
 def get_positions(context: Context, call: Call) -> object:
     """Positions that are not zero."""
+    context.engine.accrue_funding(context.now_ms)
     currency = call.params.text("currency", "any").upper()
     kind = call.params.choice("kind", KINDS, "any")
     account = context.floor.account(call.account, context.now_ms)
     rows = []
-    for name, position in account.positions.items():
+    for name in {**account.positions, **account.reported_drift}:
         listing = context.floor.listings[name]
         group = contracts.currency_group(listing.instrument)
-        if position.size and currency in ("ANY", group) and kind in ("any", listing.instrument.kind):
+        if reported_size(account, name) and currency in ("ANY", group) and kind in ("any", listing.instrument.kind):
             rows.append(position_json(context.floor, account, listing))
     return rows
 
 
 def get_position(context: Context, call: Call) -> object:
+    context.engine.accrue_funding(context.now_ms)
     listing = context.listing(call.params, alive=False)
     return position_json(context.floor, context.floor.account(call.account, context.now_ms), listing)
 
 
 def get_account_summary(context: Context, call: Call) -> object:
+    context.engine.accrue_funding(context.now_ms)
     account = context.floor.account(call.account, context.now_ms)
     currency = call.params.text("currency").upper()
     known = set(account.wallets) | {contracts.currency_group(row.instrument) for row in context.floor.listings.values()}
@@ -50,6 +56,7 @@ def get_account_summary(context: Context, call: Call) -> object:
 
 
 def get_account_summaries(context: Context, call: Call) -> object:
+    context.engine.accrue_funding(context.now_ms)
     account = context.floor.account(call.account, context.now_ms)
     rows = [
         summary_json(context.floor, account, currency, context.budgets, extended=False)
@@ -107,30 +114,34 @@ def get_order_margin_by_ids(context: Context, call: Call) -> object:
 
 
 def get_transaction_log(context: Context, call: Call) -> object:
-    """Newest first; `continuation` is the row id to go on from."""
+    """Newest first; `continuation` is the id of the row to go on with, so that new rows shift nothing."""
     params = call.params
     currency = params.text("currency").upper()
     start, end = params.integer("start_timestamp"), params.integer("end_timestamp")
     count = count_of(params, 100, 250)
     query = params.text("query", "")
-    before = params.optional_integer("continuation")
+    latest = params.optional_integer("continuation")
     account = context.floor.account(call.account, context.now_ms)
     rows = [
         row
         for row in reversed(account.ledger)
         if currency in ("ANY", row.currency)
         and start <= row.timestamp <= end
-        and query in f"{row.kind} {row.instrument_name} {row.side}"
+        and (latest is None or row.row_id <= latest)
+        and query in f"{row.kind} {row.instrument_name} {row.side} {row.user_role}"
     ]
-    offset = before or 0
-    shown = rows[offset : offset + count]
-    following = offset + count if len(rows) > offset + count else None
-    return {"logs": [ledger_json(account, row) for row in shown], "continuation": following}
+    following = rows[count].row_id if len(rows) > count else None
+    logs = [ledger_json(context.engine.instrument(row.instrument_name), account, row) for row in rows[:count]]
+    return {"logs": logs, "continuation": following}
 
 
 def _settlements(context: Context, call: Call, wanted: str, currency: str) -> object:
+    """Newest first; `continuation` is the id of the row to go on with, or the word none."""
     kind = call.params.choice("type", ("settlement", "delivery", "bankruptcy", "all"), "all")
     count = count_of(call.params, 20, 1000)
+    continuation = call.params.text("continuation", "none")
+    if continuation != "none" and not continuation.isdigit():
+        raise invalid_param("continuation", "wrong format")
     account = context.floor.account(call.account, context.now_ms)
 
     def row_json(row: LedgerRow) -> Json:
@@ -142,19 +153,21 @@ def _settlements(context: Context, call: Call, wanted: str, currency: str) -> ob
             "mark_price": row.mark_price,
             "index_price": row.index_price,
             "profit_loss": money(row.cashflow),
-            "session_profit_loss": money(row.cashflow),
-            "funding": 0.0,
+            "session_profit_loss": money(row.session_rpl + row.session_upl),
+            "funding": money(row.interest_pl),
         }
 
     rows = [
-        row_json(row)
+        row
         for row in reversed(account.ledger)
         if row.kind in ("settlement", "delivery")
         and kind in ("all", row.kind)
+        and (continuation == "none" or row.row_id <= int(continuation))
         and wanted in ("", row.instrument_name)
         and currency in ("ANY", row.currency)
     ]
-    return {"settlements": rows[:count], "continuation": "none"}
+    following = str(rows[count].row_id) if len(rows) > count else "none"
+    return {"settlements": [row_json(row) for row in rows[:count]], "continuation": following}
 
 
 def get_settlement_history_by_currency(context: Context, call: Call) -> object:
@@ -171,7 +184,7 @@ def get_settlement_history_by_instrument(context: Context, call: Call) -> object
 
 def set_self_trading_config(context: Context, call: Call) -> object:
     account = context.floor.account(call.account, context.now_ms)
-    mode = SelfTrading(call.params.choice("mode", tuple(SelfTrading)))
+    mode = SelfTrading(call.params.choice("mode", (SelfTrading.REJECT_TAKER, SelfTrading.CANCEL_MAKER)))
     account.self_trading_extended = call.params.flag("extended_to_subaccounts")
     account.self_trading = mode
     return "ok"
@@ -181,7 +194,17 @@ def _limit(call: Call, name: str) -> float | None:
     value = call.params.optional_number(name)
     if value is not None and value < 0:
         raise invalid_param(name, "value must be >= 0")
+    if value is not None and value != round(value, LIMIT_DECIMALS):
+        raise invalid_param(name, f"at most {LIMIT_DECIMALS} decimals")
     return float(value) if value is not None else None
+
+
+def _protections(context: Context, call: Call) -> dict[str, Protection]:
+    """The account's protections by index. 13040 for an account without the right to any."""
+    account = context.floor.account(call.account, context.now_ms)
+    if not account.mmp_enabled:
+        raise RpcError(13040, "mmp_required")
+    return account.protections
 
 
 def _index_name(context: Context, call: Call) -> str:
@@ -194,9 +217,12 @@ def _index_name(context: Context, call: Call) -> str:
 
 
 def set_mmp_config(context: Context, call: Call) -> object:
+    _protections(context, call)
     interval, frozen_time = call.params.integer("interval"), call.params.integer("frozen_time")
     if interval < 0 or frozen_time < 0:
         raise invalid_param("interval" if interval < 0 else "frozen_time", "value must be >= 0")
+    if interval and "max_quote_quantity" not in call.params:
+        raise invalid_param("max_quote_quantity", "value required")
     config = ProtectionConfig(
         index_name=_index_name(context, call),
         interval=interval,
@@ -224,13 +250,13 @@ def _config_json(config: ProtectionConfig) -> Json:
 
 
 def get_mmp_config(context: Context, call: Call) -> object:
-    protections = context.floor.account(call.account, context.now_ms).protections
+    protections = _protections(context, call)
     wanted = call.params.text("index_name", "")
     return [_config_json(row.config) for name, row in protections.items() if wanted in ("", name)]
 
 
 def get_mmp_status(context: Context, call: Call) -> object:
-    protections = context.floor.account(call.account, context.now_ms).protections
+    protections = _protections(context, call)
     wanted = call.params.text("index_name", "")
     return [
         {"index_name": name, "frozen_until": row.frozen_until or 0}
@@ -240,7 +266,7 @@ def get_mmp_status(context: Context, call: Call) -> object:
 
 
 def reset_mmp(context: Context, call: Call) -> object:
-    protections = context.floor.account(call.account, context.now_ms).protections
+    protections = _protections(context, call)
     protection = protections.get(_index_name(context, call))
     if protection is not None:
         protection.reset()

@@ -43,8 +43,7 @@ class Catalogue:
                 listing = self.floor.listings.get(instrument)
                 return None if listing is None else self._market(name, parts[0], listing, rest)
             case ["trades", *where, interval] if interval in INTERVALS:
-                topic = self._where("trades", where)
-                return channels.TradesChannel(name, self.floor, [topic], INTERVALS[interval]) if topic else None
+                return self._trades(name, where, INTERVALS[interval])
             case ["chart", "trades", instrument, resolution] if resolution in RESOLUTIONS:
                 listing = self.floor.listings.get(instrument)
                 return None if listing is None else self._chart(name, listing, resolution_ms(resolution))
@@ -141,6 +140,14 @@ class Catalogue:
         if len(where) == 2 and where[0] in KINDS and where[1] in CURRENCIES:
             return (first, *head, where[0], where[1])
         return None
+
+    def _trades(self, name: str, where: list[str], interval_ms: int) -> Channel | None:
+        topic = self._where("trades", where)
+        if topic is None:
+            return None
+        channel = channels.TradesChannel(name, self.floor, [topic], interval_ms)
+        channel.instrument_name = where[0] if len(where) == 1 else ""
+        return channel
 
     def _instrument_events(self, name: str, what: str, kind: str, currency: str) -> Channel | None:
         if kind not in KINDS or currency not in CURRENCIES:

@@ -31,6 +31,7 @@ class Channel:
     """`interval_ms` 0 sends at once. `timed`: sends at every interval, asked or not."""
 
     timed = False
+    is_market_data = True
 
     def __init__(self, name: str, floor: Floor, topics: Sequence[Topic], interval_ms: int) -> None:
         self.name = name
@@ -180,6 +181,8 @@ class TradesChannel(Channel):
 class UserOrdersChannel(Channel):
     """`user.orders.*`: raw sends one object an order, batches an array."""
 
+    is_market_data = False
+
     def __init__(self, name: str, floor: Floor, topics: Sequence[Topic], interval_ms: int) -> None:
         super().__init__(name, floor, topics, interval_ms)
         self._rows: dict[str, Any] = {}
@@ -200,6 +203,8 @@ class UserOrdersChannel(Channel):
 class UserTradesChannel(Channel):
     """`user.trades.*`: an array of own executions."""
 
+    is_market_data = False
+
     def __init__(self, name: str, floor: Floor, topics: Sequence[Topic], interval_ms: int) -> None:
         super().__init__(name, floor, topics, interval_ms)
         self._rows: list[Any] = []
@@ -215,6 +220,8 @@ class UserTradesChannel(Channel):
 
 class UserChangesChannel(Channel):
     """`user.changes.*`: orders, trades and positions of one instrument together."""
+
+    is_market_data = False
 
     def __init__(self, name: str, floor: Floor, topics: Sequence[Topic], interval_ms: int) -> None:
         super().__init__(name, floor, topics, interval_ms)
@@ -246,6 +253,7 @@ class PortfolioChannel(Channel):
     """`user.portfolio.{currency}`: once a second while something in it moves; `any` sends one object a currency."""
 
     timed = True
+    is_market_data = False
 
     def __init__(self, name: str, floor: Floor, account: str, currency: str) -> None:
         super().__init__(name, floor, [("wallet", account)], 1000)
@@ -270,6 +278,8 @@ class PortfolioChannel(Channel):
 
 class EventChannel(Channel):
     """Passes certain notices on, rendered one by one."""
+
+    is_market_data = False
 
     def __init__(self, name: str, floor: Floor, topics: Sequence[Topic], opening: Any = None) -> None:
         super().__init__(name, floor, topics, 0)

@@ -21,8 +21,8 @@ from mmd.sandbox.deribit.rpc import (
     refusal,
     unauthorized,
 )
-from mmd.sandbox.faults import AnswerFault, Faults
-from mmd.sandbox.orders import Refused
+from mmd.sandbox.faults import NO_FAULT, AnswerFault, ArmedAnswer, Faults
+from mmd.sandbox.orders import OrderState, Refused
 
 METHODS: dict[str, Method] = {
     **session_methods.METHODS,
@@ -37,10 +37,10 @@ HTTP_STATUS = {10000: 401, 13004: 401, 13009: 401, 13021: 403, 10028: 429, 11051
 
 
 class Deferred(msgspec.Struct, frozen=True):
-    """Call `finish` after this many seconds; it pushes the answer to the link."""
+    """Call `finish` after this many seconds; it pushes the answer to the link, or defers again."""
 
     seconds: float
-    finish: Callable[[], None]
+    finish: Callable[[], "Deferred | None"]
 
 
 class Dialect:
@@ -79,12 +79,27 @@ class Dialect:
         fault = self.faults.next_answer(request.method)
         if fault.fault is AnswerFault.LOSE_REQUEST:
             return None
+        if fault.fault is AnswerFault.DELAY_REQUEST:
+
+            def arrive() -> Deferred | None:
+                return self._carry_out(link, request, params, self.context.wall_us(), grant, NO_FAULT)
+
+            return Deferred(fault.delay_ms / 1000, arrive)
+        return self._carry_out(link, request, params, us_in, grant, fault)
+
+    def _carry_out(
+        self, link: Link, request: Request, params: Params, us_in: int, grant: Grant | None, fault: ArmedAnswer
+    ) -> Deferred | None:
         error: RpcError | None = None
         result: object = None
         place = link.place()  # what the method itself pushes (snapshots) follows its answer
         try:
             if fault.fault is AnswerFault.REFUSE:
                 raise RpcError(fault.code, fault.message)
+            if fault.fault is AnswerFault.RACE:
+                self._fill_meant(link, params, grant)
+                if fault.code and request.method == "private/cancel":
+                    raise RpcError(fault.code, fault.message)
             result = self._call(link, request, params, grant)
         except RpcError as raised:
             error = raised
@@ -95,40 +110,59 @@ class Dialect:
             return None
         if isinstance(result, Later):
             self.publish()
-            return self._defer_result(link, request, result, us_in)
+            return self._defer_result(link, request, result, us_in, fault)
 
         payload = answer(request.id, result, us_in, self.context.wall_us(), error)
         if error is not None:
             link.http_status = HTTP_STATUS.get(error.code, 400)
-        if fault.fault in (AnswerFault.LOSE_ANSWER, AnswerFault.CUT):
-            self.publish()
-            if fault.fault is AnswerFault.CUT:
-                link.cut_off()
-            return None
-        if fault.fault is AnswerFault.DELAY:
-            self.publish()
-            return Deferred(fault.delay_ms / 1000, lambda: link.push(payload))
+        deferred = self._deliver(link, payload, place, fault)
+        if error is not None and error.code == 10028 and self.context.budgets.closes:
+            link.close("too_many_requests")
+        return deferred
+
+    def _deliver(self, link: Link, payload: bytes, place: int | None, fault: ArmedAnswer) -> Deferred | None:
+        """Push an answer, at its place among the notifications it caused, as far as the fault lets it through."""
+        match fault.fault:
+            case AnswerFault.LOSE_ANSWER | AnswerFault.CUT:
+                self.publish()
+                if fault.fault is AnswerFault.CUT:
+                    link.cut_off()
+                return None
+            case AnswerFault.DELAY:
+                self.publish()
+                return Deferred(fault.delay_ms / 1000, lambda: link.push(payload))
         if self.faults.notifications_first:
             self.publish()
             link.push(payload)
         else:
             link.push(payload, place)
             self.publish()
-        if error is not None and error.code == 10028 and self.context.budgets.closes:
-            link.close("too_many_requests")
         return None
 
-    def _defer_result(self, link: Link, request: Request, later: Later, us_in: int) -> Deferred:
-        def finish() -> None:
+    def _defer_result(self, link: Link, request: Request, later: Later, us_in: int, fault: ArmedAnswer) -> Deferred:
+        def finish() -> Deferred | None:
             result, error = None, None
             try:
                 result = later.finish()
             except Refused as raised:
                 error = refusal(raised)
-            link.push(answer(request.id, result, us_in, self.context.wall_us(), error))
-            self.publish()
+            payload = answer(request.id, result, us_in, self.context.wall_us(), error)
+            return self._deliver(link, payload, None, fault)
 
         return Deferred(max(0.0, (later.at_ms * 1000 - self.context.wall_us()) / 1e6), finish)
+
+    def _fill_meant(self, link: Link, params: Params, grant: Grant | None) -> None:
+        """Fill every resting order that this cancel names by id, label or instrument (all of the account's else)."""
+        caller = grant or self._grant(link, params)
+        if caller is None:
+            return
+        engine, now_ms = self.context.engine, self.context.now_ms
+        for order in list(self.context.floor.account(caller.account, now_ms).open_orders.values()):
+            named = (
+                ("order_id", order.order_id), ("label", order.label), ("instrument_name", order.instrument_name),
+            )  # fmt: skip
+            if order.state is OrderState.OPEN and all(params.text(key, mine) == mine for key, mine in named):
+                engine.hit(order, None, now_ms)
 
     def _call(self, link: Link, request: Request, params: Params, grant: Grant | None) -> object:
         method = METHODS.get(request.method)

@@ -28,6 +28,8 @@ class Link:
         self.test_pending = False
         self.close_reason: str | None = None
         self.cut = False
+        self.stalled = False
+        """Half-open: nothing is read or written, and neither side is told."""
         self.logged_out = False
         self.active_at = 0.0
         """When something was last received or sent; the transport's clock."""
@@ -74,6 +76,11 @@ class Link:
         """Drop the connection now, without goodbye."""
         self.cut = True
         self.close("cut")
+        self._wake()
+
+    def stall(self, stalled: bool) -> None:
+        """Stop or resume reading and writing; what came meanwhile is handled at the end of it."""
+        self.stalled = stalled
         self._wake()
 
     def heartbeat_changed(self) -> None:

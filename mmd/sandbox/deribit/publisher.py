@@ -181,6 +181,8 @@ class Publisher:
                 fault = faults.book_fault(channel.instrument_name, channel.name)
             elif faults.is_silent(channel.instrument_name):
                 fault = BookFault.DROP
+        elif channel.is_market_data and self._faults().all_silent:
+            fault = BookFault.DROP
         if fault is BookFault.DROP:
             return
         for data in messages:

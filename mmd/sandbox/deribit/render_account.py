@@ -76,7 +76,7 @@ def user_trade_json(floor: Floor, trade: UserTrade) -> Json:
         "reduce_only": trade.reduce_only,
         "mmp": trade.mmp,
         "api": True,
-        "self_trade": False,
+        "self_trade": trade.self_trade,
         "risk_reducing": False,
         "mark_price": trade.mark_price,
         "index_price": trade.index_price,
@@ -91,18 +91,25 @@ def user_trade_json(floor: Floor, trade: UserTrade) -> Json:
     return data
 
 
+def reported_size(account: Account, name: str) -> Decimal:
+    """The size of a position as reports show it: with the drift that a test may have put on it."""
+    position = account.positions.get(name)
+    return (position.size if position is not None else ZERO) + account.reported_drift.get(name, ZERO)
+
+
 def position_json(floor: Floor, account: Account, listing: Listing) -> Json:
     """A position, also one of size 0."""
     instrument, reference = listing.instrument, listing.reference
     position = account.positions.get(instrument.instrument_name) or Position()
+    size = reported_size(account, instrument.instrument_name)
     mark, index = listing.mark_price, floor.index_price(instrument.price_index)
     floating = floating_profit(instrument, position, mark)
     usd = index if contracts.is_inverse(instrument) else Decimal(1)
     data: Json = {
         "instrument_name": instrument.instrument_name,
         "kind": instrument.kind,
-        "direction": "buy" if position.size > 0 else "sell" if position.size < 0 else "zero",
-        "size": position.size,
+        "direction": "buy" if size > 0 else "sell" if size < 0 else "zero",
+        "size": size,
         "average_price": money(position.average_price),
         "mark_price": mark,
         "index_price": index,
@@ -113,7 +120,7 @@ def position_json(floor: Floor, account: Account, listing: Listing) -> Json:
         "open_orders_margin": 0.0,
         "floating_profit_loss": money(floating),
         "realized_profit_loss": money(position.realized),
-        "total_profit_loss": money(floating + position.realized),
+        "total_profit_loss": money(floating + position.realized + position.funding),
     }
     if contracts.is_option(instrument):
         greeks = reference.greeks if reference is not None else None
@@ -123,10 +130,10 @@ def position_json(floor: Floor, account: Account, listing: Listing) -> Json:
         data["vega"] = (greeks.vega if greeks is not None else 0.0) * float(position.size)
         data["theta"] = (greeks.theta if greeks is not None else 0.0) * float(position.size)
     else:
-        data["size_currency"] = money(contracts.coins(instrument, position.size, mark))
+        data["size_currency"] = money(contracts.coins(instrument, size, mark))
         data["leverage"] = instrument.max_leverage or 50
         data["estimated_liquidation_price"] = None
-        data["realized_funding"] = 0.0
+        data["realized_funding"] = money(position.funding)
         data["interest_value"] = 0.0
     return data
 
@@ -254,7 +261,7 @@ def identity_json(account: Account) -> Json:
         "username": account.account_id,
         "system_name": account.account_id,
         "type": "main",
-        "mmp_enabled": True,
+        "mmp_enabled": account.mmp_enabled,
         "block_rfq_self_match_prevention": True,
         "self_trading_reject_mode": account.self_trading,
         "self_trading_extended_to_subaccounts": str(account.self_trading_extended).lower(),
@@ -287,10 +294,11 @@ def limits_json(budgets: Budgets) -> Json:
     }
 
 
-def ledger_json(account: Account, row: LedgerRow) -> Json:
-    return {
+def ledger_json(instrument: SandboxInstrument, account: Account, row: LedgerRow) -> Json:
+    """One row of the transaction log; futures and perpetuals also carry session profit and funding."""
+    data: Json = {
         "id": row.row_id,
-        "user_seq": row.row_id,
+        "user_seq": row.user_seq,
         "user_id": account.user_id,
         "username": account.account_id,
         "timestamp": row.timestamp,
@@ -299,9 +307,9 @@ def ledger_json(account: Account, row: LedgerRow) -> Json:
         "instrument_name": row.instrument_name,
         "side": row.side,
         "amount": row.amount,
-        "contracts": row.amount,
+        "contracts": row.amount / instrument.contract_size,
         "price": row.price,
-        "price_currency": row.currency,
+        "price_currency": instrument.quote_currency,
         "position": row.position,
         "change": money(row.change),
         "cashflow": money(row.cashflow),
@@ -315,3 +323,12 @@ def ledger_json(account: Account, row: LedgerRow) -> Json:
         "profit_as_cashflow": row.profit_as_cashflow,
         "info": {},
     }
+    if row.user_role:
+        data["user_role"] = row.user_role
+    if not contracts.is_option(instrument):
+        data["session_rpl"] = money(row.session_rpl)
+        data["session_upl"] = money(row.session_upl)
+    if instrument.is_perpetual:
+        data["interest_pl"] = money(row.interest_pl)
+        data["total_interest_pl"] = money(row.total_interest_pl)
+    return data

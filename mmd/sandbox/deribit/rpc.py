@@ -39,6 +39,7 @@ CODES: dict[Refuse, int] = {
     Refuse.EXPIRED_BOOK: 13019,
     Refuse.MMP_FROZEN: 13030,
     Refuse.NOT_UNIQUE: 13032,
+    Refuse.MMP_REQUIRED: 13040,
     Refuse.TIMED_OUT: 13888,
 }
 

@@ -61,7 +61,10 @@ def get_time(context: Context, call: Call) -> object:
 
 
 def status(context: Context, call: Call) -> object:
-    return {"locked": "false", "locked_indices": []}
+    """Which indexes are locked: all of them is "true", some is "partial"."""
+    locked = sorted(context.floor.locked_indices)
+    kind = "false" if not locked else "true" if len(locked) == len(context.floor.indexes) else "partial"
+    return {"locked": kind, "locked_indices": locked}
 
 
 def set_heartbeat(context: Context, call: Call) -> object:

@@ -70,6 +70,10 @@ def _new_order(context: Context, call: Call, direction: Direction) -> NewOrder:
     if reject and not post_only:
         raise invalid_param("reject_post_only", "needs post_only")
     price = params.number("price") if kind is OrderType.LIMIT else None
+    if kind is not OrderType.LIMIT and "time_in_force" in params:
+        raise invalid_param("time_in_force", f"not allowed with type {kind}")
+    if kind is not OrderType.LIMIT and params.flag("mmp"):
+        raise invalid_param("mmp", f"not allowed with type {kind}")
     time_in_force = TimeInForce(params.choice("time_in_force", tuple(TimeInForce), "good_til_cancelled"))
     return NewOrder(
         account=call.account,

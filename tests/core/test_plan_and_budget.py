@@ -1,22 +1,18 @@
-"""What stands between a wanted quote and a message: the plan, the gate, the budget."""
+"""What stands between a wanted quote and a message: the plan and the budget."""
 
 from decimal import Decimal
-from typing import Any
 
-import msgspec
 import pytest
-from core_kit import ASK, BID, NS, OPTION, PLAIN, changed, settings
+from core_kit import ASK, BID, NS, PLAIN, changed, settings
 from hypothesis import given
 from hypothesis import strategies as st
 
 from mmd.core.budget import Budget
-from mmd.core.gate import Exposure, Refused, review
 from mmd.core.orders import EMPTY, Amending, Cancelling, Live, Placing, Slot, Unknown
 from mmd.core.plan import Change, plan_side
 from mmd.core.quoting import Quoted, Wanted, Withheld
 from mmd.core.rules import rules_for
-from mmd.domain.actions import AmendOrder, Approved, CancelOrder, PlaceOrder
-from mmd.domain.reasons import Missing, Phase, Rule, Side, State
+from mmd.domain.reasons import Missing, Phase
 from mmd.domain.settings import Requote
 
 RULES = rules_for(PLAIN, settings(requote=Requote.AMEND, refresh_seconds=1.0, limits={"max_order_size": Decimal(50)}))
@@ -85,133 +81,6 @@ def test_replace_cancels_instead_of_amending() -> None:
     assert plan_side(BID, Wanted(990, 10), live(), replace, 1.5, 0, NOW) is Change.CANCEL
 
 
-# --- gate ---------------------------------------------------------------------------------------------
-
-EXPOSURE = Exposure(
-    state=State.ACTIVE,
-    rules=RULES,
-    position_lots=0,
-    position_known=True,
-    min_lots=-100,
-    max_lots=100,
-    other_lots=0,
-    others_on_side=0,
-    own_lots=0,
-    reference_ticks=1000.0,
-    budget_allows=True,
-)
-
-
-def place(side: Side = BID, price: int = 995, lots: int = 10) -> PlaceOrder:
-    return PlaceOrder("L", side, price, lots)
-
-
-def test_the_gate_approves_what_breaks_no_rule() -> None:
-    assert review(place(), EXPOSURE) == Approved(place())
-
-
-@pytest.mark.parametrize(
-    ("order", "fields", "rule", "number", "limit"),
-    [
-        pytest.param(place(), {"state": State.PAUSED}, Rule.STATE, "PAUSED", "ACTIVE", id="paused"),
-        pytest.param(place(), {"state": State.HALTED}, Rule.STATE, "HALTED", "ACTIVE", id="halted"),
-        pytest.param(place(price=799), {}, Rule.COLLAR, "2010.0 bps", "2000 bps", id="too far below"),
-        pytest.param(place(ASK, 1201), {}, Rule.COLLAR, "2010.0 bps", "2000 bps", id="too far above"),
-        pytest.param(
-            place(), {"reference_ticks": 0.0}, Rule.COLLAR, "no reference price", "2000 bps", id="no reference"
-        ),
-        pytest.param(
-            place(), {"reference_ticks": float("nan")}, Rule.COLLAR, "no reference price", "2000 bps", id="not a number"
-        ),
-        pytest.param(place(lots=51), {}, Rule.ORDER_SIZE, "51 lots", "1..50 lots", id="too large"),
-        pytest.param(place(lots=0), {}, Rule.ORDER_SIZE, "0 lots", "1..50 lots", id="nothing"),
-        pytest.param(place(lots=-5), {}, Rule.ORDER_SIZE, "-5 lots", "1..50 lots", id="negative"),
-        pytest.param(
-            place(), {"others_on_side": 1}, Rule.ONE_ORDER, "2 orders", "1 order per side", id="a second order"
-        ),
-        pytest.param(
-            place(), {"position_known": False}, Rule.POSITION, "position unknown", "a known position", id="unknown"
-        ),
-        pytest.param(place(), {"position_lots": 91}, Rule.POSITION, "101 lots", "100 lots", id="bid beyond the bound"),
-        pytest.param(
-            place(ASK), {"position_lots": -91}, Rule.POSITION, "-101 lots", "-100 lots", id="ask beyond the bound"
-        ),
-        pytest.param(
-            place(), {"other_lots": 91}, Rule.POSITION, "101 lots", "100 lots", id="what else may fill counts"
-        ),
-        pytest.param(
-            place(), {"own_lots": 101}, Rule.POSITION, "101 lots", "100 lots", id="the amended one's old size"
-        ),
-        pytest.param(place(), {"max_lots": 9}, Rule.POSITION, "10 lots", "9 lots", id="the portfolio's bound"),
-        pytest.param(
-            place(ASK, lots=20),
-            {"position_lots": 10, "min_lots": -5},
-            Rule.POSITION,
-            "-10 lots",
-            "-5 lots",
-            id="a reducing order may not flip the position past the bound",
-        ),
-        pytest.param(
-            place(),
-            {"budget_allows": False},
-            Rule.BUDGET,
-            "credits below the cancels' reserve",
-            "one credit above it",
-            id="no credits",
-        ),
-    ],
-)
-def test_the_gate_names_the_rule_and_both_numbers(
-    order: PlaceOrder, fields: dict[str, Any], rule: Rule, number: str, limit: str
-) -> None:
-    verdict = review(order, changed(EXPOSURE, **fields))
-    assert isinstance(verdict, Refused)
-    assert (verdict.rule, verdict.number, verdict.limit) == (rule, number, limit)
-
-
-def test_off_the_grid() -> None:
-    on_options = changed(EXPOSURE, rules=rules_for(OPTION, settings(size=1)), reference_ticks=102.0)
-    verdict = review(place(price=102), on_options)
-    assert isinstance(verdict, Refused) and verdict.rule is Rule.GRID
-    assert verdict.limit == "multiples of 5"
-    assert isinstance(review(place(price=100), on_options), Approved)
-
-
-def test_a_position_outside_its_bounds_may_be_reduced() -> None:
-    outside = changed(EXPOSURE, position_lots=150)
-    assert isinstance(review(place(ASK), outside), Approved)
-    assert isinstance(review(place(BID), outside), Refused)
-
-
-@pytest.mark.parametrize("exposure", [None, changed(EXPOSURE, state=State.HALTED, budget_allows=False)])
-def test_cancels_always_pass(exposure: Exposure | None) -> None:
-    order = CancelOrder("L", "id", BID)
-    assert review(order, exposure) == Approved(order)
-
-
-def test_nothing_known_is_a_refusal() -> None:
-    verdict = review(place(), None)
-    assert isinstance(verdict, Refused) and verdict.rule is Rule.STATE
-
-
-@given(
-    position=st.integers(-200, 200),
-    lots=st.integers(1, 50),
-    other=st.integers(0, 100),
-    own=st.integers(0, 100),
-    side=st.sampled_from(Side),
-    amends=st.booleans(),
-)
-def test_an_approved_order_fits_in_the_worst_case(
-    position: int, lots: int, other: int, own: int, side: Side, amends: bool
-) -> None:
-    exposure = changed(EXPOSURE, position_lots=position, other_lots=other, own_lots=own)
-    order = AmendOrder("L", "id", side, 1000, lots + 7, lots) if amends else place(side, 1000, lots)
-    worst = other + max(lots, own)
-    fits = position + worst <= 100 if side is BID else position - worst >= -100
-    assert isinstance(review(order, exposure), Approved) is fits
-
-
 # --- budget -------------------------------------------------------------------------------------------
 
 
@@ -276,19 +145,6 @@ def test_new_risk_never_exceeds_rate_and_burst(steps: list[tuple[int, bool]]) ->
             budget.spend(now)
             sent += 1
     assert sent <= 15 + (now - NOW) / NS * 5.0 + 1e-6
-
-
-@pytest.mark.parametrize(("others", "passes"), [(9, True), (10, False)])
-def test_no_more_open_orders_than_allowed(others: int, passes: bool) -> None:
-    """The total counts for a place; an amend adds no order."""
-    seen = msgspec.structs.replace(EXPOSURE, open_orders=others, max_open_orders=10)
-    verdict = review(place(), seen)
-    if passes:
-        assert isinstance(verdict, Approved)
-    else:
-        assert isinstance(verdict, Refused)
-        assert (verdict.rule, verdict.number, verdict.limit) == (Rule.OPEN_ORDERS, "11 orders", "10 orders")
-    assert isinstance(review(AmendOrder("x", "id", BID, 995, 10, 10), seen), Approved)
 
 
 def test_an_untouched_order_follows_a_larger_wish() -> None:

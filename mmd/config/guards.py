@@ -1,0 +1,146 @@
+"""What the schema cannot say about limits, maker protection and alerts. Works on values it may have refused."""
+
+from decimal import Decimal
+from pathlib import PurePath
+from typing import Any
+from urllib.parse import urlsplit
+
+from mmd.config.limits import TIGHTER, Given, Limits, Tighter, given, is_wider, kinds_of, narrowed, reach_of, widest
+from mmd.config.loose import mapping, number, sequence
+from mmd.config.nodes import Finding, Node, Step, key_place, place_at
+from mmd.config.render import scalar
+from mmd.config.validate import finding, nearest, shown_path
+
+AMOUNTS = ("max_quantity", "max_delta", "max_vega")
+
+
+def default_webhook_name(index: int) -> str:
+    """The name of a webhook that has none; `index` counts from 0."""
+    return f"webhook-{index + 1}"
+
+
+def check_guards(data: dict[str, Any], root: Node) -> list[Finding]:
+    """Findings about one merged configuration."""
+    limits = mapping(data.get("limits"))
+    findings = _check_portfolio(mapping(limits.get("portfolio")), data.get("exchanges"), root)
+    for index, entry in enumerate(sequence(data.get("instruments"))):
+        if isinstance(entry, dict):
+            findings += _check_narrowing(entry, limits, ["instruments", index], root)
+            findings += _check_size(entry, data, ["instruments", index], root)
+    for name, exchange in mapping(data.get("exchanges")).items():
+        protections = sequence(mapping(exchange).get("maker_protection"))
+        findings += _check_protections(protections, ["exchanges", name, "maker_protection"], root)
+        findings += _check_url(mapping(mapping(exchange).get("network")), ["exchanges", name, "network"], root)
+    alerts = mapping(data.get("alerts"))
+    findings += _check_webhooks(sequence(alerts.get("webhooks")), root)
+    return findings + _check_url(mapping(alerts.get("heartbeat")), ["alerts", "heartbeat"], root)
+
+
+def _check_narrowing(entry: dict[str, Any], limits: dict[str, Any], path: list[Step], root: Node) -> list[Finding]:
+    """An entry may not widen a limit. Wider for some of its kinds only: resolution keeps the tighter one there."""
+    by_kind: list[Limits] = [given(limits, kind) for kind in kinds_of(entry)]
+    findings = []
+    for key, value in mapping(entry.get("limits")).items():
+        if key not in TIGHTER or not all(is_wider(key, value, outer) for outer in by_kind):
+            continue
+        most = widest(key, by_kind)
+        place = _written(most[key], root)
+        reach = reach_of(key, most)
+        bound = "at least" if TIGHTER[key] is Tighter.HIGHER else "at most"
+        of = " (five times max_position)" if most[key].value is None else ""
+        text = f"is {scalar(value)}, wider than {most[key].path} ({place}); allowed: {bound} {reach}{of}"
+        findings.append(finding(root, [*path, "limits", key], f"{text}; only limits: itself can widen it"))
+    return findings
+
+
+def _written(limit: Given, root: Node) -> str:
+    """File and line of a limit of `limits:`, or that it is a default."""
+    steps = limit.path.split(".")
+    parent, place = place_at(root, [*steps[:-1]]), place_at(root, [*steps])
+    return "default" if parent == place else f"{PurePath(place.file).name}:{place.line}"
+
+
+def _check_size(entry: dict[str, Any], data: dict[str, Any], path: list[Step], root: Node) -> list[Finding]:
+    """An order larger than the largest order would be refused every time."""
+    name = entry.get("spread")
+    spread = mapping(mapping(data.get("spreads")).get(name)) if isinstance(name, str) else {}
+    size = number(entry.get("size", spread.get("size")))
+    largest = _most_of(entry, mapping(data.get("limits")), shown_path(path), "max_order_size")
+    if size is None or not largest or size <= largest:
+        return []
+    place: list[Step] = [*path, "size"] if "size" in entry else ["spreads", str(name), "size"]
+    text = f"is {size} and above max_order_size, {largest}, of {shown_path(path)}; allowed: at most {largest}"
+    return [finding(root, place, text)]
+
+
+def _most_of(entry: dict[str, Any], limits: dict[str, Any], path: str, key: str) -> Decimal | None:
+    """The largest value of a limit among the kinds that an entry can have; None where one is no number."""
+    reaches = [reach_of(key, narrowed(limits, entry, path, kind)[0]) for kind in kinds_of(entry)]
+    known = [reach for reach in reaches if reach is not None]
+    return max(known) if len(known) == len(reaches) else None
+
+
+def _check_portfolio(portfolio: dict[str, Any], exchanges: Any, root: Node) -> list[Finding]:
+    """A total over a name that nobody has would hold nothing."""
+    findings = []
+    for key, known, what in (
+        ("per_exchange", exchanges, "unknown exchange"),
+        ("per_underlying", portfolio.get("max_exposure"), "no line in max_exposure for"),
+    ):
+        for name in mapping(portfolio.get(key)):
+            if not isinstance(known, dict) or name in known:
+                continue
+            near = nearest(name, list(known))
+            hint = f"; did you mean {near}?" if near else ";"
+            path: list[Step] = ["limits", "portfolio", key]
+            text = f"{what} {name[:60]!r}{hint} allowed: {', '.join(known) or 'none is defined'}"
+            findings.append(Finding(key_place(root, path, name), shown_path([*path, name]), text))
+    return findings
+
+
+def _check_protections(protections: list[Any], path: list[Step], root: Node) -> list[Finding]:
+    findings = []
+    seen: dict[str, int] = {}
+    for index, protection in enumerate(protections):
+        if not isinstance(protection, dict):
+            continue
+        here = [*path, index]
+        if all(protection.get(key) is None for key in AMOUNTS):
+            text = f"limits nothing; allowed: at least one of {', '.join(AMOUNTS)}"
+            findings.append(finding(root, here, text))
+        if protection.get("reset") == "automatic" and protection.get("frozen_seconds") == 0:
+            text = (
+                "is automatic, and frozen_seconds 0 freezes until it is reset; allowed: manual, or 1 second and above"
+            )
+            findings.append(finding(root, [*here, "reset"], text))
+        coin = protection.get("underlying")
+        if isinstance(coin, str) and seen.setdefault(coin, index) != index:
+            text = f"{coin} is protected by {shown_path([*path, seen[coin]])} already; allowed: one entry for each"
+            findings.append(finding(root, [*here, "underlying"], text))
+    return findings
+
+
+def _check_webhooks(webhooks: list[Any], root: Node) -> list[Finding]:
+    """Names tell them apart in the log and the metrics."""
+    findings = []
+    seen: dict[str, int] = {}
+    for index, webhook in enumerate(webhooks):
+        findings += _check_url(mapping(webhook), ["alerts", "webhooks", index], root)
+        name = mapping(webhook).get("name", default_webhook_name(index))
+        if isinstance(webhook, dict) and isinstance(name, str) and seen.setdefault(name, index) != index:
+            text = f"{name[:60]} is the name of alerts.webhooks[{seen[name]}]; allowed: one name for each"
+            findings.append(finding(root, ["alerts", "webhooks", index, "name"], text))
+    return findings
+
+
+def _check_url(parent: dict[str, Any], path: list[Step], root: Node) -> list[Finding]:
+    """An address that looks like one and is none. It is not shown: a token may be in it."""
+    url = parent.get("url")
+    if not isinstance(url, str):
+        return []
+    try:
+        _ = urlsplit(url).port
+    except ValueError:
+        text = "is no address; allowed: a host name, or an IPv6 address in brackets, and a port up to 65535"
+        return [finding(root, [*path, "url"], text)]
+    return []

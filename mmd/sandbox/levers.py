@@ -1,0 +1,490 @@
+"""Levers: everything a scripted provocation can do to the exchange, and what a judge may ask it. `Sandbox.levers`.
+
+Call them from the sandbox's own thread while it runs. Amounts and prices are in the exchange's own
+units, `instrument` is its name there, `account` the client id that logged in. Levers that arm something
+count down requests or fills in the order in which they come; `count` None means until `disarm`.
+What the exchange's clients see follows at once: every lever publishes what it did.
+"""
+
+import copy
+from collections.abc import Callable
+from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal
+from typing import Protocol
+
+import msgspec
+import trio
+
+from mmd.sandbox import contracts, funding
+from mmd.sandbox.accounts import Account, LedgerRow, Wallet
+from mmd.sandbox.clock import Clock
+from mmd.sandbox.deribit.publisher import Publisher
+from mmd.sandbox.engine import Engine
+from mmd.sandbox.faults import Faults, FillFault, Methods
+from mmd.sandbox.listing import Listing
+from mmd.sandbox.model import Direction, InstrumentState
+from mmd.sandbox.notices import AccountChanged
+from mmd.sandbox.orders import ZERO, NewOrder, Order, OrderType, Placed, SelfTrading, TimeInForce, UserTrade
+from mmd.sandbox.server import Server
+
+ORDERS: Methods = ("private/buy", "private/sell")
+ORDERS_AND_EDITS: Methods = ("private/buy", "private/sell", "private/edit")
+CANCELS: Methods = "private/cancel"  # and all that begin so: cancel_by_label, cancel_all, ...
+AGGRESSOR = "aggressor"
+NUDGE_SECONDS = 0.25
+HOUR_MS = 3_600_000
+
+
+class Panel(Protocol):
+    """What the levers hang on: a running `Sandbox`."""
+
+    engine: Engine
+    faults: Faults
+    publisher: Publisher
+    server: Server
+    clock: Clock
+
+    @property
+    def now_ms(self) -> int: ...
+
+    def publish(self) -> None: ...
+
+    def later(self, seconds: float, action: Callable[[], object]) -> None: ...
+
+    def settle(self, now_ms: int, *, daily: bool) -> None: ...
+
+    def deliver(self, name: str, price: Decimal, now_ms: int) -> None: ...
+
+    def want(self, name: str) -> None: ...
+
+
+class Levers:
+    """ValueError for what cannot be done now; Refused for an unknown instrument or an order the engine refuses."""
+
+    def __init__(self, panel: Panel) -> None:
+        self._panel = panel
+
+    # --- clock ---------------------------------------------------------------------------------
+
+    def shift_clock(self, milliseconds: int) -> None:
+        """Let the exchange's clock be so far ahead of ours (negative: behind; 0: right again).
+
+        Every time it tells moves: usIn and usOut, public/get_time, timestamps of books, orders and trades.
+        """
+        self._panel.engine.accrue_funding(self._panel.now_ms)
+        difference = milliseconds - self._panel.clock.offset_ms
+        self._panel.clock.shift(milliseconds)
+        for listing in self._panel.engine.floor.perpetuals:
+            if listing.accrued_ms is not None:
+                listing.accrued_ms += difference  # a wrong clock costs nobody funding
+
+    # --- instruments and platform --------------------------------------------------------------
+
+    def set_state(self, instrument: str, state: InstrumentState) -> None:
+        """Any state; told on instrument.state.*, shown in the ticker. SETTLEMENT and later ones cancel orders."""
+        self._panel.engine.set_state(instrument, state, self._panel.now_ms)
+        self._panel.publish()
+
+    def halt(self, instrument: str) -> None:
+        """State halted: orders, edits and cancels are refused (10012); resting orders stay."""
+        self.set_state(instrument, InstrumentState.HALTED)
+
+    def lock(self, instrument: str) -> None:
+        """State locked: orders and edits are refused (10019), cancels pass; resting orders stay."""
+        self.set_state(instrument, InstrumentState.LOCKED)
+
+    def reopen(self, instrument: str) -> None:
+        """State open again, after `halt` or `lock`."""
+        self.set_state(instrument, InstrumentState.OPEN)
+
+    def lock_platform(self, index_name: str | None = None) -> None:
+        """Lock trading on an index (None: on all): orders and edits are refused with 10019, cancels pass.
+
+        Told on platform_state and public/status, not on instrument.state.
+        """
+        self._lock_platform(index_name, locked=True)
+
+    def unlock_platform(self, index_name: str | None = None) -> None:
+        """End `lock_platform`."""
+        self._lock_platform(index_name, locked=False)
+
+    def _lock_platform(self, index_name: str | None, *, locked: bool) -> None:
+        floor = self._panel.engine.floor
+        for name in sorted(floor.indexes) if index_name is None else [index_name]:
+            if name not in floor.indexes:
+                raise ValueError(f"no index {name}; there are {', '.join(sorted(floor.indexes))}")
+            if locked:
+                floor.locked_indices.add(name)
+            else:
+                floor.locked_indices.discard(name)
+            self._panel.publisher.broadcast("platform_state", {"price_index": name, "locked": locked})
+
+    def begin_maintenance(self) -> None:
+        """Announce maintenance on platform_state and answer every call with 11051. Links stay up: see `cut`."""
+        self._panel.publisher.broadcast("platform_state", {"maintenance": True})
+        self._panel.faults.maintenance = True
+
+    def end_maintenance(self) -> None:
+        """Answer again."""
+        self._panel.faults.maintenance = False
+
+    def expire(self, instrument: str, price: Decimal | None = None) -> None:
+        """Expiry now: orders are cancelled, positions end in cash at this price of the index (None: as it stands)."""
+        floor = self._panel.engine.floor
+        index = floor.index_price(floor.listing(instrument).instrument.price_index)
+        self._panel.deliver(instrument, index if price is None else price, self._panel.now_ms)
+        self._panel.publish()
+
+    def settle(self) -> None:
+        """The daily settlement now: futures profit and funding go into balances, and into the transaction log."""
+        self._panel.settle(self._panel.now_ms, daily=True)
+
+    def pay_funding(self, instrument: str | None = None, rate: Decimal | None = None, hours: int = 8) -> None:
+        """Charge `hours` of funding at this 8-hour rate (capped; None: only what has accrued) and pay it now.
+
+        With a rate, `instrument` names the perpetual. Each position gets one row of type settlement.
+        """
+        engine = self._panel.engine
+        if rate is not None:
+            listing = engine.floor.listings.get(instrument or "")
+            if listing is None or not listing.instrument.is_perpetual:
+                raise ValueError(f"{instrument} is no perpetual")
+            engine.floor.pay_interest(listing, funding.capped(rate), hours * HOUR_MS)
+        engine.pay_funding(self._panel.now_ms)
+        self._panel.publish()
+
+    # --- answers and requests ------------------------------------------------------------------
+
+    def lose_answers(self, count: int | None = 1, methods: Methods = ORDERS) -> None:
+        """The next such requests are carried out; their answers never come."""
+        self._panel.faults.lose_answers(count, methods)
+
+    def lose_requests(self, count: int | None = 1, methods: Methods = ORDERS) -> None:
+        """The next such requests never arrive, so no answer comes either."""
+        self._panel.faults.lose_requests(count, methods)
+
+    def delay_answers(self, count: int | None, milliseconds: int, methods: Methods = ORDERS_AND_EDITS) -> None:
+        """The next such requests are carried out at once; their answers come so much later."""
+        self._panel.faults.delay_answers(count, milliseconds, methods)
+
+    def delay_requests(self, count: int | None, milliseconds: int, methods: Methods = ORDERS_AND_EDITS) -> None:
+        """The next such requests reach the engine so much later."""
+        self._panel.faults.delay_requests(count, milliseconds, methods)
+
+    def refuse_orders(
+        self,
+        count: int | None = 1,
+        code: int = 11030,
+        message: str = "other_reject",
+        methods: Methods = ORDERS_AND_EDITS,
+    ) -> None:
+        """The next such requests are answered with this error and do nothing."""
+        self._panel.faults.refuse(count, code, message, methods)
+
+    def refuse_cancels(
+        self, count: int | None = None, code: int = 10012, message: str = "book_closed", methods: Methods = CANCELS
+    ) -> None:
+        """The next cancels (None: all) are answered with this error; the orders rest on."""
+        self._panel.faults.refuse(count, code, message, methods)
+
+    def fill_before_cancels(self, count: int | None = 1, code: int = 10004, message: str = "order_not_found") -> None:
+        """The orders that the next cancels mean are filled just before, so that the fill wins the race.
+
+        private/cancel is answered with `code` (0: the engine's own 11008 already_filled); cancels by label,
+        instrument or currency count 0, as on the exchange.
+        """
+        self._panel.faults.race_cancels(count, code, message, CANCELS)
+
+    def disarm(self) -> None:
+        """Forget every armed fault of requests, fills and book messages."""
+        self._panel.faults.disarm()
+
+    # --- fills ---------------------------------------------------------------------------------
+
+    def repeat_fills(self, count: int = 1, account: str | None = None) -> None:
+        """The next fills are told twice on every user channel, with the same trade id; queries show them once."""
+        self._panel.faults.fault_fills(FillFault.REPEAT, count, account)
+
+    def delay_fills(self, count: int, milliseconds: int, account: str | None = None) -> None:
+        """The next fills are told so much later on user channels; queries and the books know them at once."""
+        self._panel.faults.fault_fills(FillFault.DELAY, count, account, milliseconds)
+
+    def lose_fills(self, count: int = 1, account: str | None = None) -> None:
+        """The next fills are never told on user channels; queries show them."""
+        self._panel.faults.fault_fills(FillFault.LOSE, count, account)
+
+    def repeat_fill(self, account: str, trade_id: str | None = None) -> str:
+        """Tell a fill again that was told before (None: the last one). Returns its trade id."""
+        for trade in reversed(self._account(account).trades):
+            if trade_id in (None, trade.trade_id):
+                change = AccountChanged(account, trade.instrument_name, (), (trade,), position_changed=True)
+                self._panel.publisher.publish([change], self._panel.now_ms)
+                return trade.trade_id
+        raise ValueError(f"{account} has no trade {trade_id or 'at all'}")
+
+    def fill_closed_order(self, account: str, order_id: str, amount: Decimal) -> str:
+        """A fill of an order that was closed long ago turns up: true, told, and in the position. Returns its id."""
+        order = self._account(account).closed_orders.get(order_id)
+        if order is None:
+            raise ValueError(f"{account} has no closed order {order_id}")
+        trade_id = self._panel.engine.fill_closed(order, amount, self._panel.now_ms)
+        self._panel.publish()
+        return trade_id
+
+    def fill_order(self, account: str, order_id: str, amount: Decimal | None = None) -> str:
+        """Somebody trades with this resting order (None: all of it), whatever stands before it. The trade id."""
+        order = self._account(account).open_orders.get(order_id)
+        if order is None:
+            raise ValueError(f"{account} has no open order {order_id}")
+        trade_id = self._panel.engine.hit(order, amount, self._panel.now_ms)
+        self._panel.publish()
+        return trade_id
+
+    def fill_quote(self, account: str, instrument: str, side: Direction, amount: Decimal | None = None) -> str:
+        """The same for the account's best resting order of this side (BUY: its bid)."""
+        orders = [order for order in self._account(account).orders_on(instrument) if order.direction is side]
+        if not orders:
+            raise ValueError(f"{account} has no {side} order on {instrument}")
+        best = (max if side is Direction.BUY else min)(orders, key=lambda order: order.price)
+        return self.fill_order(account, best.order_id, amount)
+
+    def take(
+        self, instrument: str, side: Direction, amount: Decimal, *, times: int = 1, account: str = AGGRESSOR
+    ) -> list[UserTrade]:
+        """Another account buys or sells so much at market, `times` times at once; no speed bump. Its executions."""
+        trades: list[UserTrade] = []
+        self._panel.want(instrument)
+        for _ in range(times):
+            new = NewOrder(
+                account=account,
+                instrument_name=instrument,
+                direction=side,
+                amount=amount,
+                order_type=OrderType.MARKET,
+                time_in_force=TimeInForce.IMMEDIATE_OR_CANCEL,
+            )
+            trades += self._panel.engine.place(new, self._panel.now_ms, bumped=False).trades
+        self._panel.publish()
+        return trades
+
+    # --- the account from behind ---------------------------------------------------------------
+
+    def foreign_order(
+        self,
+        account: str,
+        instrument: str,
+        side: Direction,
+        amount: Decimal,
+        price: Decimal,
+        label: str = "",
+        *,
+        post_only: bool = False,
+        mmp: bool = False,
+    ) -> Order:
+        """Somebody else places an order on this account, over a connection of his own, with any label."""
+        self._panel.want(instrument)
+        new = NewOrder(
+            account=account,
+            instrument_name=instrument,
+            direction=side,
+            amount=amount,
+            price=price,
+            label=label,
+            post_only=post_only,
+            mmp=mmp,
+        )
+        placed: Placed = self._panel.engine.place(new, self._panel.now_ms, bumped=False)
+        self._panel.publish()
+        return copy.copy(placed.order)
+
+    def drift_position(self, account: str, instrument: str, amount: Decimal) -> None:
+        """Let every report of this position be off by so much (0: right again); the position itself is not moved.
+
+        Reported by queries from now on, and told once on user.changes.
+        """
+        self._panel.engine.floor.listing(instrument)
+        found = self._account(account)
+        found.reported_drift.pop(instrument, None)
+        if amount:
+            found.reported_drift[instrument] = amount
+        change = AccountChanged(account, instrument, (), (), position_changed=True)
+        self._panel.publisher.publish([change], self._panel.now_ms)
+
+    def allow_self_trades(self, account: str, mode: SelfTrading = SelfTrading.ALLOW) -> None:
+        """Switch self-trade prevention: ALLOW lets two orders of the account trade, both sides with one trade id."""
+        self._account(account).self_trading = mode
+
+    def self_trade(self, account: str, instrument: str, side: Direction, amount: Decimal) -> list[UserTrade]:
+        """The account takes from the book itself, at market, its own orders included. Its executions, both sides.
+
+        `side` is the taker's: SELL meets the account's bids, as far as they stand best.
+        """
+        found = self._account(account)
+        mode, found.self_trading = found.self_trading, SelfTrading.ALLOW
+        before = len(found.trades)
+        try:
+            self.take(instrument, side, amount, account=account)
+        finally:
+            found.self_trading = mode
+        return list(found.trades)[before:]
+
+    def trip_protection(self, account: str, index_name: str) -> None:
+        """Market maker protection fires now: its orders are cancelled, the freeze begins, user.mmp_trigger tells."""
+        self._panel.engine.trip_protection(account, index_name, self._panel.now_ms)
+        self._panel.publish()
+
+    def grant_protection(self, account: str, granted: bool) -> None:
+        """Give an account the right to market maker protection, or take it: 13040 for its methods and mmp orders."""
+        self._account(account).mmp_enabled = granted
+
+    # --- connections ---------------------------------------------------------------------------
+
+    def cut(self, account: str | None = None) -> int:
+        """Cut the connections of an account (None: all) now, without goodbye. Returns how many there were."""
+        return self._panel.faults.disconnect(account)
+
+    def cut_repeatedly(self, times: int, every_seconds: float, account: str | None = None) -> None:
+        """Cut now and again, `times` times in all."""
+        self.cut(account)
+        for turn in range(1, times):
+            self._panel.later(turn * every_seconds, lambda: self.cut(account))
+
+    def cut_logins(self, count: int) -> None:
+        """The next connections that log in are cut instead of being answered."""
+        self._panel.faults.cut_answers(count, "public/auth")
+
+    def refuse_connections(self, seconds: float | None = None) -> None:
+        """Drop every new connection at once, for so long (None: until `accept_connections`). Standing ones stay."""
+        until = float("inf") if seconds is None else trio.current_time() + seconds
+        self._panel.server.refused_until = until
+
+    def accept_connections(self) -> None:
+        """End `refuse_connections`."""
+        self._panel.server.refused_until = 0.0
+
+    def stall_connections(self, account: str | None = None) -> int:
+        """Half-open: connections stand, nothing passes in either direction, heartbeats included. New ones work.
+
+        Returns how many. The exchange closes a stalled link that owes it a heartbeat, as it would any.
+        """
+        return self._panel.server.stall(account)
+
+    def resume_connections(self, account: str | None = None) -> int:
+        """End `stall_connections`: what was sent meanwhile arrives, both ways. Returns how many."""
+        return self._panel.server.resume(account)
+
+    # --- market data ---------------------------------------------------------------------------
+
+    def silence(self, instrument: str | None = None) -> None:
+        """Send no book, quote, ticker or trades channel of an instrument (None: no market data) until `speak`."""
+        if instrument is None:
+            self._panel.faults.all_silent = True
+        else:
+            self._panel.faults.silence(instrument)
+
+    def speak(self, instrument: str | None = None) -> None:
+        """End `silence`; what changed meanwhile is lost, so incremental books have a gap."""
+        if instrument is None:
+            self._panel.faults.all_silent = False
+        else:
+            self._panel.faults.speak(instrument)
+
+    def gap(self, instrument: str) -> None:
+        """Lose one message of every incremental book channel; the one that shows the gap comes within half a second."""
+        self._panel.want(instrument)
+        faults, amount = self._panel.faults, self._panel.engine.instrument(instrument).min_trade_amount
+        faults.drop_change(instrument)
+        faults.nudge(instrument, amount, self._panel.now_ms)
+        self._panel.later(NUDGE_SECONDS, lambda: faults.nudge(instrument, ZERO, self._panel.now_ms))
+
+    def repeat_changes(self, instrument: str, count: int = 1) -> None:
+        """Send the next messages of every incremental book channel twice."""
+        self._panel.faults.duplicate_change(instrument, count)
+
+    def cross(self, instrument: str) -> None:
+        """Show a bid above the best ask, in a correct chain of changes, until `uncross`. Nobody trades with it."""
+        self._panel.want(instrument)
+        self._panel.faults.cross(instrument, self._panel.now_ms)
+
+    def uncross(self, instrument: str) -> None:
+        """End `cross`."""
+        self._panel.faults.uncross(instrument, self._panel.now_ms)
+
+    def jump(self, instrument: str, percent: Decimal | int) -> None:
+        """Move index, mark, band and the whole anonymous book by so many percent at once.
+
+        Orders of accounts that stand in the way are traded with. A market that lives by itself returns to its
+        own price unless `pause_market` was pulled before; one that stands still stays.
+        """
+        self._panel.want(instrument)
+        engine, now_ms = self._panel.engine, self._panel.now_ms
+        listing = engine.floor.listing(instrument)
+        factor = 1 + Decimal(percent) / 100
+        index_name = listing.instrument.price_index
+        index = (engine.floor.index_price(index_name) * factor).quantize(Decimal("0.01"))
+        engine.set_index(index_name, index, now_ms)
+        if listing.reference is not None:
+            old = listing.reference
+            reference = msgspec.structs.replace(
+                old,
+                index_price=index,
+                mark_price=(old.mark_price * factor).quantize(Decimal("1e-6")),
+                min_price=_moved(listing, old.min_price, factor, ROUND_FLOOR),
+                max_price=_moved(listing, old.max_price, factor, ROUND_CEILING),
+            )
+            engine.set_reference(instrument, reference, now_ms)
+        old_bids, old_asks = engine.anonymous_levels(instrument)
+        bids = {_moved(listing, price, factor, ROUND_FLOOR): amount for price, amount in old_bids.items()}
+        asks = {_moved(listing, price, factor, ROUND_CEILING): amount for price, amount in old_asks.items()}
+        engine.set_levels(instrument, bids, asks, now_ms, snapshot=True)
+        self._panel.publish()
+
+    def pause_market(self) -> None:
+        """Let the market stand still until `resume_market`; accounts still trade."""
+        self._panel.faults.pause_market()
+
+    def resume_market(self) -> None:
+        """End `pause_market`."""
+        self._panel.faults.resume_market()
+
+    # --- the truth, for judges -----------------------------------------------------------------
+
+    def open_orders(self, account: str, instrument: str | None = None) -> list[Order]:
+        """The account's open orders as the engine has them, oldest first, labels included; copies."""
+        orders = self._account(account).open_orders.values()
+        return [copy.copy(order) for order in orders if instrument in (None, order.instrument_name)]
+
+    def closed_orders(self, account: str, instrument: str | None = None) -> list[Order]:
+        """Its closed orders, oldest first, with state, fills and cancel reason; copies."""
+        orders = self._account(account).closed_orders.values()
+        return [copy.copy(order) for order in orders if instrument in (None, order.instrument_name)]
+
+    def position(self, account: str, instrument: str) -> Decimal:
+        """Its true signed position in the amount unit, whatever reports say."""
+        position = self._account(account).positions.get(instrument)
+        return position.size if position is not None else ZERO
+
+    def trades(self, account: str, instrument: str | None = None) -> list[UserTrade]:
+        """Its executions, oldest first, labels included; a self trade stands here twice with one id."""
+        trades = self._account(account).trades
+        return [trade for trade in trades if instrument in (None, trade.instrument_name)]
+
+    def most_open(self, account: str, instrument: str, side: Direction) -> int:
+        """The most orders it ever had open at once on one side of an instrument."""
+        return self._panel.engine.floor.max_open.get((account, instrument, side), 0)
+
+    def wallet(self, account: str, currency: str) -> Wallet:
+        """Its cash of one currency and the session's profit that is not settled yet; a copy."""
+        return copy.copy(self._account(account).wallet(currency))
+
+    def transactions(self, account: str) -> list[LedgerRow]:
+        """Its transaction log, oldest first."""
+        return list(self._account(account).ledger)
+
+    def _account(self, account: str) -> Account:
+        return self._panel.engine.floor.account(account, self._panel.now_ms)
+
+
+def _moved(listing: Listing, price: Decimal, factor: Decimal, rounding: str) -> Decimal:
+    """A price times a factor, on the tick, at least one tick."""
+    tick = contracts.tick_at(listing.instrument, price * factor)
+    return max(tick, (price * factor / tick).to_integral_value(rounding) * tick)

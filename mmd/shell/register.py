@@ -1,0 +1,83 @@
+"""Who is HALTED, kept on disk: restored when a symbol comes into service, written when one halts or is reset."""
+
+from collections.abc import Callable
+
+import trio
+
+from mmd.domain.actions import Tripped
+from mmd.domain.events import HaltRequested
+from mmd.domain.reasons import Response, Scope, State, Switch
+from mmd.journal.halts import Halt, HaltFile, JournalFailed
+from mmd.shell import logs
+from mmd.shell.pump import Pump
+from mmd.shell.worker import Worker
+
+PROBE_SECONDS = 0.5
+log = logs.get("mmd.register")
+
+
+class HaltRegister:
+    """Owns the file. A register that cannot be written halts everything: a halt must survive a restart."""
+
+    def __init__(self, file: HaltFile | None, pump: Pump) -> None:
+        """Raises JournalFailed if the file is there and cannot be read. None: nothing is kept (demo, tests)."""
+        self._file = file
+        self._pump = pump
+        self.halts: dict[str, Halt] = file.read() if file is not None else {}
+        self.failed: str = ""  # why it cannot be written; empty while it can
+        pump.remember = self.remember
+        pump.write = self.write
+
+    def restore(self, workers: list[Worker]) -> None:
+        """Halt what was HALTED when the last process ended."""
+        for worker in workers:
+            halt = self.halts.get(worker.key)
+            if halt is not None:
+                now_ns = self._pump.clock.now_ns()
+                detail = (
+                    halt.detail if halt.detail.startswith("before a restart") else f"before a restart: {halt.detail}"
+                )
+                self._pump.post(worker, HaltRequested(0, halt.why, halt.by, detail, now_ns))
+        if self.failed:
+            self._trip()
+
+    def remember(self, worker: Worker) -> None:
+        """This worker came to HALTED, or left it. A symbol that left the configuration keeps its entry."""
+        machine = worker.machine
+        if machine.state is State.HALTED:
+            self.halts[worker.key] = Halt(machine.why, machine.detail, machine.by, machine.since_ns)
+        elif machine.state is State.PAUSED:
+            self.halts.pop(worker.key, None)
+        self._pump.unwritten = True
+
+    def write(self) -> None:
+        """Called by the pump after a turn in which a halt came or went."""
+        self._pump.unwritten = False
+        if self._file is not None:
+            self._try(lambda file: file.write(self.halts))
+
+    def _try(self, what: Callable[[HaltFile], None]) -> None:
+        assert self._file is not None
+        try:
+            what(self._file)
+        except JournalFailed as error:
+            if not self.failed:
+                self.failed = str(error)
+                log.error("journal.failed", detail=self.failed)
+                self._trip()
+            return
+        if self.failed:
+            self.failed = ""
+            self._pump.diary.note("journal.writable", "the state directory can be written again")
+            self.write()  # what could not be written then
+
+    def _trip(self) -> None:
+        self._pump.trip(Tripped(Switch.JOURNAL_FAILURE, Scope.PORTFOLIO, "", Response.HALT, self.failed))
+
+    async def run(self) -> None:
+        """See twice a second whether the state directory can still be written, for ever."""
+        while True:
+            await trio.sleep(PROBE_SECONDS)
+            if self._file is not None:
+                self._try(HaltFile.probe)
+                await self._pump.deliver()
