@@ -26,6 +26,7 @@ EXIT_OK = 0
 EXIT_INTERNAL = 70
 EXIT_PERMISSION = 77
 EXIT_CONFIG = 78
+LAST_WORDS_SECONDS = 3.0  # for alerts that were fired while it stopped
 log = logs.get("mmd")
 
 
@@ -120,6 +121,8 @@ async def main(config: Config, path: Path, socket: Path, state: Path, outlet: lo
             with sentinel(daemon.pump):
                 await daemon.run()
             status = farewell(daemon)
+            with trio.move_on_after(LAST_WORDS_SECONDS):
+                await daemon.alarms.wait_delivered()
             outer.cancel_scope.cancel()
     except BaseExceptionGroup as group:
         cause = only_cause(group)

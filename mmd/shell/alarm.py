@@ -9,6 +9,7 @@ from mmd.shell.counters import Counters
 from mmd.shell.diary import Diary
 from mmd.shell.worker import Worker
 
+
 class Last:
     """One switch since the start: how often, when and why last."""
 

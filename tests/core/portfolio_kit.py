@@ -183,9 +183,9 @@ class Book:
         self.tell(SymbolJoined(MARKET[name][0], max_lots, losses or LossLimits()))
         self.outbox.append(self.now(name))
 
-    def leave(self, name: str) -> None:
+    def leave(self, name: str, pnl: float = 0.0) -> None:
         """Nothing of it rests; its position stays."""
-        last = self.now(name)
+        last = self.now(name, pnl_usd=pnl)
         symbol = self.symbols.pop(name)
         self.outbox = deque(event for event in self.outbox if getattr(event, "key", "") != key(name))
         self.left[name] = symbol.lots

@@ -5,7 +5,7 @@ from decimal import Decimal
 from typing import Any
 
 import pytest
-from core_kit import INVERSE, START_NS, changed
+from core_kit import INVERSE, NS, START_NS, changed
 from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
@@ -26,7 +26,7 @@ from portfolio_kit import (
 
 from mmd.core.portfolio import BoundsAcked, GrantBounds, PortfolioMachine, SymbolJoined, Valued
 from mmd.core.totals import DRIFT, NOISE
-from mmd.domain.settings import KillSwitches, PortfolioLimits
+from mmd.domain.settings import KillSwitches, PortfolioLimits, ScopeLimits
 
 TIGHT = [
     pytest.param(limits(btc="10", eth="30", usd="1000000"), id="all totals tight"),
@@ -91,7 +91,7 @@ def test_room_moves_only_after_the_acknowledgement() -> None:
     assert [grant.max_lots for grant in book.symbols["D"].inbox] == [0]
     book.hear("C")
     book.deliver(9)
-    assert book.machine.shares[MARKET["D"][0].key].granted == 0, "heard is not acknowledged"
+    assert book.machine.shares[key("D")].granted == 0, "heard is not acknowledged"
     book.acknowledge("C")
     book.deliver(9)
     assert [grant.max_lots for grant in book.symbols["D"].inbox][-1] == 49
@@ -104,14 +104,14 @@ def test_an_old_acknowledgement_frees_nothing() -> None:
     book.join("D", 100)
     book.deliver(9)
     old = book.symbols["C"].version
-    assert book.tell(BoundsAcked(MARKET["C"][0].key, old)) == []
+    assert book.tell(BoundsAcked(key("C"), old)) == []
 
 
 def test_no_price_no_room() -> None:
-    lone, key = machine(limits()), INVERSE.key
-    assert lone.handle([SymbolJoined(INVERSE, 100)], START_NS) == [GrantBounds(key, 1, 0, 0)]
-    assert lone.handle([Valued(key, 0, 0.0, 0.0, None)], START_NS) == []
-    assert lone.handle([Valued(key, 0, BTC, BTC, None)], START_NS) == [GrantBounds(key, 2, -100, 100)]
+    lone, name = machine(limits()), INVERSE.key
+    assert lone.handle([SymbolJoined(INVERSE, 100)], START_NS) == [GrantBounds(name, 1, 0, 0)]
+    assert lone.handle([Valued(name, 0, 0.0, 0.0, None)], START_NS) == []
+    assert lone.handle([Valued(name, 0, BTC, BTC, None)], START_NS) == [GrantBounds(name, 2, -100, 100)]
 
 
 def test_an_underlying_without_a_limit_gets_no_room() -> None:
@@ -183,6 +183,22 @@ def test_what_a_removed_symbol_leaves_behind_still_counts() -> None:
     assert book.machine.totals().exposure["BTC"] == pytest.approx(4.0)
 
 
+def test_an_expired_position_is_left_nowhere() -> None:
+    book = Book(limits(btc="10", usd="100000000"))
+    book.join("C", 60)
+    book.settle()
+    book.fill("C", 40)
+    book.settle()
+    book.leave("C")
+    book.join("P", 100_000)
+    book.settle()
+    held = book.symbols["P"].held
+    book.tell(seconds=(FOREVER_NS - book.now_ns) / NS)
+    book.settle()
+    assert (held, book.symbols["P"].held) == (29_019, 49_019)  # 4 coins are 20,000 lots of 10 USD
+    assert book.machine.totals().exposure["BTC"] == 0.0
+
+
 def test_a_symbol_that_returns_still_has_its_position() -> None:
     book = Book(limits(btc="10", usd="100000000"))
     book.join("C", 60)
@@ -252,3 +268,52 @@ def test_totals_for_status() -> None:
     assert totals.exposure["BTC"] == pytest.approx(1.0 + 500 * 10 / BTC)
     assert totals.worst_exposure["BTC"] == pytest.approx(2.0 + 1000 * 10 / BTC)
     assert totals.notional_usd == pytest.approx(10 * 0.1 * BTC + 5000)
+
+
+def test_every_total_has_its_line() -> None:
+    given = limits(
+        max_contracts=Decimal(2000),
+        max_daily_loss_usd=Decimal(700),
+        max_open_orders=40,
+        per_exchange={"deribit": ScopeLimits(max_notional_usd=Decimal(50_000), max_open_orders=3)},
+        per_underlying={"ETH": scope(contracts="100")},
+    )
+    book = Book(given)
+    book.join("P", 1000)
+    book.join("D", 50)
+    book.settle()
+    book.fill("P", -500)
+    book.settle()
+    book.tell(valued("P", -500, pnl=-120.0))
+    rows = {(row.scope, row.target, row.unit): row for row in book.machine.uses({key("P"): 2, key("D"): 1})}
+    root = "limits.portfolio"
+    expected = {
+        ("portfolio", "", "USD"): (5000.0, 260_000.0, 1_000_000.0, 0.26, f"{root}.max_notional_usd"),
+        ("portfolio", "", "contracts"): (500.0, 1005.0, 2000.0, 0.5025, f"{root}.max_contracts"),
+        ("underlying", "BTC", "coins"): (0.1, 5.2, 10.0, 0.52, f"{root}.max_exposure.BTC"),
+        ("underlying", "ETH", "coins"): (0.0, 0.0, 100.0, 0.0, f"{root}.max_exposure.ETH"),
+        ("exchange", "deribit", "USD"): (
+            *(5000.0, 10_000.0, 50_000.0, 0.2),
+            f"{root}.per_exchange.deribit.max_notional_usd",
+        ),
+        ("underlying", "ETH", "contracts"): (0.0, 0.0, 100.0, 0.0, f"{root}.per_underlying.ETH.max_contracts"),
+        ("portfolio", "", "orders"): (3.0, 4.0, 40.0, 0.1, f"{root}.max_open_orders"),
+        ("exchange", "deribit", "orders"): (2.0, 2.0, 3.0, 2 / 3, f"{root}.per_exchange.deribit.max_open_orders"),
+        ("portfolio", "", "USD lost"): (120.0, None, 5000.0, None, f"{root}.max_drawdown_usd"),
+        ("portfolio", "", "USD lost today"): (120.0, None, 700.0, None, f"{root}.max_daily_loss_usd"),
+    }
+    found = {name: (row.used, row.worst, row.limit, row.oversubscribed, row.key) for name, row in rows.items()}
+    assert found == {name: pytest.approx(row) for name, row in expected.items()}
+
+
+def test_a_line_says_what_it_cannot_say() -> None:
+    book = Book(limits())
+    book.join("P", 1000, lots=10)
+    book.deliver(1)
+    book.join("E", 10)
+    book.tell(valued("P", 10, pnl=None))
+    rows = {(row.target, row.unit): row for row in book.machine.uses({})}
+    assert rows[("BTC", "coins")].used == pytest.approx(10 * 10 / BTC)
+    assert rows[("ETH", "coins")].oversubscribed is rows[("", "USD")].oversubscribed is None  # E was never priced
+    assert rows[("", "USD lost")].used is None
+    assert book.machine.losses_of(key("P")) is None

@@ -1,9 +1,10 @@
-"""Programs that end with their test."""
+"""Programs that end with their test; the table of the kill switches in the report."""
 
 from collections.abc import Iterator
 
 import pytest
 from house import Exchange, Program, house
+from provocations import VERDICTS, table
 
 
 @pytest.fixture
@@ -19,3 +20,11 @@ def shared_exchange(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Exchan
     status = exchange.stop()
     exchange.clear()
     assert (status, exchange.err) == (0, "")
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Also in quiet mode: what each provocation did, and how fast."""
+    if VERDICTS:
+        terminalreporter.section("kill switches: milliseconds from the cause")
+        for line in table(VERDICTS):
+            terminalreporter.write_line(line)

@@ -49,7 +49,7 @@ async def stage(nursery: trio.Nursery) -> AsyncIterator[Stage]:
 
 
 def row(number: int, **fields: Any) -> dict[str, Any]:
-    """A settlement of the perpetual, `number` seconds after the start."""
+    """A settlement of the perpetual, `number` seconds after the start; that is its id as well."""
     return {
         "id": number,
         "type": "settlement",
@@ -142,6 +142,17 @@ def test_a_delivery_that_cannot_be_read(fields: dict[str, Any]) -> None:
         meaning(OPTION, type="delivery", **fields)
 
 
+async def test_a_row_that_cannot_be_read_is_told_and_the_others_count(autojump_clock: Clock, stage: Stage) -> None:
+    await started(stage)
+    stage.peer.log = [row(1), row(2, total_interest_pl=[]), row(3)]
+    await trio.sleep(200)
+    assert [event.entry_id for event in moved(stage)] == ["1", "3"]
+    assert len(stage.sink.named("cash.unknown")) == 1
+    stage.peer.log[1] = row(2)
+    await trio.sleep(61)
+    assert [event.entry_id for event in moved(stage)] == ["1", "3", "2"]
+
+
 # --- the log -------------------------------------------------------------------------------------
 
 
@@ -149,6 +160,7 @@ async def test_what_came_before_the_first_report_does_not_count(autojump_clock: 
     stage.peer.log = [row(-100), row(-1)]
     await stage.start(BTC)
     assert stage.sink.of(PositionReported)
+    stage.peer.log.append(row(-2, id=2))  # listed late
     await trio.sleep(61)
     assert not moved(stage)
     assert not stage.sink.named("cash.unknown")
@@ -235,7 +247,6 @@ async def test_a_refusal_is_told_once_and_rarely_repeated(autojump_clock: Clock,
     [
         pytest.param({"logs": [row(1)], "continuation": 5}, id="no end"),
         pytest.param({"logs": [{"id": 1}], "continuation": None}, id="no row"),
-        pytest.param({"logs": [row(2, interest_pl=[], instrument_name=BTC)], "continuation": None}, id="no number"),
     ],
 )
 async def test_a_log_that_cannot_be_read_counts_nothing(autojump_clock: Clock, stage: Stage, answer: Any) -> None:

@@ -18,6 +18,7 @@ from mmd.domain.events import (
     OrdersReported,
     PositionReported,
     RequestLost,
+    TradeLinkUp,
 )
 from mmd.domain.reasons import Side
 from mmd.exchanges.deribit.connection import ClockSkew
@@ -130,7 +131,8 @@ async def test_a_lost_reduction_is_found_by_its_label(autojump_clock: Clock, sta
     if fate == "filled":
         stage.peer.trades = [sold(1, 30)]
         stage.peer.on("private/get_order_state_by_label", [ended()])
-    await stage.until(lambda: stage.deribit.stats["trade"].up)
+    stage.sink.clear()
+    await stage.until(lambda: stage.sink.of(TradeLinkUp, BTC))
     stage.sink.clear()
     stage.deribit.submit([(BTC, QueryOrder(ASK, ""))])
     await stage.until(lambda: stage.sink.of(OrderClosed) or stage.sink.of(OrderAbsent))

@@ -47,6 +47,7 @@ class Receivers:
         self.posts: list[Post] = []
         self.script: dict[str, list[tuple[int, dict[str, str]] | Exception]] = {}
         self.silent: set[str] = set()
+        self.seconds = 0.0  # before each answer
 
     def transport(self) -> httpx.MockTransport:
         return httpx.MockTransport(self.handle)
@@ -56,6 +57,7 @@ class Receivers:
         self.posts.append(Post(host, dict(request.headers), request.content))
         if host in self.silent:
             await trio.sleep_forever()
+        await trio.sleep(self.seconds)
         step = self.script[host].pop(0) if self.script.get(host) else (200, {})
         if isinstance(step, Exception):
             raise step

@@ -16,7 +16,15 @@ from mmd.domain.actions import Request
 from mmd.domain.errors import LinkLost
 from mmd.domain.instruments import Contract, Instrument, Kind
 from mmd.domain.reasons import Mode
-from mmd.domain.settings import DataRules, KillSwitches, PortfolioLimits, Profile, Protection, SymbolLimits, SymbolSettings
+from mmd.domain.settings import (
+    DataRules,
+    KillSwitches,
+    PortfolioLimits,
+    Profile,
+    Protection,
+    SymbolLimits,
+    SymbolSettings,
+)
 from mmd.domain.units import Grid
 from mmd.exchanges.api import Capabilities, LinkStats, ProtectionStatus
 from mmd.shell.alerts import Alerts

@@ -83,9 +83,7 @@ async def test_a_pause_that_the_exchange_does_not_confirm_times_out_and_says_wha
     assert again.outcome is Outcome.TIMED_OUT
 
 
-async def test_halt_reset_and_what_each_state_refuses(
-    autojump_clock: MockClock, nursery: trio.Nursery
-) -> None:
+async def test_halt_reset_and_what_each_state_refuses(autojump_clock: MockClock, nursery: trio.Nursery) -> None:
     room = Room(nursery)
     office = Office(room.pump)
     worker = room.worker()

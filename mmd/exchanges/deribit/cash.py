@@ -146,7 +146,7 @@ class CashLog:
         except (ExchangeAmbiguous, ExchangeMalformed) as error:
             self._failed(follow, f"{currency} {kind}: {error}")
         else:
-            follow.refused, follow.failure = False, ""
+            follow.refused = False
             follow.since_ms = max(follow.since_ms, asked_ms)
             oldest_ms = follow.since_ms - OVERLAP_MS
             follow.seen = {number: at_ms for number, at_ms in follow.seen.items() if at_ms >= oldest_ms}
@@ -158,11 +158,15 @@ class CashLog:
     async def _read(
         self, connection: Connection, currency: str, kind: str, follow: Follow
     ) -> list[tuple[str, CashMoved]]:
-        """What is new, oldest first, from all pages: nothing of it counts before the last page is read."""
+        """What is new, oldest first, from all pages: nothing of it counts before the last page is read.
+
+        A row that cannot be read is told and left out; it is tried again while it is asked for.
+        """
         house = self._house
         params = LogParams(currency, follow.since_ms - OVERLAP_MS, house.exchange_ms() + OVERLAP_MS, kind)
         found: list[tuple[str, CashMoved]] = []
         passed: dict[int | str, int] = {}
+        problem = ""
         for _ in range(MAX_PAGES):
             house.budget.spend(house.wall_clock_ns())
             page = _decode_page(await connection.call("private/get_transaction_log", params))
@@ -170,13 +174,18 @@ class CashLog:
                 head = _decode_head(raw)
                 if head.type != kind or head.id in follow.seen or head.id in passed:
                     continue
-                passed[head.id] = head.timestamp
                 instrument = house.instruments.get(head.instrument_name or "")
                 if instrument is not None and self._counts(instrument.symbol, head.timestamp):
-                    event = read_row(_decode_row(raw), instrument, house.wall_clock_ns())
+                    try:
+                        event = read_row(_decode_row(raw), instrument, house.wall_clock_ns())
+                    except ExchangeMalformed as error:
+                        problem = f"{currency} {kind}: {error}"
+                        continue
                     if event is not None:
                         found.append((instrument.symbol, event))
+                passed[head.id] = head.timestamp
             if page.continuation is None:
+                self._failed(follow, problem)
                 follow.seen |= passed
                 found.sort(key=lambda row: row[1].exchange_ns)
                 return found
@@ -189,7 +198,7 @@ class CashLog:
         return symbol in self._house.watched and from_ms is not None and at_ms >= from_ms
 
     def _failed(self, follow: Follow, detail: str) -> None:
-        """Told once, until it works again or fails in another way."""
-        if follow.failure != detail:
-            follow.failure = detail
+        """Told once, until it works again (empty) or fails in another way."""
+        if detail and follow.failure != detail:
             self._house.sink.report("cash.unknown", detail)
+        follow.failure = detail

@@ -29,6 +29,10 @@ REPORT_SECONDS = 10.0  # at most one line about malformed messages in that time
 DRIFT = 200e-6  # of two undisciplined clocks against each other, at most
 SLACK_NS = 1_000_000  # times are told in µs, and the servers of one exchange differ a little
 
+# A time told with market data that is so far off the known difference makes us ask for the exchange's clock.
+EARLY_NS, LATE_NS = 200_000_000, 500_000_000
+PROBE_FIRST_SECONDS, PROBE_MAX_SECONDS = 0.5, 30.0
+
 # Four fifths of the documented credits: the account's owner may be logged in elsewhere.
 GENERAL_RATE, GENERAL_BURST = 16.0, 80.0
 SUBSCRIBE_RATE, SUBSCRIBE_BURST = 2.6, 8.0
@@ -179,6 +183,8 @@ class Connection:
         self._scope = trio.CancelScope()
         self._why = ""
         self._heard_at = trio.current_time()
+        self._probe_at = 0.0
+        self._probe_pause = PROBE_FIRST_SECONDS
         self._garbled_at = -REPORT_SECONDS
         self._garbled_count = 0
         self.nursery: trio.Nursery
@@ -221,6 +227,26 @@ class Connection:
         if delay > 0:
             await trio.sleep(delay)
         return await self._rpc.call(method, params, CALL_SECONDS, apply)
+
+    def check_clock(self, exchange_ns: int, received_ns: int) -> None:
+        """A time that the exchange told unasked: where it contradicts the known difference, ask for its clock.
+
+        The data may only be late: then the answer says so, and it is asked less and less often.
+        """
+        off_ns = exchange_ns - received_ns - self._house.skew.skew_ms * 1e6
+        if -LATE_NS < off_ns < EARLY_NS:
+            self._probe_pause = PROBE_FIRST_SECONDS
+            return
+        now = self._seconds()
+        if now >= self._probe_at and not self.link.lost:
+            self._probe_at = now + self._probe_pause
+            self._probe_pause = min(PROBE_MAX_SECONDS, self._probe_pause * 2.0)
+            self._test()
+
+    def _test(self) -> None:
+        """Ask for nothing but an answer; it leaves with the next flush."""
+        self._house.charge("public/test")
+        self._rpc.request("public/test", NO_PARAMS, Waiter("public/test", None), CALL_SECONDS)
 
     async def flush(self) -> None:
         """Write what is queued. A lost link ends this connection, not the caller: any task may flush."""
@@ -309,8 +335,7 @@ class Connection:
             self._answer(head, received_ns)
         elif head.method == "heartbeat" and head.params is not None:
             if head.params.type == "test_request" and not self.link.lost:
-                self._house.charge("public/test")
-                self._rpc.request("public/test", NO_PARAMS, Waiter("public/test", None), CALL_SECONDS)
+                self._test()
         elif head.error is not None:
             self._malformed("", f"the exchange could not read a request: {head.error.text}")
         else:

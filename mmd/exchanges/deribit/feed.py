@@ -124,6 +124,8 @@ class Feed:
                 follow.snapshot_by = None
         elif (follow := self._tickers.get(channel)) is not None:
             ticker, state = codec.read_ticker(data, received_ns)
+            if self.connection is not None:
+                self.connection.check_clock(ticker.exchange_ns, received_ns)
             self._house.sink.post(follow.instrument.symbol, ticker)
             if state and state != follow.state and not self._blocked(follow.instrument):
                 self._set_state(follow, state, received_ns)
