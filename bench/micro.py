@@ -14,19 +14,20 @@ import trio
 from bench.frames import frame, upgrade
 from bench.venue import Account, Params, Request, Venue, decode_request
 from mmd.core.budget import Budget
-from mmd.core.gate import review
+from mmd.core.gate import Room, review
 from mmd.core.machine import SymbolMachine
 from mmd.domain import actions as do
 from mmd.domain import events as ev
 from mmd.domain.instruments import Instrument
 from mmd.domain.reasons import Mode
-from mmd.domain.settings import DataRules, Profile, SymbolLimits, SymbolSettings
+from mmd.domain.settings import DataRules, PortfolioLimits, Profile, SymbolLimits, SymbolSettings
 from mmd.exchanges.deribit import codec, orders
 from mmd.exchanges.deribit.book import L2Book
 from mmd.exchanges.deribit.instruments import decode_instruments
 from mmd.exchanges.jsonrpc import Request as RpcRequest
 from mmd.exchanges.jsonrpc import decode_head
 from mmd.exchanges.link import Link
+from mmd.shell.alerts import Alerts
 from mmd.shell.clock import Clock
 from mmd.shell.counters import Counters, SymbolCounters
 from mmd.shell.diary import Diary
@@ -41,7 +42,13 @@ SETTINGS = SymbolSettings(
     service="bench",
     mode=Mode.LIVE,
     profile=Profile(name="bench", spread_bps=10, band_bps=2000, size=Decimal(10), tolerance_bps=0, refresh_seconds=0),
-    limits=SymbolLimits(max_position=Decimal(1000), max_order_size=Decimal(100), collar_bps=1000),
+    limits=SymbolLimits(
+        max_position=Decimal(1000),
+        max_order_size=Decimal(100),
+        collar_bps=1000,
+        max_places_per_second=1e6,
+        max_amends_per_second=1e6,
+    ),
     data=DataRules(stale_seconds=600),
 )
 
@@ -241,7 +248,7 @@ def gate_step(repeats: int) -> float:
     def step(number: int) -> None:
         for order in wanted:
             if not isinstance(order, do.CancelOrder):
-                review(order, machine.exposure(order, True))
+                review(order, machine.exposure(order), Room(True, True))
 
     return timed(step, repeats)
 
@@ -251,7 +258,12 @@ async def pump_step(repeats: int) -> float:
     stage = Stage()
     exchange = NoExchange()
     clock = Clock(lambda: stage.now_ns)
-    pump = Pump(clock, Diary(clock), Counters(), {"deribit": exchange})  # type: ignore[dict-item]  # only its budget is used
+    diary, counters = Diary(clock), Counters()
+    alerts = Alerts(clock, diary, counters, "bench")
+    pump = Pump(clock, diary, counters, {"deribit": exchange}, alerts)  # type: ignore[dict-item]  # only its budget is used
+    pump.outbox.limits = PortfolioLimits(
+        max_exposure={}, max_notional_usd=Decimal(1), max_drawdown_usd=Decimal(1), max_open_orders=1000
+    )
     worker = Worker(stage.machine, SymbolCounters())
     pump.add(worker)
     found = []

@@ -22,6 +22,10 @@ from mmd.domain.reasons import MARKET_DATA_REASONS, Missing, Mode, Response, Sco
 from mmd.domain.switches import SWITCHES
 
 
+# How long an expired symbol stays for the word of its delivery.
+SETTLEMENT_NS = 120 * NS
+
+
 class SymbolMachine(Tracker):
     """One symbol. `handle` is the only way in; everything else only looks."""
 
@@ -78,6 +82,8 @@ class SymbolMachine(Tracker):
 
     def on_instrument_state(self, event: ev.InstrumentStateChanged, now_ns: int) -> None:
         self.market.on_state(event)
+        if event.tradable:
+            self.own.try_again()
         self._leave_for_market(now_ns)
 
     def on_data_up(self, event: ev.DataLinkUp, now_ns: int) -> None:
@@ -104,6 +110,7 @@ class SymbolMachine(Tracker):
 
     def on_trade_up(self, event: ev.TradeLinkUp, now_ns: int) -> None:
         self.market.trade_link = True
+        self.own.try_again()
         self.state_asked_ns = now_ns  # the exchange reports by itself after this
         self.market.cod_armed = event.cancel_on_disconnect
         self._dirty = True
@@ -181,8 +188,7 @@ class SymbolMachine(Tracker):
 
     def on_halt(self, event: ev.HaltRequested, now_ns: int) -> None:
         self.stop_closing(f"halted by {event.by}")
-        for side in self.own.every():
-            side.cancel_tries = side.hold_cancel_ns = 0  # somebody says so again: at once
+        self.own.try_again()
         self._dirty = True
         if self.state in (State.ACTIVE, State.PAUSED):
             self._move(State.HALTED, event.why, event.reason, event.by, now_ns)
@@ -226,7 +232,10 @@ class SymbolMachine(Tracker):
 
     def on_removal(self, event: ev.RemovalRequested, now_ns: int) -> None:
         self.stop_closing("the symbol leaves")
-        if self.state not in (State.DRAINING, State.GONE):
+        if self.state is State.DRAINING:
+            self.why = event.why  # what an expiry waits for is not waited for any more
+            self._dirty = True
+        elif self.state is not State.GONE:
             self._move(State.DRAINING, event.why, "orders are pulled, then it is gone", "mmd", now_ns)
 
     # --- decisions -------------------------------------------------------------------------------
@@ -254,8 +263,14 @@ class SymbolMachine(Tracker):
         if self.bounds_acked != self.bounds_version and self._inside_bounds():
             self.bounds_acked = self.bounds_version
             self._out.append(AckBounds(self.bounds_version, self.min_lots, self.max_lots))
-        if self.state is State.DRAINING and self.own.resting == 0 and self.orders_seen:
+        if self.state is State.DRAINING and self.own.resting == 0 and self.orders_seen and not self._unsettled(now_ns):
             self._move(State.GONE, self.why, "nothing of ours rests", "mmd", now_ns)
+
+    def _unsettled(self, now_ns: int) -> bool:
+        """Expired with a position whose delivery the exchange has not told us of yet."""
+        if self.why is not Why.EXPIRED or not self.position.lots or not self.market.trade_link:
+            return False
+        return now_ns < self.since_ns + SETTLEMENT_NS
 
     def _inside_bounds(self) -> bool:
         """No order of ours, an earlier run's included, can move the position further outside than it is."""

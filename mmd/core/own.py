@@ -186,6 +186,11 @@ class OwnOrders:
         stray.label = order.label
         self.strays[order.label] = stray
 
+    def try_again(self) -> None:
+        """Whatever stood in the way of a cancel may be over: it is tried at once, and counted from here."""
+        for state in self.every():
+            state.cancel_tries = state.hold_cancel_ns = 0
+
     def link_lost(self, now_ns: int) -> None:
         """Nothing is known for sure any more."""
         for state in self.every():

@@ -180,6 +180,8 @@ class Quoter(Stateful):
             due = self.market.data_ns + rules.stale_ns + 1
         elif self.state is State.PAUSED and rules.auto_resume and self.why in MARKET_DATA_REASONS:
             due = now_ns + min(NS, rules.auto_resume_ns)
+        elif self.state is State.DRAINING:
+            due = now_ns + NS
         state_due_ns = self._state_due()
         if state_due_ns and (not due or state_due_ns < due):
             due = state_due_ns

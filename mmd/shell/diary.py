@@ -24,7 +24,7 @@ WARNINGS = frozenset(
         "config.refused",
     }
 )
-ERRORS = frozenset({"symbol.halted", "symbol.fault", "portfolio.drawdown", "service.orders_left"})
+ERRORS = frozenset({"symbol.halted", "symbol.fault", "service.orders_left", "journal.failed"})
 
 
 class Diary:

@@ -8,6 +8,7 @@ from mmd.core.losses import LossLimits
 from mmd.core.pnl import usd_value
 from mmd.core.portfolio import (
     BoundsAcked,
+    CarriedLosses,
     ClearSwitch,
     GrantBounds,
     LimitChanged,
@@ -54,8 +55,11 @@ def loss_limits(settings: SymbolSettings) -> LossLimits:
 class Treasury:
     """Owns the portfolio machine."""
 
-    def __init__(self, limits: PortfolioLimits, switches: KillSwitches, pump: Pump) -> None:
-        self.machine = PortfolioMachine(limits, switches, pump.clock.now_ns())
+    def __init__(
+        self, limits: PortfolioLimits, switches: KillSwitches, pump: Pump, carried: CarriedLosses | None = None
+    ) -> None:
+        """`carried`: what `machine.carried()` of an earlier run had counted of losses."""
+        self.machine = PortfolioMachine(limits, switches, pump.clock.now_ns(), carried)
         self._pump = pump
         pump.settle = self.settle
         pump.outbox.limits = limits

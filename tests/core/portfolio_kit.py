@@ -16,6 +16,7 @@ from mmd.core.portfolio import (
     BoundsAcked,
     ClearSwitch,
     GrantBounds,
+    OperatorReset,
     PortfolioAction,
     PortfolioEvent,
     PortfolioMachine,
@@ -165,7 +166,9 @@ class Book:
                 self.symbols[action.key.partition("/")[2]].inbox.append(action)
 
     def reset(self, *names: str) -> list[PortfolioAction]:
-        actions = self.machine.reset([key(name) for name in names], self.now_ns)
+        keys = [key(name) for name in names]
+        actions = self.machine.reset(keys, self.now_ns)
+        self.log.append(((OperatorReset(tuple(sorted(keys))),), self.now_ns, actions))
         self._take(actions)
         return actions
 

@@ -212,7 +212,7 @@ def test_long_wild_runs(which: str) -> None:
 
 
 @QUICK
-@given(which=EVERY, steps=traces([step for step in WILD if step != "reset"], 80))
+@given(which=EVERY, steps=traces(WILD, 80))
 def test_the_same_events_do_the_same(which: str, steps: list[Step]) -> None:
     book = run_wild(steps, TIGHT[which])
     replay(book.log, TIGHT[which])

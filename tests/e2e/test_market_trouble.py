@@ -109,10 +109,8 @@ async def test_orders_that_a_halted_market_does_not_let_go_are_shown_and_go_late
         await trio.sleep(10)
         assert house.row(BTC).resting == len(house.resting(BTC)) == 2
         timed_out = await house.daemon.pause([BTC], "", OPERATOR, 1.0)
-        assert (timed_out.outcome, timed_out.symbols[0].detail) == (
-            Outcome.TIMED_OUT,
-            "2 orders may still rest at the exchange",
-        )
+        assert timed_out.outcome is Outcome.TIMED_OUT
+        assert timed_out.symbols[0].detail.startswith("2 orders may still rest: mmd-")
         house.set_state(BTC, InstrumentState.OPEN)
         await house.until(lambda: not house.resting(BTC), 3)
         await house.until(lambda: house.row(BTC).resting == 0, 3)

@@ -56,7 +56,8 @@ async def test_a_symbol_before_anything_is_known(autojump_clock: MockClock) -> N
     assert (row.bid.price, row.bid.phase, row.bid.withheld) == (None, "EMPTY", "not_active")
     assert views.order_lines(worker, room.now_ns) == []
     explained = views.explanation(worker, room.pump.outbox, room.now_ns)
-    assert (explained.quoting, explained.bid) == (False, "withheld: no_book")
+    assert not explained.quoting
+    assert explained.bid == "withheld: PAUSED: startup, waiting for resume, by mmd; ends with `mmdctl resume`"
     assert explained.gate_bid == "nothing to judge"
     assert {check.name for check in explained.checks if not check.ok} >= {"data_link", "trade_link", "bounds"}
 
