@@ -18,10 +18,11 @@ from mmd.core.tracker import Tracker
 from mmd.core.window import PriceRange
 from mmd.domain import events as ev
 from mmd.domain.actions import AckBounds, Decision, Noted
-from mmd.domain.reasons import MARKET_DATA_REASONS, Missing, Mode, Response, Scope, Side, State, Switch, Why
+from mmd.domain.reasons import MARKET_DATA_REASONS, Missing, Mode, Response, Side, State, Switch, Why
 from mmd.domain.switches import SWITCHES
 
-
+# No resume while the cause of one of these lasts; the shell says when it is over.
+LASTING = frozenset({Switch.CLOCK_SKEW, Switch.EVENT_LAG, Switch.JOURNAL_FAILURE, Switch.VALUATION})
 # How long an expired symbol stays for the word of its delivery.
 SETTLEMENT_NS = 120 * NS
 
@@ -220,9 +221,9 @@ class SymbolMachine(Tracker):
         self._reply(event.request_id, True, text, ())
 
     def on_switch(self, event: ev.SwitchTripped, now_ns: int) -> None:
-        """A switch of the exchange or of the portfolio. One of the exchange lasts until its cause is over."""
+        """A switch of the exchange or of the portfolio; some last until their cause is over."""
         row = SWITCHES[event.switch]
-        if row.scope is Scope.EXCHANGE and event.switch is not Switch.DISCONNECT_STORM:
+        if event.switch in LASTING:
             self.held[event.switch] = event.detail
         if event.response is not Response.WARN:
             self._respond(event.response, row.why, event.detail, now_ns)

@@ -194,7 +194,9 @@ class SymbolState:
             Check("data_link", market.data_link, "up" if market.data_link else market.link_detail, "up"),
             Check("trade_link", market.trade_link, "up" if market.trade_link else market.link_detail, "up"),
             Check("cancel_on_disconnect", cod, "armed" if market.cod_armed else "not armed", "armed"),
-            Check("maker_protection", armed or not rules.protected, protection if rules.protected else "none", "armed"),
+            Check("maker_protection", armed, protection, "armed")
+            if rules.protected
+            else Check("maker_protection", True, "not configured", "as configured"),
             Check("kill_switches", not self.held, held or "none tripped", "none tripped"),
             Check("allowed", rules.allowed, "yes" if rules.allowed else "not in limits.allowed", "yes"),
             Check("market_data", trouble is None, trouble[1] if trouble else f"{age} old", "good and fresh"),

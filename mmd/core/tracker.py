@@ -8,9 +8,9 @@ from mmd.core.pnl import Fold
 from mmd.core.quoting import Withheld
 from mmd.core.rules import NS
 from mmd.domain import events as ev
-from mmd.domain.actions import Noted
+from mmd.domain.actions import Noted, Tripped
 from mmd.domain.ids import parse_label
-from mmd.domain.reasons import Fault, Missing, Mode, Rule, State, Switch, Why
+from mmd.domain.reasons import Fault, Missing, Mode, Response, Rule, Scope, State, Switch, Why
 
 # Seconds without a new order on a side after a refusal, by its class; doubled each time, at most MAX_HOLD.
 HOLD_SECONDS = {Fault.ORDER: 0.25, Fault.RATE_LIMIT: 2.0, Fault.MARKET: 5.0, Fault.RETRY: 1.0, Fault.STATE: 0.25}
@@ -210,7 +210,10 @@ class Tracker(Closer):
             amount = self.instrument.amount_text
             found = f"exchange says {amount(event.position_lots)}, fills say {amount(self.position.lots)}"
             if not self._trip(Switch.POSITION_DRIFT, Why.POSITION_DRIFT, found, now_ns):
-                self._move(State.HALTED, Why.POSITION_DRIFT, found, "mmd", now_ns)  # so that a reset adopts it
+                # HALTED already: this is the reason now, so that a reset adopts the exchange's number.
+                self._move(State.HALTED, Why.POSITION_DRIFT, found, "mmd", now_ns)
+                key = self.instrument.key
+                self._out.append(Tripped(Switch.POSITION_DRIFT, Scope.SYMBOL, key, Response.HALT, found))
         else:
             self.drift = off
             self._ask_state(now_ns)

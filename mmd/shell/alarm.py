@@ -45,13 +45,9 @@ class Alarm:
         """One symbol's alert of this switch is over."""
         self.alerts.clear(switch_alert(switch), exchange=worker.exchange, symbol=worker.symbol)
 
-    def clear_exchange(self, switch: Switch, exchange: str) -> None:
-        """What an exchange as a whole had is over."""
+    def clear_scope(self, switch: Switch, exchange: str | None) -> None:
+        """What an exchange as a whole, or (None) the portfolio had is over."""
         self.alerts.clear(switch_alert(switch), exchange=exchange)
-
-    def clear_portfolio(self) -> None:
-        """A total's trip has been reset."""
-        self.alerts.clear()
 
     def clear_symbol(self, worker: Worker) -> None:
         """Somebody has dealt with this symbol: none of its alerts lasts."""

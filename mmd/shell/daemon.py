@@ -13,7 +13,7 @@ from mmd.config.model import Config, Selection
 from mmd.config.select import Resolution, resolve
 from mmd.domain.errors import ExchangeRefused, MmdError
 from mmd.domain.instruments import Instrument
-from mmd.domain.reasons import Switch, Why
+from mmd.domain.reasons import Why
 from mmd.exchanges.api import Exchange
 from mmd.journal.halts import HaltFile
 from mmd.shell import logs
@@ -26,7 +26,7 @@ from mmd.shell.lookout import Lookout
 from mmd.shell.office import Office
 from mmd.shell.prover import Prover
 from mmd.shell.pump import Pump
-from mmd.shell.register import HaltRegister
+from mmd.shell.register import HaltRegister, LossKeeper, carried_losses
 from mmd.shell.reload import Generation, Reloader
 from mmd.shell.roster import Roster
 from mmd.shell.sink import ExchangeSink
@@ -79,13 +79,15 @@ class Daemon(Front):
         self.pump = Pump(self.clock, self.diary, self.counters, exchanges, self.alarms)
         halts = HaltFile(state, config.service.name) if state is not None else None
         self.register = HaltRegister(halts, self.pump)
-        self.lookout = Lookout(config.switches, self.pump, self._exchange_well)
+        self.lookout = Lookout(config.switches, self.pump)
         self.prover = Prover(self.pump)
         self.sinks = {
             name: ExchangeSink(name, self.pump, self.counters.exchange(name), self.lookout.disconnected)
             for name in exchanges
         }
-        self.treasury = Treasury(config.portfolio, config.switches, self.pump)
+        self.treasury = Treasury(config.portfolio, config.switches, self.pump, carried_losses(state))
+        if state is not None:
+            self.register.losses = LossKeeper(state, self.treasury.machine.carried)
         self.office = Office(self.pump)
         self._config = config
         self._protect(config)
@@ -124,7 +126,10 @@ class Daemon(Front):
                     task_status.started()
                     await self._stop_requested.wait()
                     self.phase = "stopping"
+                    self.treasury.value_all()
+                    self.register.keep_losses()
                     self.farewell = await self._drain()
+                    self.register.keep_losses()
                     symbols.cancel_scope.cancel()
             links.cancel_scope.cancel()
         self.phase = "stopped"
@@ -226,9 +231,6 @@ class Daemon(Front):
         for name, exchange in config.exchanges.items():
             if exchange.protections or self.pump.exchanges[name].protections:
                 self.pump.exchanges[name].protect(exchange.protections)
-
-    def _exchange_well(self, switch: Switch, exchange: str) -> None:
-        self.pump.alarm.clear_exchange(switch, exchange)
 
     def _committed(self) -> None:
         """A reload took effect, or was undone."""

@@ -197,7 +197,7 @@ class Front:
         done = {row.symbol for row in result.symbols if row.outcome is not Outcome.REFUSED}
         for exchange in storms:
             self.lookout.reset(exchange)
-            self.pump.alarm.clear_exchange(Switch.DISCONNECT_STORM, exchange)
+            self.pump.alarm.clear_scope(Switch.DISCONNECT_STORM, exchange)
         self.treasury.reset([worker for worker in found if worker.symbol in done])
         await self.pump.deliver()
         return result

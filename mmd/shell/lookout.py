@@ -1,13 +1,11 @@
 """Four looks a second at every exchange: its clock, its broken links, its event bus."""
 
-from collections.abc import Callable
-
 import trio
 
 from mmd.core.watch import ExchangeWatch, Finding
 from mmd.domain.actions import Tripped
-from mmd.domain.events import SwitchCleared, SwitchTripped
-from mmd.domain.reasons import Scope, Switch
+from mmd.domain.events import SwitchTripped
+from mmd.domain.reasons import Scope
 from mmd.domain.settings import KillSwitches
 from mmd.shell.pump import Pump
 from mmd.shell.worker import Worker
@@ -18,10 +16,8 @@ LOOK_SECONDS = 0.25
 class Lookout:
     """Owns one watch for each exchange."""
 
-    def __init__(self, settings: KillSwitches, pump: Pump, clear: Callable[[Switch, str], None]) -> None:
-        """`clear(switch, exchange)`: the alert about it is over."""
+    def __init__(self, settings: KillSwitches, pump: Pump) -> None:
         self._pump = pump
-        self._clear = clear
         self.settings = settings
         self.watches = {name: ExchangeWatch(settings) for name in pump.exchanges}
 
@@ -52,14 +48,10 @@ class Lookout:
             self._report(name, watch.look(now_ns, exchange.clock_skew_ms, exchange.event_lag_seconds))
 
     def _report(self, exchange: str, findings: list[Finding]) -> None:
-        now_ns = self._pump.clock.now_ns()
         for finding in findings:
             if finding.over:
-                self._clear(finding.switch, exchange)
+                self._pump.clear(finding.switch, exchange)
                 self._pump.diary.note("switch.cleared", f"{finding.switch}: {finding.detail}", exchange=exchange)
-                for worker in self._pump.workers.values():
-                    if worker.exchange == exchange:
-                        self._pump.post(worker, SwitchCleared(finding.switch, now_ns))
                 continue
             response = self.settings.responses[finding.switch]
             self._pump.trip(Tripped(finding.switch, Scope.EXCHANGE, exchange, response, finding.detail))

@@ -143,7 +143,7 @@ def rests_nothing(worker: Worker) -> bool:
 
 def is_proven(worker: Worker) -> bool:
     """Nothing of ours rests, and the exchange itself said so."""
-    return worker.machine.own.resting == 0 and worker.proven
+    return worker.proven and (worker.broken or worker.machine.own.resting == 0)
 
 
 def is_active(worker: Worker) -> bool:

@@ -7,7 +7,7 @@ command waits, and past its time an alert says it loudly.
 
 import trio
 
-from mmd.domain.actions import QueryState, Tripped
+from mmd.domain.actions import CancelOrder, QueryState, Tripped
 from mmd.domain.errors import MmdError
 from mmd.domain.events import OpenOrder
 from mmd.domain.reasons import Response, Scope, State, Switch
@@ -41,29 +41,35 @@ class Prover:
             if not waiting:
                 await self._pump.wait_turn()
                 continue
-            await self.prove(waiting)
-            if any(not worker.proven for worker in waiting):
-                with trio.move_on_after(AGAIN_SECONDS):
-                    while not any(self._ripe(worker) for worker in self.unproven()):
-                        await self._pump.wait_turn()
-                    await trio.sleep(AGAIN_SECONDS / 4)  # a second answer so soon would be the first one's
+            if await self.prove(waiting):
+                await trio.sleep(AGAIN_SECONDS)  # asked in vain: not at once again
+                continue
+            with trio.move_on_after(AGAIN_SECONDS):
+                await self._pump.wait_turn()
 
     @staticmethod
     def _ripe(worker: Worker) -> bool:
-        return worker.machine.own.resting == 0
+        """Nothing rests as far as we know; a machine that does not run any more knows nothing."""
+        return worker.broken or worker.machine.own.resting == 0
 
-    async def prove(self, waiting: list[Worker]) -> None:
-        """Ask every exchange once for those whose slots are empty; say loudly who is overdue."""
+    async def prove(self, waiting: list[Worker]) -> bool:
+        """Ask every exchange once for those whose slots are empty; say loudly who is overdue.
+
+        True if one was asked and did not give proof.
+        """
+        in_vain = False
         for name in self._pump.exchanges:
             ripe = [worker for worker in waiting if worker.exchange == name and self._ripe(worker)]
             if ripe:
                 await self._ask(name, ripe)
+                in_vain = in_vain or not all(worker.proven for worker in ripe)
         now_ns = self._pump.clock.now_ns()
         for worker in waiting:
             if worker.proven or worker.machine.state is not State.HALTED:
                 self._told.discard(worker.key)
             elif now_ns - worker.machine.since_ns >= worker.machine.rules.unknown_timeout_ns:
                 self._tell(worker)
+        return in_vain
 
     async def _ask(self, name: str, ripe: list[Worker]) -> None:
         marks = {worker.key: worker.machine.since_ns for worker in ripe}
@@ -83,8 +89,12 @@ class Prover:
             if machine.state is not State.HALTED or machine.since_ns != marks[worker.key] or not self._ripe(worker):
                 continue
             left = orders.get(worker.symbol, [])
-            if left:
+            if left and worker.broken:
+                for order in left:
+                    self._pump.outbox.order(worker, CancelOrder(order.label, order.order_id, order.side), now_ns)
+            elif left:
                 self._pump.outbox.query(worker, QueryState(), now_ns)  # they become strays and are pulled
+            if left:
                 continue
             worker.proven = True
             self._pump.alarm.clear(Switch.ORDERS_LEFT, worker)

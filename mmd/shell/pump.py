@@ -32,6 +32,7 @@ from mmd.domain.events import (
     OrderFilled,
     OrderRefused,
     RemovalRequested,
+    SwitchCleared,
     SwitchTripped,
     TradeLinkDown,
     TradeLinkUp,
@@ -159,6 +160,14 @@ class Pump:
         event = SwitchTripped(tripped.switch, tripped.response, tripped.detail, self.clock.now_ns())
         for worker in self.workers.values():
             if tripped.scope is Scope.PORTFOLIO or tripped.target in (worker.key, worker.exchange):
+                self.post(worker, event)
+
+    def clear(self, switch: Switch, exchange: str | None = None) -> None:
+        """The cause of a switch of an exchange, or of the portfolio, is over."""
+        self.alarm.clear_scope(switch, exchange)
+        event = SwitchCleared(switch, self.clock.now_ns())
+        for worker in self.workers.values():
+            if exchange in (None, worker.exchange):
                 self.post(worker, event)
 
     def _raise(self, switch: Switch, worker: Worker, detail: str) -> None:

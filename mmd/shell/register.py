@@ -1,19 +1,50 @@
-"""Who is HALTED, kept on disk: restored when a symbol comes into service, written when one halts or is reset."""
+"""Who is HALTED and what was lost, kept on disk: a restart forgives neither.
+
+Halts are restored when a symbol comes into service and written when one halts or is reset. Losses
+are written every few seconds, and the next process counts the day and the drawdown on from there.
+"""
 
 from collections.abc import Callable
+from pathlib import Path
 
 import trio
 
+from mmd.core.portfolio import CarriedLosses
 from mmd.domain.actions import Tripped
 from mmd.domain.events import HaltRequested
 from mmd.domain.reasons import Response, Scope, State, Switch
-from mmd.journal.halts import Halt, HaltFile, JournalFailed
+from mmd.journal.halts import Halt, HaltFile
+from mmd.journal.statefile import JournalFailed, StateFile
 from mmd.shell import logs
 from mmd.shell.pump import Pump
 from mmd.shell.worker import Worker
 
 PROBE_SECONDS = 0.5
+LOOKS_PER_WRITE = 10
+LOSSES = "losses.json"
 log = logs.get("mmd.register")
+
+
+class LossKeeper:
+    """The day's gain and the drawdowns, from one process to the next."""
+
+    def __init__(self, directory: Path, losses: Callable[[], CarriedLosses]) -> None:
+        """`losses`: what has been counted up to now."""
+        self._file = StateFile(directory / LOSSES, CarriedLosses)
+        self._losses = losses
+        self._written: CarriedLosses | None = None
+
+    def write(self) -> None:
+        """If it changed. Raises JournalFailed."""
+        losses = self._losses()
+        if losses != self._written:
+            self._file.write(losses)
+            self._written = losses
+
+
+def carried_losses(directory: Path | None) -> CarriedLosses | None:
+    """What the last process had counted. Raises JournalFailed if it is there and cannot be read."""
+    return StateFile(directory / LOSSES, CarriedLosses).read() if directory is not None else None
 
 
 class HaltRegister:
@@ -22,6 +53,7 @@ class HaltRegister:
     def __init__(self, file: HaltFile | None, pump: Pump) -> None:
         """Raises JournalFailed if the file is there and cannot be read. None: nothing is kept (demo, tests)."""
         self._file = file
+        self.losses: LossKeeper | None = None
         self._pump = pump
         self.halts: dict[str, Halt] = file.read() if file is not None else {}
         self.failed: str = ""  # why it cannot be written; empty while it can
@@ -68,6 +100,7 @@ class HaltRegister:
             return
         if self.failed:
             self.failed = ""
+            self._pump.clear(Switch.JOURNAL_FAILURE)
             self._pump.diary.note("journal.writable", "the state directory can be written again")
             self.write()  # what could not be written then
 
@@ -76,8 +109,19 @@ class HaltRegister:
 
     async def run(self) -> None:
         """See twice a second whether the state directory can still be written, for ever."""
+        looks = 0
         while True:
             await trio.sleep(PROBE_SECONDS)
-            if self._file is not None:
-                self._try(HaltFile.probe)
-                await self._pump.deliver()
+            if self._file is None:
+                continue
+            looks += 1
+            self._try(HaltFile.probe)
+            if looks % LOOKS_PER_WRITE == 0:
+                self.keep_losses()
+            await self._pump.deliver()
+
+    def keep_losses(self) -> None:
+        """Write what has been lost up to now; also called when the daemon stops."""
+        losses = self.losses
+        if losses is not None:
+            self._try(lambda _: losses.write())

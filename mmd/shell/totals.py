@@ -24,9 +24,9 @@ from mmd.core.portfolio import (
 )
 from mmd.domain.actions import Tripped
 from mmd.domain.events import BoundsSet
+from mmd.domain.reasons import Scope
 from mmd.domain.settings import KillSwitches, PortfolioLimits, SymbolSettings
 from mmd.domain.switches import DEFAULT_RESPONSES
-from mmd.shell.alerts import scope_of, switch_alert
 from mmd.shell.desk import TotalLine
 from mmd.shell.pump import Pump
 from mmd.shell.worker import Worker
@@ -132,10 +132,12 @@ class Treasury:
                         self._pump.post(worker, BoundsSet(version, low, high, now_ns))
                 case TripSwitch():
                     self._pump.trip(self._tripped(action))
-                case ClearSwitch(switch=switch, scope=scope, target=target):
-                    tripped = self._tripped(TripSwitch(switch, scope, target, ""))
-                    exchange, symbol = scope_of(tripped)
-                    self._pump.alarm.alerts.clear(switch_alert(switch), exchange=exchange, symbol=symbol)
+                case ClearSwitch(switch=switch, scope=Scope.SYMBOL, target=key):
+                    worker = self._pump.workers.get(key)
+                    if worker is not None:
+                        self._pump.alarm.clear(switch, worker)
+                case ClearSwitch(switch=switch, target=target):
+                    self._pump.clear(switch, target or None)
 
     def _tripped(self, trip: TripSwitch) -> Tripped:
         response = self.machine.switches.responses.get(trip.switch, DEFAULT_RESPONSES[trip.switch])

@@ -57,7 +57,7 @@ ING = {State.PAUSED: "PAUSING", State.HALTED: "HALTING", State.DRAINING: "DRAINI
 def shown_state(worker: Worker) -> str:
     """The state for people: what is not proven yet is still under way."""
     machine = worker.machine
-    resting = machine.own.resting
+    resting = 0 if worker.broken and worker.proven else machine.own.resting
     if resting and machine.state in ING:
         return f"{ING[machine.state]} ({resting} order{'s' if resting > 1 else ''})"
     if machine.state is State.HALTED and not worker.proven:

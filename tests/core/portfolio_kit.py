@@ -232,15 +232,20 @@ class Book:
 
     def settle(self) -> None:
         """All messages arrive, all acknowledge, until nobody has anything to say."""
+        for name in sorted(self.symbols):
+            self.acknowledge(name)
         for _ in range(300):
             for name in sorted(self.symbols):
                 while self.symbols[name].inbox:
                     self.hear(name)
                     self.acknowledge(name)
             if not self.outbox:
-                return
+                break
             self.deliver(len(self.outbox))
-        raise AssertionError("grants and acknowledgements go round and round")
+        else:
+            raise AssertionError("grants and acknowledgements go round and round")
+        for symbol in self.symbols.values():
+            symbol.held = symbol.bound  # one that cannot acknowledge, for its position, has pulled its orders too
 
     # --- judge -----------------------------------------------------------------------------------
 

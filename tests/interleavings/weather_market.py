@@ -233,8 +233,7 @@ def totals(**changes: Any) -> PortfolioLimits:
 
 @dataclass(frozen=True)
 class Setup:
-    """`remembers`: the exchange still knows an order that was cancelled without a fill. `tidy`: what is said of
-    orders is told as the real sessions do, a closing never before the answer that it overtook."""
+    """`remembers`: the exchange still knows an order that was cancelled without a fill."""
 
     totals: PortfolioLimits
     requote: Requote = Requote.AMEND

@@ -164,7 +164,7 @@ class Room:
         self.pump = Pump(self.clock, self.diary, self.counters, dict(self.exchanges), self.alerts)
         self.treasury = Treasury(limits, KillSwitches(), self.pump)
         self.register = HaltRegister(None, self.pump)
-        self.lookout = Lookout(KillSwitches(), self.pump, self.pump.alarm.clear_exchange)
+        self.lookout = Lookout(KillSwitches(), self.pump)
         self.prover = Prover(self.pump)
         sunk = self.counters.exchange("deribit")
         self.sink = ExchangeSink("deribit", self.pump, sunk, self.lookout.disconnected)

@@ -6,9 +6,10 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+import msgspec
 import pytest
 import trio
-from shell_kit import BTC, ETH, NS, Room, instrument
+from shell_kit import BTC, ETH, LIMITS, NS, Room, instrument
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from mmd.core.watch import ExchangeWatch
@@ -18,11 +19,13 @@ from mmd.domain.actions import Decision, QueryState
 from mmd.domain.events import Mail
 from mmd.domain.reasons import Side, State, Switch, Why
 from mmd.domain.settings import KillSwitches, ScopeLimits
-from mmd.journal.halts import Halt, HaltFile, JournalFailed
+from mmd.journal.halts import Halt, HaltFile
+from mmd.journal.statefile import JournalFailed
 from mmd.shell.desk import Outcome
 from mmd.shell.office import Office
-from mmd.shell.register import HaltRegister
+from mmd.shell.register import HaltRegister, LossKeeper, carried_losses
 from mmd.shell.sentinel import sentinel
+from mmd.shell.totals import Treasury
 from mmd.shell.views import shown_state
 
 
@@ -104,10 +107,10 @@ def test_the_register_comes_back_as_it_was_written(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "words"),
     [
-        (b"{", "not a register of halts"),
+        (b"{", "cannot be understood"),
         (b'{"format":2,"service":"kit","halts":{}}', "format 2, this version reads 1"),
         (b'{"format":1,"service":"kit","halts":{"a":{"why":"gone fishing"}}}', "gone fishing"),
-        (b"\xff\xfe", "not a register of halts"),
+        (b"\xff\xfe", "cannot be understood"),
     ],
 )
 def test_a_register_that_cannot_be_read_is_no_reason_to_start(tmp_path: Path, content: bytes, words: str) -> None:
@@ -259,9 +262,6 @@ def test_a_range_of_prices_forgets_by_eighths() -> None:
 async def test_the_fullest_total_of_open_orders_counts(
     autojump_clock: MockClock, limits: dict[str, object], key: str
 ) -> None:
-    import msgspec
-    from shell_kit import LIMITS
-
     room = Room(limits=msgspec.structs.replace(LIMITS, **limits))
     first, second = room.worker(BTC), room.worker(ETH)
     for worker in (first, second):
@@ -317,3 +317,24 @@ async def test_the_book_of_the_kit(autojump_clock: MockClock) -> None:
     """The room's instruments are what these tests think they are."""
     await wait_all_tasks_blocked()
     assert instrument(BTC).lot == 10
+
+
+async def test_the_days_loss_is_carried_over_a_restart(
+    autojump_clock: MockClock, nursery: trio.Nursery, tmp_path: Path
+) -> None:
+    first = Room(nursery)
+    worker = first.quoting()
+    first.fill(worker, "t1", lots=5)
+    first.pump.run()
+    first.pump.post(worker, first.ticker(shift=-4_000))
+    first.pump.run()
+    first.treasury.value_all()
+    lost = first.treasury.totals()
+    assert lost.day_pnl_usd is not None and lost.day_pnl_usd < -1.0
+    LossKeeper(tmp_path, first.treasury.machine.carried).write()
+
+    carried = carried_losses(tmp_path)
+    second = Treasury(LIMITS, KillSwitches(), Room(nursery).pump, carried)
+    again = second.totals()
+    assert (again.day_pnl_usd, again.drawdown_usd) == (lost.day_pnl_usd, lost.drawdown_usd)
+    assert carried_losses(None) is None and carried_losses(tmp_path / "nowhere") is None
