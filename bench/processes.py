@@ -47,7 +47,7 @@ instruments:
 {instruments}
 limits:
   per_symbol: {{max_position: 1000, max_order_size: 100, collar_bps: 1000, max_rejects: 1000,
-               max_places_per_second: 100000, max_amends_per_second: 100000}}
+               max_places_per_second: 10000, max_amends_per_second: 10000}}
   portfolio: {{max_exposure: {{BTC: 100000}}, max_notional_usd: 1000000000, max_drawdown_usd: 1000000}}
 """
 

@@ -262,5 +262,6 @@ ANSWERS: dict[str, Callable[[], bytes]] = {
     "get_open_orders_by_instrument": _constant([]),
     "get_order_state_by_label": _constant([]),
     "get_open_orders_by_label": _constant([]),
+    "get_transaction_log": _constant({"logs": [], "continuation": None}),
     "get_index_price": _constant({"index_price": BASE + RAMP / 2}),
 }

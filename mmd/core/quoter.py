@@ -61,6 +61,8 @@ class Quoter(Stateful):
             wanted = quoting.both(Missing.STRAY_ORDER)
         elif self.drift is not None or not self.position.known:
             wanted = quoting.both(Missing.POSITION_UNKNOWN)
+        elif not self.rules.allowed:
+            wanted = quoting.both(Missing.NOT_ALLOWED)
         bid, ask = own.bid, own.ask
         old = bid.wanted
         bid.wanted, ask.wanted = wanted.bid, wanted.ask

@@ -170,6 +170,7 @@ class Missing(StrEnum):
     STRAY_ORDER = "stray_order"
     POSITION_UNKNOWN = "position_unknown"
     MODE_CHANGE = "mode_change"
+    NOT_ALLOWED = "not_allowed"
     NOT_ACTIVE = "not_active"
 
 

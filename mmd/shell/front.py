@@ -194,11 +194,12 @@ class Front:
         found = self._found(symbols)
         storms = {w.exchange for w in found if w.machine.why is Why.DISCONNECT_STORM}
         result = await self.office.reset(found, reason, caller_name(caller), timeout_seconds)
-        done = {row.symbol for row in result.symbols if row.outcome is not Outcome.REFUSED}
+        rows = zip(found, result.symbols, strict=True)
+        done = [worker for worker, row in rows if row.outcome is not Outcome.REFUSED]
         for exchange in storms:
             self.lookout.reset(exchange)
             self.pump.alarm.clear_scope(Switch.DISCONNECT_STORM, exchange)
-        self.treasury.reset([worker for worker in found if worker.symbol in done])
+        self.treasury.reset(done)
         await self.pump.deliver()
         return result
 

@@ -27,10 +27,12 @@ from mmd.domain.actions import (
     Tripped,
 )
 from mmd.domain.events import (
+    CashMoved,
     HaltRequested,
     Mail,
     OrderFilled,
     OrderRefused,
+    PositionReported,
     RemovalRequested,
     SwitchCleared,
     SwitchTripped,
@@ -206,6 +208,8 @@ class Pump:
             if kind is OrderFilled:
                 self.filled.append(worker)
                 worker.counters.fills = worker.machine.position.fills
+            elif kind is PositionReported or kind is CashMoved:
+                self.filled.append(worker)  # it is valued at once
             elif type(event) is OrderRefused:
                 count(worker.counters.rejected, event.fault)
             elif kind is TradeLinkDown:

@@ -31,7 +31,7 @@ from mmd.shell.desk import TotalLine
 from mmd.shell.pump import Pump
 from mmd.shell.worker import Worker
 
-VALUE_SECONDS = 1.0
+VALUE_SECONDS = 0.25
 
 
 def pnl_usd(worker: Worker) -> float | None:

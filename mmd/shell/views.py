@@ -232,6 +232,8 @@ def verdict_on(worker: Worker, state: SideState, wanted: Quoted, now_ns: int) ->
         return f"withheld: {Missing.STRAY_ORDER}: {', '.join(machine.own.strays)} must be gone first"
     if machine.drift is not None or not machine.position.known:
         return f"withheld: {Missing.POSITION_UNKNOWN}: the exchange is asked again"
+    if not machine.rules.allowed:
+        return f"withheld: {Missing.NOT_ALLOWED}: not in limits.allowed"
     if isinstance(wanted, Wanted) and state.hold_ns > now_ns:
         return f"withheld: {state.hold_detail}, again in {(state.hold_ns - now_ns) * 1e-9:.2f} s"
     if isinstance(wanted, Wanted) and isinstance(state.wanted, Withheld) and state.wanted.why is Missing.SELF_CROSS:

@@ -9,7 +9,7 @@ from core_kit import ASK, BID, EPOCH, PLAIN, acked, book, changed, closed, fill,
 from core_playbook import Play, cancel, place
 
 from mmd.domain import events as ev
-from mmd.domain.reasons import CashKind, Fault, Mode, Phase, Response, Rule, State, Switch, Why
+from mmd.domain.reasons import CashKind, Fault, Missing, Mode, Phase, Response, Rule, State, Switch, Why
 from mmd.domain.settings import KillSwitches
 from mmd.domain.switches import DEFAULT_RESPONSES, SWITCHES
 
@@ -352,3 +352,28 @@ def test_a_gate_that_says_no_ends_it() -> None:
 def test_the_books_own_shape() -> None:
     """The helper of these plays makes a book as the feed does."""
     assert book(990, 1010, 0).bids == ((990, 100),) and PLAIN.lot == 1
+
+
+def test_an_instrument_that_is_not_allowed_any_more_is_not_quoted() -> None:
+    """A reload that takes it off the list pulls what rests, and a resume is refused."""
+    off = changed(settings(), limits=changed(settings().limits, allowed=False))
+    play = Play().quoting().sees(ev.SettingsChanged(off, 0)).does(cancel(BID, 1), cancel(ASK, 2))
+    play.withholds(Missing.NOT_ALLOWED).asks(ev.PauseRequested).sees(closed(BID1), closed(ASK2))
+    play.asks(ev.ResumeRequested).replied(False, "allowed")
+
+
+def test_an_expired_position_waits_for_the_word_of_its_delivery() -> None:
+    play = Play().connected(position=5).sees(ev.InstrumentStateChanged("settlement", False, True, 0))
+    play.is_in(State.DRAINING, Why.EXPIRED).after(60.0).is_in(State.DRAINING, Why.EXPIRED)
+    play.sees(ev.CashMoved("d1", CashKind.SETTLEMENT, Decimal(500), "USDC", 5, 1, 1))
+    play.is_in(State.GONE, Why.EXPIRED)
+    assert play.machine.position.lots == 0
+
+
+@pytest.mark.parametrize("ends", ["time", "removal"])
+def test_it_does_not_wait_for_ever(ends: str) -> None:
+    play = Play().connected(position=5).sees(ev.InstrumentStateChanged("settlement", False, True, 0))
+    if ends == "time":
+        play.after(125.0).is_in(State.GONE, Why.EXPIRED)
+    else:
+        play.sees(ev.RemovalRequested(Why.SHUTDOWN, 0)).is_in(State.GONE, Why.SHUTDOWN)

@@ -212,6 +212,14 @@ class Judge:
             if not self.older:
                 total.allowed = max(total.limit, min(total.allowed, now))
 
+    def repriced(self) -> None:
+        """The engine's prices moved: what is above a limit already may be worth more now."""
+        worst = self.worst()
+        for total in (*self.totals, *(old for group in self.older for old in group)):
+            if total.allowed > total.limit:
+                now = sum(one.size * self.weights(symbol)[total.unit] for symbol, one in worst.items())
+                total.allowed = max(total.limit, now)
+
     # --- what leaves the outbox ------------------------------------------------------------------
 
     def leaving(self, symbol: str, request: Request) -> None:

@@ -108,6 +108,10 @@ class Inquiry:
         self._look_for_strays = True
         self._lost_at = trio.current_time()
 
+    def is_up(self, symbol: str) -> bool:
+        """It is reconciled on this connection."""
+        return symbol in self._up
+
     def is_in_baseline(self, trade: UserTradeData) -> bool:
         """Whether a symbol's first position report counted this trade already."""
         baseline_us = self._baseline_us.get(trade.instrument_name)
@@ -258,7 +262,7 @@ class Inquiry:
                 and self._record.was_closed(order.label) is None
             )
             for symbol in symbols:
-                self._report_orders(symbol, [order for order in listed if order.instrument_name == symbol])
+                self.report_orders(symbol, [order for order in listed if order.instrument_name == symbol])
 
         await connection.call("private/get_open_orders", apply=take)
         return strays
@@ -272,14 +276,15 @@ class Inquiry:
             def take(head: Head, before: int = before, attempt: int = attempt) -> None:
                 nonlocal posted
                 if self._record.activity.get(symbol, 0) == before or attempt == QUIET_TRIES:
-                    self._report_orders(symbol, orders.decode_orders(head.result))
+                    self.report_orders(symbol, orders.decode_orders(head.result))
                     posted = True
 
             await connection.call("private/get_open_orders_by_instrument", InstrumentParams(symbol), apply=take)
             if posted:
                 return
 
-    def _report_orders(self, symbol: str, listed: Iterable[OrderData]) -> None:
+    def report_orders(self, symbol: str, listed: Iterable[OrderData]) -> None:
+        """Post those of these open orders that are ours."""
         instrument = self._house.instruments[symbol]
         ours = [order for order in listed if self._record.is_ours(order.label)]
         still_open = [order for order in ours if self._record.was_closed(order.label) is None]
@@ -322,13 +327,14 @@ class Inquiry:
                 rows = {row.instrument_name: row for row in orders.decode_positions(head.result)}
                 for symbol, fills in before.items():
                     if self._record.fills.get(symbol, 0) == fills:
-                        self._report_position(symbol, rows.get(symbol), head)
+                        self.report_position(symbol, rows.get(symbol), head)
                         done.append(symbol)
 
             await connection.call("private/get_positions", {"currency": settlement}, apply=take)
             left = [symbol for symbol in left if symbol not in done]
 
-    def _report_position(self, symbol: str, row: PositionData | None, head: Head) -> None:
+    def report_position(self, symbol: str, row: PositionData | None, head: Head) -> None:
+        """Post a position; None: flat."""
         house = self._house
         instrument = house.instruments[symbol]
         now_ns = house.wall_clock_ns()

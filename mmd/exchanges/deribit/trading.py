@@ -29,6 +29,7 @@ from mmd.domain.ids import label_prefix
 from mmd.domain.reasons import Fault
 from mmd.exchanges.api import Account, LinkStats
 from mmd.exchanges.deribit import codec, orders
+from mmd.exchanges.deribit.audit import Audit
 from mmd.exchanges.deribit.cash import CashLog
 from mmd.exchanges.deribit.connection import Connection, House
 from mmd.exchanges.deribit.inquiry import Inquiry
@@ -61,6 +62,7 @@ class Trading:
         self.connection: Connection | None = None
         self.first_up = trio.Event()
         self.inquiry = Inquiry(house, self)
+        self.audit = Audit(house, self, self.inquiry)
         self.protections = Protections(house)
         self.cash = CashLog(house, self.inquiry)
         house.on_settlement = self.cash.settled
@@ -69,6 +71,7 @@ class Trading:
         self._flying: dict[str, int] = {}  # requests in flight by label
         self._closed: dict[str, OrderClosed] = {}  # what closed lately, by label
         self._marked: dict[str, None] = {}  # labels that were placed for maker protection to pull
+        self._sent: dict[str, None] = {}  # labels that were placed here
         self.activity: dict[str, int] = {}  # grows with everything that changes a symbol's orders
         self.fills: dict[str, int] = {}  # grows with every fill of a symbol
 
@@ -109,6 +112,7 @@ class Trading:
             connection.nursery.start_soon(self._stay_armed, connection)
         connection.nursery.start_soon(self.protections.serve, connection)
         connection.nursery.start_soon(self.cash.serve, connection)
+        connection.nursery.start_soon(self.audit.serve, connection)
         await self.inquiry.serve(connection, armed)
 
     def notified(self, channel: str, data: msgspec.Raw, received_ns: int) -> None:
@@ -121,6 +125,8 @@ class Trading:
             self.take_trade(trade, received_ns)
         for order in changes.orders:
             self._take_order(order, received_ns)
+        if changes.positions:
+            self.audit.soon()  # that they are as the fills say
 
     def answered(self, sent: Sent, head: Head, received_ns: int) -> None:
         symbol, order = sent.context.symbol, sent.context.order
@@ -196,6 +202,9 @@ class Trading:
             request, mmp = self._mark(symbol, request)
         method, params = codec.order_request(self._house.instruments[symbol], request, until, mmp=mmp)
         connection.request(method, params, OrderSent(symbol, request), ORDER_SECONDS)
+        if not isinstance(request, AmendOrder | CancelOrder):
+            self._sent[request.label] = None
+            _forget(self._sent)
         self._flying[request.label] = self._flying.get(request.label, 0) + 1
 
     def _mark(self, symbol: str, order: Order) -> tuple[Order, bool]:
@@ -261,6 +270,8 @@ class Trading:
             return
         self._count(self.activity, order.instrument_name)
         if order.order_state not in orders.CLOSED_STATES:
+            if order.label not in self._sent:
+                self.audit.soon()  # somebody else uses our name
             return
         event = orders.closed(order, instrument, received_ns)
         self._look_for_freeze(order.instrument_name, event)
