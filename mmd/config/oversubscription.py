@@ -1,7 +1,7 @@
 """What the symbols' limits add up to, as far as it can be known without an exchange, held against the totals.
 
-Adding up to more than a total is legal: the totals are shared out at run time, and whoever fills
-first gets the room. All sums are "at least": what only an exchange can tell is left out.
+Adding up to more than a total is legal: the totals are shared out at run time, each symbol
+getting the same part of its own limit. All sums are "at least": what only an exchange can tell is left out.
 """
 
 from collections.abc import Callable, Iterator
@@ -88,7 +88,7 @@ def _beyond(config: Config, path: str, limit: Decimal | None, total: Decimal, un
     if limit is None or total <= limit:
         return []
     text = f"the symbols' max_position add up to at least {total:f} {unit}, {total / limit:.1f} times this limit"
-    return [Finding(config.where(path), path, f"{text}; whoever fills first gets the room")]
+    return [Finding(config.where(path), path, f"{text}; each symbol gets the same part of its own")]
 
 
 def _too_few_orders(config: Config, path: str, limit: int | None, shares: list[Share]) -> list[Finding]:

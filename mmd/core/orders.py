@@ -77,7 +77,8 @@ class Cancelling(msgspec.Struct, frozen=True, gc=False):
 class Unknown(msgspec.Struct, frozen=True, gc=False):
     """An answer, or the fills that an answer spoke of, did not come. Charged for all that it may have been.
 
-    `was`: the phase it came from; `total_lots`: the most that it may have been.
+    `was`: the phase it came from; `total_lots`: the most that it may have been. `absent`: how often it was
+    not there; `seen`: how often it was found as it was before the change to `to_*`.
     """
 
     label: str
@@ -90,6 +91,8 @@ class Unknown(msgspec.Struct, frozen=True, gc=False):
     asked_ns: int
     absent: int
     to_price_ticks: int = 0  # where an amend may have moved it; 0 = there was none
+    to_total_lots: int = 0
+    seen: int = 0
     phase = Phase.UNKNOWN
 
 
@@ -106,7 +109,7 @@ TRANSITIONS: dict[tuple[Phase, type], tuple[Phase, ...]] = {
     (P, OrderClosed): (E, U),  # UNKNOWN where it speaks of fills that we have not seen
     (P, OrderFilled): (P, E),  # the fill overtook the answer
     (P, RequestLost): (U,),
-    (L, OrderAcked): (L,),  # a late answer: the newest word counts
+    (L, OrderAcked): (L, U),  # UNKNOWN where it contradicts what we know
     (L, OrderClosed): (E, U),
     (L, OrderFilled): (L, E),
     (L, OrderRefused): (L, U),  # a late no; UNKNOWN where it says that the order is gone
@@ -123,7 +126,7 @@ TRANSITIONS: dict[tuple[Phase, type], tuple[Phase, ...]] = {
     (C, OrderFilled): (C, E),  # the fill won the race: legal, and common
     (C, OrderRefused): (L, U),
     (C, RequestLost): (U,),
-    (U, OrderAcked): (L,),
+    (U, OrderAcked): (L, U),  # UNKNOWN still where it may be older than a change that is unaccounted for
     (U, OrderClosed): (E, U),
     (U, OrderFilled): (U, E),
     (U, OrderRefused): (E, U),  # a late no to the placing: it never was
@@ -157,45 +160,75 @@ def lost(slot: Occupied, now_ns: int) -> Unknown:
     """The slot once its answer is overdue or its link is gone."""
     if isinstance(slot, Unknown):
         return slot
-    total, to_price = slot.total_lots, 0
     if isinstance(slot, Amending):
-        total, to_price = max(total, slot.to_total_lots), slot.to_price_ticks
+        return moved(slot, slot.to_price_ticks, slot.to_total_lots, now_ns)
     order_id = "" if isinstance(slot, Placing) else slot.order_id
-    return Unknown(slot.label, order_id, slot.price_ticks, total, slot.filled_lots, slot.phase, now_ns, 0, 0, to_price)
+    return Unknown(slot.label, order_id, slot.price_ticks, slot.total_lots, slot.filled_lots, slot.phase, now_ns, 0, 0)
 
 
-def closed(slot: Occupied, event: OrderClosed, now_ns: int, latency_ns: int) -> Slot:
+def moved(slot: Live | Amending, price_ticks: int, total_lots: int, now_ns: int) -> Unknown:
+    """An order that may rest as it did or like this; charged with the larger."""
+    total = max(slot.total_lots, total_lots)
+    return Unknown(
+        slot.label,
+        slot.order_id,
+        slot.price_ticks,
+        total,
+        slot.filled_lots,
+        slot.phase,
+        now_ns,
+        0,
+        0,
+        price_ticks,
+        total_lots,
+    )
+
+
+def closed(slot: Occupied, event: OrderClosed, now_ns: int) -> Slot:
     """The slot once the exchange says that the order is over.
 
     Fills that it speaks of and that we have not counted are still to come: forgetting the order
-    now would give their room away twice. They are charged until they are here, or until the
-    exchange, asked again past its latency, still tells of no others.
+    now would give their room away twice. They are charged until they are here, however often the
+    end is told.
     """
     if event.filled_lots <= slot.filled_lots:
         return EMPTY
-    if isinstance(slot, Unknown) and slot.absent >= 1:
-        late = now_ns - slot.since_ns >= latency_ns
-        return EMPTY if late else msgspec.structs.replace(slot, absent=slot.absent + 1)
-    asked_ns = slot.asked_ns if isinstance(slot, Unknown) else 0
+    since_ns, asked_ns = (slot.since_ns, slot.asked_ns) if isinstance(slot, Unknown) else (now_ns, 0)
     total, filled, price = event.filled_lots, slot.filled_lots, slot.price_ticks
-    return Unknown(slot.label, event.order_id, price, total, filled, Phase.LIVE, now_ns, asked_ns, 1)
+    return Unknown(slot.label, event.order_id, price, total, filled, Phase.LIVE, since_ns, asked_ns, 1)
 
 
 def live_from(slot: Occupied, event: OrderAcked | OpenOrder, now_ns: int) -> Live:
     """The slot as the exchange just described it.
 
     Only fills count fills: an answer that is ahead of its trades must not count them twice.
-    Where an amend is unaccounted for, the answer may be older than it: the larger total is charged.
     """
-    total_lots = event.total_lots
-    if isinstance(slot, Unknown) and slot.to_price_ticks:
-        total_lots = max(total_lots, slot.total_lots)
-    return Live(slot.label, event.order_id, event.price_ticks, total_lots, slot.filled_lots, now_ns)
+    return Live(slot.label, event.order_id, event.price_ticks, event.total_lots, slot.filled_lots, now_ns)
 
 
-def is_answer(slot: Amending, event: OrderAcked) -> bool:
+def is_answer(slot: Amending | Unknown, event: OrderAcked) -> bool:
     """Whether it describes what the amend asked for; else it is late word of an earlier request."""
     return (event.price_ticks, event.total_lots) == (slot.to_price_ticks, slot.to_total_lots)
+
+
+def acknowledged(slot: Occupied, event: OrderAcked, now_ns: int, latency_ns: int) -> Slot:
+    """The slot once the exchange says that the order rests.
+
+    While nothing is in flight there is no news: word of another price or total is older than what
+    we know, or of a request that we had given up; which of them, the exchange must say. An amend that is
+    unaccounted for may come after the word: only what is said again past the latency is believed.
+    """
+    if isinstance(slot, Cancelling):
+        return msgspec.structs.replace(slot, order_id=event.order_id)
+    if isinstance(slot, Amending) and not is_answer(slot, event):
+        return slot
+    if isinstance(slot, Live) and (event.price_ticks, event.total_lots) != (slot.price_ticks, slot.total_lots):
+        return moved(slot, event.price_ticks, event.total_lots, now_ns)
+    if isinstance(slot, Unknown) and slot.to_price_ticks and not is_answer(slot, event):
+        early = slot.seen < 1 or now_ns - slot.since_ns < latency_ns
+        if early:
+            return msgspec.structs.replace(slot, seen=slot.seen + 1)
+    return live_from(slot, event, now_ns)
 
 
 def advance(slot: Occupied, event: Mail, now_ns: int, latency_ns: int) -> Slot | IllegalTransition:
@@ -216,13 +249,9 @@ def successor(slot: Occupied, event: Mail, now_ns: int, latency_ns: int) -> Slot
     """What `advance` moves to, before the table has its say."""
     match event:
         case OrderAcked():
-            if isinstance(slot, Cancelling):
-                return msgspec.structs.replace(slot, order_id=event.order_id)
-            if isinstance(slot, Amending) and not is_answer(slot, event):
-                return slot
-            return live_from(slot, event, now_ns)
+            return acknowledged(slot, event, now_ns, latency_ns)
         case OrderClosed():
-            return closed(slot, event, now_ns, latency_ns)
+            return closed(slot, event, now_ns)
         case OrderFilled():
             filled = msgspec.structs.replace(slot, filled_lots=slot.filled_lots + event.size_lots)
             done = worst_lots(filled) == 0 and not isinstance(filled, Amending)

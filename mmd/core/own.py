@@ -175,13 +175,13 @@ class OwnOrders:
         """The exchange has told us the end of this order."""
         return label in self._finished
 
-    def adopt(self, order: OpenOrder | OrderAcked, side: Side, now_ns: int) -> None:
-        """An open order that no slot expects becomes a stray.
+    def adopt(self, order: OpenOrder | OrderAcked, side: Side, now_ns: int, counted_lots: int = 0) -> None:
+        """An open order that no slot expects becomes a stray; `counted_lots` of its fills are in the position.
 
-        A report comes after the fills it knows of; an answer may be ahead of them, and is charged in full.
+        A report comes after the fills it knows of; an answer may be ahead of them: all but the counted are charged.
         """
         stray = SideState(side)
-        filled = order.total_lots - order.remaining_lots if isinstance(order, OpenOrder) else 0
+        filled = order.total_lots - order.remaining_lots if isinstance(order, OpenOrder) else counted_lots
         stray.slot = Live(order.label, order.order_id, order.price_ticks, order.total_lots, filled, now_ns)
         stray.label = order.label
         self.strays[order.label] = stray

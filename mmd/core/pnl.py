@@ -56,6 +56,7 @@ class Position:
     """Signed lots, average entry price, realised profit and fees of one instrument, and its ledger."""
 
     __slots__ = (
+        "_by_label",
         "_entries",
         "_seen",
         "average",
@@ -89,6 +90,7 @@ class Position:
         self.ledger = Ledger(instrument)
         self._seen: dict[str, tuple[Side, ...]] = {}
         self._entries: dict[str, None] = {}
+        self._by_label: dict[str, int] = {}
 
     # --- events ----------------------------------------------------------------------------------
 
@@ -106,6 +108,8 @@ class Position:
         self._seen[event.trade_id] = (*sides, event.side)
         _forget(self._seen)
         self.fills += 1
+        self._by_label[event.label] = self._by_label.get(event.label, 0) + event.size_lots
+        _forget(self._by_label)
         signed = event.size_lots if event.side is Side.BID else -event.size_lots
         with localcontext(CONTEXT):
             fee = event.fee
@@ -174,6 +178,10 @@ class Position:
 
     def seen(self, trade_id: str) -> bool:
         return trade_id in self._seen
+
+    def filled_by(self, label: str) -> int:
+        """Lots of this order's fills that are counted."""
+        return self._by_label.get(label, 0)
 
     # --- the fold --------------------------------------------------------------------------------
 
@@ -271,8 +279,8 @@ class Position:
         }
 
 
-def _forget(memory: dict[str, tuple[Side, ...]] | dict[str, None]) -> None:
-    """Drop the oldest id where there are too many."""
+def _forget(memory: dict[str, tuple[Side, ...]] | dict[str, None] | dict[str, int]) -> None:
+    """Drop the oldest entry where there are too many."""
     if len(memory) > REMEMBERED:
         del memory[next(iter(memory))]
 

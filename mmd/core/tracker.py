@@ -49,7 +49,7 @@ class Tracker(Closer):
             label = parse_label(event.label)
             if label is None:
                 return
-            self.own.adopt(event, label.side, now_ns)
+            self.own.adopt(event, label.side, now_ns, self.position.filled_by(event.label))
             self._out.append(Noted("order.stray", f"{event.label} was given up and rests after all: cancelling"))
             self._dirty = True
             self._judge_foreign([event.label], now_ns)

@@ -1,13 +1,15 @@
 """From a tripped kill switch to an alert, and to its end."""
 
 from mmd.domain.actions import Tripped
-from mmd.domain.reasons import Switch
+from mmd.domain.reasons import Severity, Switch
 from mmd.domain.switches import SWITCHES
 from mmd.shell.alerts import Alerts, scope_of, switch_alert
 from mmd.shell.clock import Clock
 from mmd.shell.counters import Counters
 from mmd.shell.diary import Diary
 from mmd.shell.worker import Worker
+
+RESTORED = "MmdHaltRestored"
 
 
 class Last:
@@ -40,6 +42,19 @@ class Alarm:
         detail = f"{tripped.switch}: {tripped.detail}, response {tripped.response}"
         self._diary.note("switch.tripped", detail, symbol=symbol, exchange=exchange)
         self.alerts.fire_switch(tripped)
+
+    def restored(self, worker: Worker, detail: str) -> None:
+        """A symbol that was HALTED when the last process ended is HALTED still."""
+        runbook = "Read why in `mmdctl status`, deal with it, then reset with a reason and resume."
+        self.alerts.fire(
+            RESTORED,
+            Severity.WARNING,
+            f"{worker.symbol}: HALTED since before a restart",
+            detail,
+            runbook,
+            exchange=worker.exchange,
+            symbol=worker.symbol,
+        )
 
     def clear(self, switch: Switch, worker: Worker) -> None:
         """One symbol's alert of this switch is over."""

@@ -334,5 +334,6 @@ def setting_text(config: Config, key: str) -> str:
     for part in key.split("."):
         value = value.get(part) if isinstance(value, dict) else None
     if isinstance(value, dict):
-        return ", ".join(f"{name} {each}" for name, each in value.items() if not isinstance(each, dict)) or "none"
+        plain = {name: "none" if each is None else each for name, each in value.items() if not isinstance(each, dict)}
+        return ", ".join(f"{name} {each}" for name, each in plain.items()) or "none"
     return "none" if value is None else str(value)

@@ -15,6 +15,7 @@ from mmd.shell.pump import Pump
 from mmd.shell.worker import Worker
 
 Make = Callable[[int, str], Mail]
+Lost = Callable[[Worker], Reply]
 WORST = (Outcome.DONE, Outcome.REFUSED, Outcome.TIMED_OUT)
 
 
@@ -36,6 +37,18 @@ def matching(workers: Iterable[Worker], patterns: list[str]) -> list[Worker]:
     return list(found.values())
 
 
+def no_answer(worker: Worker) -> Reply:
+    """Nothing can be said."""
+    return Reply(0, False, "did not answer: see the log", ())
+
+
+def halted_for_it(worker: Worker) -> Reply:
+    """A machine that fails over a request is halted: all that a halt wants."""
+    if worker.machine.state is not State.HALTED:
+        return no_answer(worker)
+    return Reply(0, True, f"HALTED ({worker.machine.why})", ())
+
+
 @dataclass
 class Office:
     """Changes of state, by people. Each waits until it is true or its time is up."""
@@ -43,22 +56,29 @@ class Office:
     pump: Pump
     requests: int = 0
 
-    def ask(self, workers: list[Worker], make: Make) -> dict[str, Reply]:
-        """Post one request to each, pump, and collect the answers: machines answer at once."""
+    def ask(self, workers: list[Worker], make: Make, lost: Lost = no_answer) -> dict[str, Reply]:
+        """Post one request to each, pump, and collect the answers: machines answer at once, or never."""
         asked: dict[int, Worker] = {}
         for worker in workers:
             self.requests += 1
             asked[self.requests] = worker
             self.pump.post(worker, make(self.requests, worker.key))
         self.pump.run()
-        lost = Reply(0, False, "did not answer: see the log", ())
-        return {worker.key: self.pump.replies.pop(number, lost) for number, worker in asked.items()}
+        replies = self.pump.replies
+        return {
+            worker.key: replies.pop(number) if number in replies else lost(worker) for number, worker in asked.items()
+        }
 
     async def change(
-        self, workers: list[Worker], make: Make, until: Callable[[Worker], bool], timeout_seconds: float
+        self,
+        workers: list[Worker],
+        make: Make,
+        until: Callable[[Worker], bool],
+        timeout_seconds: float,
+        lost: Lost = no_answer,
     ) -> ChangeResult:
-        """Ask, then wait until `until` holds for every worker that agreed."""
-        replies = self.ask(workers, make)
+        """Ask, then wait until `until` holds for every worker that agreed. `lost`: the answer of one that gave none."""
+        replies = self.ask(workers, make, lost)
         waiting = [worker for worker in workers if replies[worker.key].ok]
         with trio.move_on_after(max(0.0, timeout_seconds)):
             await self.pump.deliver()
@@ -93,7 +113,7 @@ class Office:
         def make(number: int, key: str) -> Mail:
             return HaltRequested(number, Why.OPERATOR, by, reason, self.pump.clock.now_ns())
 
-        return await self.change(workers, make, is_proven, timeout)
+        return await self.change(workers, make, is_proven, timeout, halted_for_it)
 
     async def resume(self, workers: list[Worker], reason: str, by: str, timeout: float) -> ChangeResult:
         def make(number: int, key: str) -> Mail:

@@ -3,9 +3,9 @@
 from collections.abc import Callable, Iterable
 
 from mmd.core.gate import Room, review
-from mmd.domain.actions import AmendOrder, Approved, CancelOrder, Order, QueryOrder, QueryState, Request
+from mmd.domain.actions import AmendOrder, Approved, CancelOrder, Order, PlaceOrder, QueryOrder, QueryState, Request
 from mmd.domain.events import GateRefused, Mail
-from mmd.domain.reasons import Mode
+from mmd.domain.reasons import Mode, Rule, State
 from mmd.domain.settings import PortfolioLimits
 from mmd.exchanges.api import Exchange
 from mmd.shell import logs
@@ -108,6 +108,16 @@ class Outbox:
             self._post(worker, worker.shadow.look_up(query.label, now_ns))
         else:
             self._then.setdefault(worker.exchange, []).append((worker.symbol, query))
+
+    def recall(self, worker: Worker, now_ns: int) -> None:
+        """Its state is another: what it may not send any more has not left yet, and goes back to the machine."""
+        leaving = self._then.get(worker.exchange, [])
+        for entry in [entry for entry in leaving if entry[0] == worker.symbol]:
+            order, state = entry[1], worker.machine.state
+            if isinstance(order, PlaceOrder | AmendOrder) and state is not State.ACTIVE:
+                leaving.remove(entry)
+                count(worker.counters.refused, Rule.STATE)
+                self._post(worker, GateRefused(order.label, order.side, Rule.STATE, state, State.ACTIVE, "", now_ns))
 
     @staticmethod
     def kept(worker: Worker, label: str) -> bool:

@@ -239,6 +239,8 @@ class Pump:
         detail = f"{change.old} -> {change.new}: {change.why}" + (f", {change.detail}" if change.detail else "")
         name = f"symbol.{change.new.lower()}"
         self.diary.note(name, detail, symbol=worker.symbol, exchange=worker.exchange, by=change.by)
+        if change.old is State.ACTIVE:
+            self.outbox.recall(worker, self.clock.now_ns())
         if State.HALTED in (change.old, change.new) and change.new is not State.DRAINING:
             worker.proven = False
             self.remember(worker)

@@ -7,13 +7,14 @@ are written every few seconds, and the next process counts the day and the drawd
 from collections.abc import Callable
 from pathlib import Path
 
+import msgspec
 import trio
 
 from mmd.core.portfolio import CarriedLosses
 from mmd.domain.actions import Tripped
 from mmd.domain.events import HaltRequested
 from mmd.domain.reasons import Response, Scope, State, Switch
-from mmd.journal.halts import Halt, HaltFile
+from mmd.journal.halts import FORMAT, Halt, HaltFile
 from mmd.journal.statefile import JournalFailed, StateFile
 from mmd.shell import logs
 from mmd.shell.pump import Pump
@@ -25,12 +26,19 @@ LOSSES = "losses.json"
 log = logs.get("mmd.register")
 
 
+class LossRegister(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The content of `losses.json`."""
+
+    format: int
+    losses: CarriedLosses
+
+
 class LossKeeper:
     """The day's gain and the drawdowns, from one process to the next."""
 
     def __init__(self, directory: Path, losses: Callable[[], CarriedLosses]) -> None:
         """`losses`: what has been counted up to now."""
-        self._file = StateFile(directory / LOSSES, CarriedLosses)
+        self._file = StateFile(directory / LOSSES, LossRegister)
         self._losses = losses
         self._written: CarriedLosses | None = None
 
@@ -38,13 +46,19 @@ class LossKeeper:
         """If it changed. Raises JournalFailed."""
         losses = self._losses()
         if losses != self._written:
-            self._file.write(losses)
+            self._file.write(LossRegister(FORMAT, losses))
             self._written = losses
 
 
 def carried_losses(directory: Path | None) -> CarriedLosses | None:
     """What the last process had counted. Raises JournalFailed if it is there and cannot be read."""
-    return StateFile(directory / LOSSES, CarriedLosses).read() if directory is not None else None
+    if directory is None:
+        return None
+    file = StateFile(directory / LOSSES, LossRegister)
+    register = file.read()
+    if register is not None and register.format != FORMAT:
+        raise JournalFailed(f"{file.path}: format {register.format}, this version reads {FORMAT}")
+    return register.losses if register is not None else None
 
 
 class HaltRegister:
@@ -66,6 +80,7 @@ class HaltRegister:
             halt = self.halts.get(worker.key)
             if halt is not None:
                 now_ns = self._pump.clock.now_ns()
+                self._pump.alarm.restored(worker, f"{halt.why}: {halt.detail}, by {halt.by}")
                 detail = (
                     halt.detail if halt.detail.startswith("before a restart") else f"before a restart: {halt.detail}"
                 )

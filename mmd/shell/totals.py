@@ -1,4 +1,4 @@
-"""The portfolio machine in the shell: values every symbol each second and on fills, hands out bounds and trips."""
+"""The portfolio machine in the shell: values every symbol four times a second and on fills, hands out bounds, trips."""
 
 from collections.abc import Iterable
 
@@ -144,7 +144,7 @@ class Treasury:
         return Tripped(trip.switch, trip.scope, trip.target, response, trip.detail)
 
     async def run(self) -> None:
-        """Value everything once a second, for ever."""
+        """Value everything four times a second, for ever."""
         while True:
             self.value_all()
             await self._pump.deliver()

@@ -20,7 +20,7 @@ from core_kit import (
 from core_playbook import Play, amend, cancel, place
 
 from mmd.core.machine import HANDLERS
-from mmd.core.orders import Unknown
+from mmd.core.orders import Unknown, worst_lots
 from mmd.core.quoting import Wanted, Withheld
 from mmd.core.states import MOVES
 from mmd.domain import events as ev
@@ -318,9 +318,17 @@ def test_the_end_told_before_its_fills_keeps_the_room() -> None:
     assert play.machine.own.bid.wanted == Withheld(Missing.NO_ROOM)
 
 
-def test_the_end_told_twice_without_its_fills_is_believed_after_the_latency() -> None:
+def test_the_end_told_again_without_its_fills_leaves_them_charged() -> None:
+    """A late answer tells the end once more, and the fills may still be under way."""
     play = Play().quoting().sees(closed(BID1, 4)).slots(U, L).sees(closed(BID1, 4)).slots(U, L)
-    play.after(2.0).sees(closed(BID1, 4))
+    play.after(2.0).sees(closed(BID1, 4)).slots(U, L)
+    assert worst_lots(play.slot(BID)) == 4
+    play.sees(fill(BID1, "t1", BID, 4))
+    assert play.slot(BID).phase is not U
+
+
+def test_the_end_without_its_fills_is_over_once_the_exchange_knows_of_none() -> None:
+    play = Play().quoting().sees(closed(BID1, 4)).slots(U, L).after(2.0).sees(ev.OrderAbsent(BID1, 0))
     assert play.slot(BID).phase is not U
 
 

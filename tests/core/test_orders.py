@@ -69,7 +69,8 @@ def test_every_listed_successor_is_reached() -> None:
     """No dead entries: each phase that the table allows is the result of some event."""
     second = msgspec.structs.replace(SLOTS[Phase.UNKNOWN], absent=1)
     placed = msgspec.structs.replace(SLOTS[Phase.UNKNOWN], was=Phase.PLACING)
-    starts = [*SLOTS.values(), second, placed]
+    amended = msgspec.structs.replace(SLOTS[Phase.UNKNOWN], to_price_ticks=1, to_total_lots=1)
+    starts = [*SLOTS.values(), second, placed, amended]
     reached = set()
     for slot in starts:
         for kind, events in EVENTS.items():
@@ -106,7 +107,7 @@ A = SLOTS[Phase.AMENDING]
         pytest.param(
             A,
             refused("L", gone=True),
-            Unknown("L", "id", 995, 15, 0, Phase.AMENDING, NOW, 0, 0, 990),
+            Unknown("L", "id", 995, 15, 0, Phase.AMENDING, NOW, 0, 0, 990, 15),
             id="gone is not an outcome",
         ),
         pytest.param(
@@ -132,10 +133,28 @@ A = SLOTS[Phase.AMENDING]
             Unknown("L", "", 995, 10, 0, Phase.PLACING, NOW, 0, 0), refused("L"), EMPTY, id="a late no to the placing"
         ),
         pytest.param(
-            Unknown("L", "id", 995, 15, 0, Phase.AMENDING, NOW, 0, 0, 990),
+            Unknown("L", "id", 995, 15, 0, Phase.AMENDING, NOW, 0, 0, 990, 15),
             acked("L", 995, 10),
-            Live("L", "id-L", 995, 15, 0, NOW),
-            id="word that may be older than the amend: the larger total is charged",
+            Unknown("L", "id", 995, 15, 0, Phase.AMENDING, NOW, 0, 0, 990, 15, 1),
+            id="word that may be older than the amend: the larger total stays charged",
+        ),
+        pytest.param(
+            Unknown("L", "id", 995, 15, 0, Phase.AMENDING, NOW - LATENCY, 0, 0, 990, 15, 1),
+            acked("L", 995, 10),
+            Live("L", "id-L", 995, 10, 0, NOW),
+            id="the same word past the latency: the amend never was",
+        ),
+        pytest.param(
+            Unknown("L", "id", 995, 15, 0, Phase.AMENDING, NOW, 0, 0, 990, 15),
+            acked("L", 990, 15),
+            Live("L", "id-L", 990, 15, 0, NOW),
+            id="the amend was done",
+        ),
+        pytest.param(
+            SLOTS[Phase.LIVE],
+            acked("L", 995, 6),
+            Unknown("L", "id", 995, 10, 0, Phase.LIVE, NOW, 0, 0, 995, 6),
+            id="word that contradicts what we know: which is older, the exchange must say",
         ),
     ],
 )

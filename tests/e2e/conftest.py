@@ -3,8 +3,8 @@
 from collections.abc import Iterator
 
 import pytest
+from arena import VERDICTS, table
 from house import Exchange, Program, house
-from provocations import VERDICTS, table
 
 
 @pytest.fixture

@@ -210,10 +210,13 @@ async def test_test_request_is_answered_at_once(autojump_clock: Clock, stage: St
 async def test_silence_is_a_lost_link(autojump_clock: Clock, stage: Stage) -> None:
     stage.peer.books["book.BTC-PERPETUAL.raw"] = book(1)
     await stage.start(BTC)
+    answer = stage.peer.handlers["private/get_open_orders"]
+    stage.peer.handlers["private/get_open_orders"] = SILENT
     began = trio.current_time()
     await stage.until(lambda: stage.sink.of(TradeLinkDown))
     assert trio.current_time() - began == pytest.approx(20, abs=1)
     assert "silent for 20 s" in stage.sink.of(TradeLinkDown)[0].detail
+    stage.peer.handlers["private/get_open_orders"] = answer
     stage.sink.clear()
     await stage.until(lambda: stage.sink.of(TradeLinkUp, BTC))
     await stage.until(lambda: stage.sink.of(DataLinkDown))

@@ -87,6 +87,8 @@ class Judge:
         for symbol, settings in given.items():
             self.settings[symbol] = settings
             self.allowed[symbol] = (self.position_limit(symbol), self.position_limit(symbol))
+        # Lots that no accounting could see coming: an order that was told as closed has filled after all.
+        self.surprises = dict.fromkeys(SYMBOLS, 0)
         self.older: list[list[Total]] = []  # totals that were lowered, until everybody has acknowledged
         self.totals = totals_of(limits)
         self.max_orders = self.allowed_orders = most_orders(limits)
@@ -189,6 +191,9 @@ class Judge:
     def _position(self, symbol: str, one: Worst) -> None:
         limit = self.position_limit(symbol)
         high, low = self.allowed[symbol]
+        surprise = self.surprises[symbol]
+        if surprise:
+            high, low = high + surprise, low + surprise
         assert max(one.high, one.position) <= high, f"{symbol}: could become {one.high} lots, {high} allowed"
         assert min(one.low, one.position) >= -low, f"{symbol}: could become {one.low} lots, {-low} allowed"
         self.allowed[symbol] = (max(limit, min(high, one.high)), max(limit, min(low, -one.low)))
@@ -207,7 +212,8 @@ class Judge:
             missing = any(all(old.name != total.name for old in group) for group in self.older)
             if missing:
                 continue
-            allowed = max([total.allowed, *before]) * (1.0 + NOISE)
+            surprise = sum(lots * weights[symbol][total.unit] for symbol, lots in self.surprises.items() if lots)
+            allowed = max([total.allowed, *before]) * (1.0 + NOISE) + surprise
             assert now <= allowed, f"{total.name}: could become {now:.6g} {total.unit}, {allowed:.6g} allowed"
             if not self.older:
                 total.allowed = max(total.limit, min(total.allowed, now))
@@ -243,5 +249,3 @@ class Judge:
         mark = self.marks[symbol]
         off_bps = abs(float(ours.grid.price(request.price_ticks)) / mark - 1.0) * 1e4
         assert off_bps <= limits.collar_bps * (1 + NOISE), f"{told}: {off_bps:.1f} bps from the mark"
-
-

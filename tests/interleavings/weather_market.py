@@ -138,10 +138,14 @@ LISTED = (
 GREEKS = Greeks(0.12, 0.00001, 45.0, -20.0, 5.0)
 
 
-def levels(name: str, centre: int, width: int) -> tuple[dict[Decimal, Decimal], dict[Decimal, Decimal]]:
+# Lots at each level of the book: where a market that moves meets our order it fills a part of it, or all.
+DEPTHS = {PERP: (150, 1_000, 5_000), LINEAR: (20, 100, 500), OPTION: (1, 3, 20)}
+
+
+def levels(name: str, centre: int, width: int, lots: int) -> tuple[dict[Decimal, Decimal], dict[Decimal, Decimal]]:
     """Two levels a side around the centre."""
     ours = INSTRUMENTS[name]
-    grid, size = ours.grid, ours.lot * 50
+    grid, size = ours.grid, ours.lot * lots
     bids = [grid.floor(centre - width), grid.floor(centre - 2 * width)]
     asks = [grid.ceil(centre + width), grid.ceil(centre + 2 * width)]
     return ({grid.price(at): size for at in bids if at > 0}, {grid.price(at): size for at in asks})

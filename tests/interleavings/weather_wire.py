@@ -1,10 +1,10 @@
 """Between the shell and the sandbox's engine: a session without sockets, and the weather on its way.
 
-Requests travel in two lanes of a link (orders, questions), answers in three channels (answers to
-orders, answers to questions, own news of orders and fills). Each is in order, none waits for another.
-A step of the test moves one message, loses it, or repeats it. What the exchange promises: a place or
-an amend has its effect within LATENCY_NS or never; what it tells of its books was true at one moment,
-and whoever hears it later than LATENCY_NS does not take it for an answer.
+Requests travel in two lanes of a link (orders, questions), what is said in two channels (answers; own
+news of orders and fills). Each is in order, none waits for another. A step of the test moves one
+message, loses it, or repeats it. What the exchange promises: a place or an amend has its effect within
+LATENCY_NS or never; what it tells of its books was true at one moment, and a session takes what it
+hears later than LATENCY_NS for no answer to its question.
 """
 
 from collections import deque
@@ -37,7 +37,7 @@ FAULTS = {
     Refuse.LOCKED: Fault.MARKET,
     Refuse.BOOK_CLOSED: Fault.MARKET,
     Refuse.TIMED_OUT: Fault.INFO,
-    **{why: Fault.STATE for why in GONE},
+    **dict.fromkeys(GONE, Fault.STATE),
 }
 SETTLE_NS = LATENCY_NS + 50_000_000
 FIND_TRIES, FIND_PAUSE_NS = 4, 250_000_000
@@ -104,6 +104,10 @@ class Answer:
     label: str
     events: list[ev.Mail]
 
+    @property
+    def about(self) -> str:
+        return f"the answer about {short(self.label)}"
+
 
 @dataclass
 class Found:
@@ -112,6 +116,10 @@ class Found:
     asked: Asked
     result: Any
     look_ns: int
+
+    @property
+    def about(self) -> str:
+        return self.asked.question.what
 
 
 @dataclass
@@ -160,8 +168,7 @@ class Wire:
         self.links = 0
         self.refusals: deque[tuple[str, bool]] = deque()  # (fault, carried out nevertheless) for the next requests
         # the way back
-        self.answers: deque[Answer] = deque()
-        self.found: deque[Found] = deque()
+        self.answers: deque[Answer | Found] = deque()
         self.news: deque[News] = deque()
         self.closing_first = False
         # what a session remembers
@@ -276,19 +283,18 @@ class Wire:
         was_up = bool(self.up)
         self.up.clear()
         self.answers.clear()
-        self.found.clear()
         self.news.clear()
         self.pauses.clear()
         for label, symbol in self.flying.items():
             self.sink.post(symbol, ev.RequestLost(label, why, self.now_ns()))
         self.flying.clear()
         for inquiry in list(self.inquiries):
-            self._fail(inquiry)
+            self.fail(inquiry)
         if was_up:
             self.sink.post_all(ev.TradeLinkDown(why, self.now_ns()))
 
     def notice_loss(self) -> None:
-        """The exchange learns that the oldest lost link is dead: what is left in it is gone, its orders too if armed."""
+        """The exchange learns that the oldest lost link is dead: what is in it is gone, its orders too if armed."""
         if not self.lost_links:
             return
         link = self.lost_links.pop(0)
@@ -428,6 +434,9 @@ class Wire:
         if not self.answers:
             return False
         answer = self.answers.popleft()
+        if isinstance(answer, Found):
+            self._hear_found(answer)
+            return True
         self.flying.pop(answer.label, None)
         self.activity[answer.symbol] += 1
         self.tell(f"heard: {', '.join(map(said, answer.events))}")
@@ -453,18 +462,14 @@ class Wire:
                 self._post(news.symbol, event)
         return True
 
-    def hear_found(self) -> bool:
-        if not self.found:
-            return False
-        found = self.found.popleft()
+    def _hear_found(self, found: Found) -> None:
         inquiry = found.asked.inquiry
         if isinstance(found.result, Exception) or self.now_ns() - found.look_ns >= LATENCY_NS:
             self.tell(f"{inquiry.name}: {found.asked.question.what}: no answer in time")
-            self._fail(inquiry)
+            self.fail(inquiry)
         else:
             self.tell(f"heard {inquiry.name}: {found.asked.question.what}")
             self._advance(inquiry, found.result)
-        return True
 
     def _post(self, symbol: str, event: ev.Mail) -> None:
         if isinstance(event, ev.OrderFilled):
@@ -501,11 +506,11 @@ class Wire:
         if isinstance(ask, Pause):
             self.pauses.append((ask.until_ns, inquiry))
         elif self.link is None:
-            self._fail(inquiry)
+            self.fail(inquiry)
         else:
             self.link.questions.append(Asked(inquiry, ask))
 
-    def _fail(self, inquiry: Inquiry) -> None:
+    def fail(self, inquiry: Inquiry) -> None:
         if inquiry not in self.inquiries:
             return
         self.inquiries.remove(inquiry)
@@ -527,7 +532,7 @@ class Wire:
         if self.link is None or not self.link.questions:
             return False
         asked = self.link.questions.popleft()
-        self.found.append(Found(asked, asked.question.look(), self.now_ns()))
+        self.answers.append(Found(asked, asked.question.look(), self.now_ns()))
         return True
 
     def look_open(self) -> dict[str, list[ev.OpenOrder]]:

@@ -16,6 +16,7 @@ from weather_judge import Judge
 from weather_market import (
     ACCOUNT,
     CENTRE,
+    DEPTHS,
     EXCHANGE,
     HALF,
     INSTRUMENTS,
@@ -35,7 +36,7 @@ from weather_market import (
     settings,
     totals,
 )
-from weather_wire import Wire, acked, lots_of, short
+from weather_wire import Answer, Found, Wire, acked, lots_of, short
 
 from mmd.config.select import Resolved
 from mmd.core.orders import Amending, Live, Unknown
@@ -58,6 +59,7 @@ from mmd.shell.totals import Treasury
 from mmd.shell.worker import Worker
 
 MS = 1_000_000
+SIZES_LOTS = {symbol: lots_of(symbol, D(row[0])) for symbol, row in SIZES.items()}
 BEAT_NS = NS  # how often the treasury values, and the tickers tick
 Step = tuple[str, int, int]
 # How often each step is drawn: mostly trading, now and then trouble.
@@ -67,22 +69,21 @@ WEIGHTS = {
     "sweep": 2,
     "order_arrives": 12,
     "question_arrives": 6,
-    "answer_heard": 9,
+    "answer_heard": 13,
     "news_heard": 9,
-    "found_heard": 6,
     "calm": 8,
     "wait": 10,
     "back_to_work": 6,
     "request_lost": 3,
     "answer_lost": 3,
     "question_lost": 1,
-    "found_lost": 1,
     "news_garbled": 1,
     "answer_repeated": 2,
     "news_repeated": 3,
     "closing_first": 1,
     "will_refuse": 3,
     "expelled": 2,
+    "fills_after_all": 1,
     "link_lost": 3,
     "link_back": 4,
     "loss_noticed": 3,
@@ -116,6 +117,19 @@ class SimClock:
         return max(0.0, (at_ns - self.at_ns) * 1e-9)
 
 
+class Narrator(Diary):
+    """The diary's lines are part of the story."""
+
+    def __init__(self, clock: Any, tell: Callable[[str], None]) -> None:
+        super().__init__(clock)
+        self._tell = tell
+
+    def note(self, name: str, detail: str, *, symbol: str | None = None, **more: Any) -> None:
+        if not name.startswith("alert."):
+            self._tell(f"  {name} {symbol or ''}: {detail}")
+        super().note(name, detail, symbol=symbol, **more)
+
+
 class Ward:
     """Stands for the nursery of the symbols' tasks: the world itself fires timers and sees who is gone."""
 
@@ -138,6 +152,7 @@ class World:
         self._rooms()
         self.centre = dict(CENTRE)
         self.width = dict(HALF)
+        self.depth = {symbol: depths[1] for symbol, depths in DEPTHS.items()}
         self.data_up = dict.fromkeys(SYMBOLS, True)
         self.next_beat_ns = START_NS + BEAT_NS
         self.proving = 0
@@ -153,7 +168,7 @@ class World:
     def _rooms(self) -> None:
         """As mmd.shell.daemon puts them together."""
         clock: Any = self.clock
-        self.diary = Diary(clock)
+        self.diary = Narrator(clock, self.tell)
         self.counters = Counters()
         self.alerts = Alerts(clock, self.diary, self.counters, "weather")
         self.pump = Pump(clock, self.diary, self.counters, {EXCHANGE: self.wire}, self.alerts)
@@ -247,7 +262,7 @@ class World:
         for one in SYMBOLS if symbol == PERP else (symbol,):
             self.engine.set_index(INSTRUMENTS[one].index, index, self.now_ms)
             self.engine.set_reference(one, reference(one, self.centre[one], index), self.now_ms)
-        bids, asks = levels(symbol, self.centre[symbol], self.width[symbol])
+        bids, asks = levels(symbol, self.centre[symbol], self.width[symbol], self.depth[symbol])
         self.engine.set_levels(symbol, bids, asks, self.now_ms, snapshot=True)
 
     # --- time ------------------------------------------------------------------------------------
@@ -337,6 +352,7 @@ class World:
         move = (b - 50) * reach // 40
         moved = min(centre + reach, max(centre - reach, self.centre[symbol] + move))
         self.centre[symbol] = moved
+        self.depth[symbol] = DEPTHS[symbol][(a // 3) % 3]
         self.tell(f"market: {symbol} moves to {moved}")
         self._reprice(symbol)
         self.judge.repriced()
@@ -379,11 +395,24 @@ class World:
         if order is not None:
             self.tell(f"exchange: pulls {short(order.label)} by itself")
             chosen = order.order_id
-            self.engine.cancel_where(
-                ACCOUNT, lambda one: one.order_id == chosen, self.now_ms, CancelReason.SETTLEMENT
-            )
+            self.engine.cancel_where(ACCOUNT, lambda one: one.order_id == chosen, self.now_ms, CancelReason.SETTLEMENT)
             self.wire.publish()
             self.turn()
+
+    def fills_after_all(self, a: int, b: int) -> None:
+        """A fill of an order that was closed turns up, forgotten by us or not."""
+        account = self.engine.floor.account(ACCOUNT, self.now_ms)
+        over = list(account.closed_orders.values())
+        if not over:
+            return
+        order = over[a % len(over)]
+        symbol = order.instrument_name
+        lots = 1 + b % 2 * (SIZES_LOTS[symbol] // 3)
+        self.judge.surprises[symbol] += lots
+        self.tell(f"exchange: {short(order.label)} was closed and fills after all")
+        self.engine.fill_closed(order, INSTRUMENTS[symbol].amount(lots), self.now_ms)
+        self.wire.publish()
+        self.turn()
 
     def book_closes(self, a: int, b: int) -> None:
         """The exchange takes no orders for an instrument, or no cancels either; later it opens again."""
@@ -442,22 +471,11 @@ class World:
             if self.wire.hear_news():
                 self.turn()
 
-    def found_heard(self, a: int, b: int) -> None:
-        for _ in range(1 + b % 3):
-            if self.wire.hear_found():
-                self.turn()
-
     def calm(self, a: int = 0, b: int = 0) -> None:
         """Everything under way arrives, both ways, until nothing is."""
         wire = self.wire
         for _ in range(300):
-            if not (
-                wire.arrive_order(0)
-                or wire.hear_news()
-                or wire.hear_answer()
-                or wire.arrive_question()
-                or wire.hear_found()
-            ):
+            if not (wire.arrive_order(0) or wire.hear_news() or wire.hear_answer() or wire.arrive_question()):
                 return
             self.turn()
         raise AssertionError("there is no end of messages")
@@ -473,19 +491,15 @@ class World:
         if link is not None and link.questions:
             asked = link.questions.popleft()
             self.tell(f"lost on the way: {asked.question.what}")
-            self.wire._fail(asked.inquiry)
+            self.wire.fail(asked.inquiry)
             self.turn()
 
     def answer_lost(self, a: int, b: int) -> None:
         if self.wire.answers:
             answer = self.wire.answers.popleft()
-            self.tell(f"lost on the way back: the answer about {short(answer.label)}")
-
-    def found_lost(self, a: int, b: int) -> None:
-        if self.wire.found:
-            found = self.wire.found.popleft()
-            self.tell(f"lost on the way back: {found.asked.question.what}")
-            self.wire._fail(found.asked.inquiry)
+            self.tell(f"lost on the way back: {answer.about}")
+            if isinstance(answer, Found):
+                self.wire.fail(answer.asked.inquiry)
             self.turn()
 
     def news_garbled(self, a: int, b: int) -> None:
@@ -497,10 +511,10 @@ class World:
                 self.wire.begin("reconcile", self.wire.reconcile([news.symbol]))
 
     def answer_repeated(self, a: int, b: int) -> None:
-        """Said twice, the second time at once or after whatever waits."""
+        """An answer to an order is heard twice, the second time at once or after whatever waits."""
         answers = self.wire.answers
-        if answers:
-            self.tell(f"the answer about {short(answers[0].label)} will be heard twice")
+        if answers and isinstance(answers[0], Answer):
+            self.tell(f"{answers[0].about} will be heard twice")
             answers.insert(1 if b % 2 else len(answers), answers[0])
 
     def news_repeated(self, a: int, b: int) -> None:
@@ -731,6 +745,7 @@ class World:
             self.turn()
         for _ in range(60):
             self.pass_time(self.now_ns + 500 * MS)
+            self.clear_up()  # an old answer may have cost the link
             self.calm()
             if self.proving:
                 await trio.testing.wait_all_tasks_blocked()
@@ -765,7 +780,8 @@ class World:
                 continue
             machine = worker.machine
             assert machine.state is not State.DRAINING, f"{symbol} cannot end: {machine.snapshot()}"
-            slots = {state.label: state.slot for state in machine.own.every() if state.label}
+            states = machine.own.strays.values() if machine.mode is Mode.SHADOW else machine.own.every()
+            slots = {state.label: state.slot for state in states if state.label}
             assert not any(isinstance(slot, Unknown | Amending) for slot in slots.values()), f"{symbol}: {slots}"
             assert sorted(slots) == sorted(there), f"{symbol}: we know {sorted(slots)}, there are {sorted(there)}"
             for label, slot in slots.items():
@@ -776,8 +792,7 @@ class World:
                 assert not there, f"{symbol} is {machine.state} and {sorted(there)} rest"
             if machine.state is State.HALTED:
                 assert worker.proven, f"{symbol} is HALTED and never proven empty"
-            if machine.mode is Mode.LIVE or not machine.own.resting:
-                self._compare_money(worker)
+            self._compare_money(worker)
 
     def _compare_money(self, worker: Worker) -> None:
         symbol, position, wire = worker.symbol, worker.machine.position, self.wire

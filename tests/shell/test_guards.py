@@ -137,10 +137,11 @@ async def test_a_halt_survives_a_restart_and_a_reset_ends_it(
     await second.pump.deliver()
     assert (again.machine.state, again.machine.why) == (State.HALTED, Why.DRAWDOWN)
     assert again.machine.detail == "before a restart: 100 USD"
+    assert alerts_of(second) == ["MmdHaltRestored"]
     assert other.machine.state is State.PAUSED
     assert (await Office(second.pump).reset([again], "looked", "ann", 1.0)).outcome is Outcome.DONE
     await second.pump.deliver()
-    assert HaltFile(tmp_path, "kit").read() == {}
+    assert HaltFile(tmp_path, "kit").read() == {} and alerts_of(second) == []
 
 
 async def test_a_state_directory_that_cannot_be_written_halts_everything(

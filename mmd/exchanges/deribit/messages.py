@@ -376,13 +376,16 @@ class InstrumentParams(msgspec.Struct):
 
 
 class TradesParams(msgspec.Struct):
-    """For private/get_user_trades_by_instrument_and_time; times in ms, both ends included."""
+    """For private/get_user_trades_by_instrument_and_time; times in ms, both ends included.
+
+    `count`: a page is posted at once, and must leave room in a mailbox of 1,000; the exchange gives up to 1,000.
+    """
 
     instrument_name: str
     start_timestamp: int
     end_timestamp: int
     historical: bool
-    count: int = 1000
+    count: int = 500
     sorting: str = "asc"
 
 
