@@ -40,6 +40,8 @@ def run_flatten(call: Call) -> int:
         print("\n".join(risk_views.preview_lines(call.page, preview)), file=sys.stderr)
     status = confirm(preview) if not call.asked.yes else Exit.DONE
     if status is not Exit.DONE:
+        if call.as_json:
+            say([bytes(raw).decode()])
         return status
     wanted = min(asked or abs(preview.position), abs(preview.position))
     return send(call, preview, wanted)

@@ -25,7 +25,7 @@ from mmd.cli.tables import (
     stamp,
     state_cell,
 )
-from mmd.domain.reasons import Severity, State
+from mmd.domain.reasons import Mode, Severity, State
 from mmd.shell.desk import AlertLine, ExchangeStatus, ShadowStatus, SideStatus, Status, SymbolStatus
 
 ALERTS_SHOWN = 3
@@ -205,20 +205,25 @@ def _worst_alerts(page: Page, alerts: Sequence[AlertLine], now: float) -> list[s
     counts = Counter(alert.severity for alert in alerts)
     total = ", ".join(f"{counts[name]} {name}" for name in SEVERITIES if counts[name])
     lines = [page.paint(f"{counted(len(alerts), 'alert')}: {total}", Style.TITLE)]
-    for alert in worst_first(alerts)[:ALERTS_SHOWN]:
+    alike: dict[tuple[str, str], list[AlertLine]] = {}
+    for alert in worst_first(alerts):
+        alike.setdefault((alert.severity, alert.name), []).append(alert)
+    shown = list(alike.values())[:ALERTS_SHOWN]
+    for alert, *others in shown:
         head = " ".join(part for part in (alert.severity.upper(), alert.name, where(alert)) if part)
+        head += f" and {len(others)} more" if others else ""
         detail = f": {alert.detail}" if alert.detail else ""
         text = f"{head}, {age(max(now - alert.since, 0))}: {alert.summary}{detail}"
         style = SEVERITY_STYLES.get(alert.severity, Style.PLAIN)
         lines += [page.paint(line, style) for line in fold(text, page.width, "  ")]
         lines += fold(f"-> {alert.runbook}", page.width, INDENT) if alert.runbook else []
-    if len(alerts) > ALERTS_SHOWN:
-        lines.append(f"  and {len(alerts) - ALERTS_SHOWN} more: mmdctl alerts")
+    if rest := len(alerts) - sum(len(group) for group in shown):
+        lines.append(f"  and {rest} more: mmdctl alerts")
     return lines
 
 
 def alert_lines(page: Page, alerts: Sequence[AlertLine], now: float) -> list[str]:
-    """Every alert that lasts, the worst first, each with its line of the runbook."""
+    """Every alert that lasts, the worst first; below, once for each name, what it means and what to do."""
     if not alerts:
         return ["no alerts"]
     rows = [
@@ -227,7 +232,7 @@ def alert_lines(page: Page, alerts: Sequence[AlertLine], now: float) -> list[str
             Cell(alert.name),
             Cell(where(alert)),
             Cell(age(max(now - alert.since, 0))),
-            Cell(": ".join(part for part in (alert.summary, alert.detail) if part) + f" -> {alert.runbook}"),
+            Cell(alert.detail or alert.summary),
         ]
         for alert in worst_first(alerts)
     ]
@@ -236,9 +241,16 @@ def alert_lines(page: Page, alerts: Sequence[AlertLine], now: float) -> list[str
         Column("ALERT"),
         Column("WHERE", keep=8),
         Column("AGE", right=True, keep=7),
-        Column("WHAT -> TO DO", words=True),
+        Column("DETAIL", words=True),
     ]
-    return draw(page, columns, rows)
+    lines = draw(page, columns, rows)
+    # A summary begins with whom it is about, which WHERE says already.
+    meanings = {alert.name: (alert.summary.split(": ", 1)[-1], alert.runbook) for alert in reversed(alerts)}
+    for name in dict.fromkeys(alert.name for alert in worst_first(alerts)):
+        meaning, runbook = meanings[name]
+        lines += ["", *fold(f"{name}: {meaning}", page.width)]
+        lines += fold(f"-> {runbook}", page.width, INDENT) if runbook else []
+    return lines
 
 
 def degradations(status: Status, asked: Sequence[str] = ("all",)) -> list[str]:
@@ -291,7 +303,7 @@ def _facts(row: SymbolStatus, now: float) -> list[tuple[str, str]]:
         ("mode", row.mode),
         ("bid", _side_text(row.bid)),
         ("ask", _side_text(row.ask)),
-        ("resting", f"{counted(row.resting, 'order')} of ours at the exchange, or perhaps"),
+        ("resting", f"{counted(row.resting, 'order')} {_whereabouts(row)}"),
         ("market", f"{number(row.market_bid)} / {number(row.market_ask)}, {age(row.data_age_seconds)} old"),
         ("fair", number(row.fair)),
         ("position", f"{number(row.position)}, allowed {number(row.min_position)} to {number(row.max_position)}"),
@@ -300,6 +312,10 @@ def _facts(row: SymbolStatus, now: float) -> list[tuple[str, str]]:
     if row.refusal is not None:
         facts.append(("last refusal", row.refusal))
     return facts + (_shadow_facts(row.shadow) if row.shadow is not None else [])
+
+
+def _whereabouts(row: SymbolStatus) -> str:
+    return "imagined, none sent" if row.mode == Mode.SHADOW else "of ours at the exchange, or perhaps"
 
 
 def _shadow_facts(shadow: ShadowStatus) -> list[tuple[str, str]]:

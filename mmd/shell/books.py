@@ -99,7 +99,7 @@ def switch_lines(
     return [
         SwitchLine(
             switch=switch,
-            scope=row.scope if switch not in BOTH_SCOPES else f"{Scope.SYMBOL}, {Scope.PORTFOLIO}",
+            scope=", ".join(SCOPES.get(switch, (row.scope,))),
             response=settings.responses[switch],
             thresholds=[f"{key} = {value_of(key)}" for key in row.thresholds],
             trips=alarm.last[switch].trips,
@@ -112,7 +112,11 @@ def switch_lines(
     ]
 
 
-BOTH_SCOPES = frozenset({Switch.DRAWDOWN, Switch.DAILY_LOSS})
+SCOPES = {
+    Switch.EXPOSURE: (Scope.EXCHANGE, Scope.PORTFOLIO),
+    Switch.DRAWDOWN: (Scope.SYMBOL, Scope.PORTFOLIO),
+    Switch.DAILY_LOSS: (Scope.SYMBOL, Scope.PORTFOLIO),
+}
 
 
 def protection_lines(exchanges: Iterable[Exchange]) -> list[ProtectionLine]:

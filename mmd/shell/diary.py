@@ -19,6 +19,7 @@ WARNINGS = frozenset(
         "order.stray",
         "order.unexpected",
         "order.filled_elsewhere",
+        "position.left",
         "exchange.lost",
         "exchange.malformed",
         "config.refused",

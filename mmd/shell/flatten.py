@@ -1,12 +1,13 @@
 """Closing a position by hand: what it would cost against the book as it is, and doing it."""
 
+import math
 from decimal import Decimal
 
 import msgspec
 import trio
 
 from mmd.domain.errors import OffGrid
-from mmd.domain.events import FlattenRequested, Level
+from mmd.domain.events import BookTop, FlattenRequested, Level
 from mmd.domain.instruments import Instrument
 from mmd.domain.reasons import Side
 from mmd.domain.units import whole
@@ -106,7 +107,20 @@ def preview(worker: Worker, size: Decimal | None, slippage_bps: float) -> Flatte
         cost=cost(instrument, taking.lots, average, against) if average else None,
         fee=fee(instrument, taking.lots, average) if average else None,
         currency=instrument.settlement,
-        refused=None if taking.lots else "the visible book offers nothing within the limit price",
+        refused=None if taking.lots else out_of_reach(instrument, book, side, reference),
+    )
+
+
+def out_of_reach(instrument: Instrument, book: BookTop, side: Side, reference_ticks: float) -> str:
+    """Nothing can be had within the limit: what would have to be allowed for the best there is."""
+    levels = book.bids if side is Side.ASK else book.asks
+    if not levels:
+        return "the other side of the book is empty"
+    best = levels[0][0]
+    apart = math.ceil(abs(best - reference_ticks) / reference_ticks * 1e4)
+    best_text = f"{number(instrument.grid.tick * best):f}"
+    return (
+        f"the visible book offers nothing within the limit price: its best, {best_text}, takes --slippage-bps {apart}"
     )
 
 

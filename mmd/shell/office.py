@@ -84,7 +84,10 @@ class Office:
             await self.pump.deliver()
             while not all(until(worker) for worker in waiting):
                 await self.pump.wait_turn()
-        rows = [self._row(worker, replies[worker.key], until) for worker in workers]
+        return self._summed([self._row(worker, replies[worker.key], until) for worker in workers])
+
+    @staticmethod
+    def _summed(rows: list[SymbolResult]) -> ChangeResult:
         worst = max((row.outcome for row in rows), key=WORST.index, default=Outcome.DONE)
         bad = sum(row.outcome is not Outcome.DONE for row in rows)
         detail = f"{len(rows)} symbols" if not bad else f"{bad} of {len(rows)} symbols: {worst.replace('_', ' ')}"
@@ -122,10 +125,26 @@ class Office:
         return await self.change(workers, make, is_active, timeout)
 
     async def reset(self, workers: list[Worker], reason: str, by: str, timeout: float) -> ChangeResult:
+        """Waits for the proof of each halt first; one that is not proven in time is refused."""
+
         def make(number: int, key: str) -> Mail:
             return ResetRequested(number, by, reason, self.pump.clock.now_ns())
 
-        return await self.change(workers, make, rests_nothing, timeout)
+        began = trio.current_time()
+        with trio.move_on_after(max(0.0, timeout)):
+            await self.pump.deliver()
+            while any(is_unproven(worker) for worker in workers):
+                await self.pump.wait_turn()
+        # A reset would end the search for orders that may rest, and the alert about them.
+        rows = {
+            worker.key: self._row(worker, Reply(0, False, unproven(worker), ()), rests_nothing)
+            for worker in workers
+            if is_unproven(worker)
+        }
+        ripe = [worker for worker in workers if worker.key not in rows]
+        done = await self.change(ripe, make, rests_nothing, timeout - (trio.current_time() - began))
+        rows.update({worker.key: row for worker, row in zip(ripe, done.symbols, strict=True)})
+        return self._summed([rows[worker.key] for worker in workers])
 
     async def shadow(self, workers: list[Worker], on: bool, timeout: float) -> ChangeResult:
         """Keep these symbols' orders to ourselves, or go back to the config's mode: orders are pulled first."""
@@ -164,6 +183,16 @@ def rests_nothing(worker: Worker) -> bool:
 def is_proven(worker: Worker) -> bool:
     """Nothing of ours rests, and the exchange itself said so."""
     return worker.proven and (worker.broken or worker.machine.own.resting == 0)
+
+
+def is_unproven(worker: Worker) -> bool:
+    """HALTED, and orders of ours may rest."""
+    return worker.machine.state is State.HALTED and not is_proven(worker)
+
+
+def unproven(worker: Worker) -> str:
+    """Why such a one is not reset."""
+    return f"is not reset before its halt is proven: {orders_left(worker)}"
 
 
 def is_active(worker: Worker) -> bool:

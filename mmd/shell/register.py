@@ -107,6 +107,8 @@ class HaltRegister:
         assert self._file is not None
         try:
             what(self._file)
+            if self.failed:
+                self._file.write(self.halts)  # what could not be written then; only now is it over
         except JournalFailed as error:
             if not self.failed:
                 self.failed = str(error)
@@ -117,7 +119,6 @@ class HaltRegister:
             self.failed = ""
             self._pump.clear(Switch.JOURNAL_FAILURE)
             self._pump.diary.note("journal.writable", "the state directory can be written again")
-            self.write()  # what could not be written then
 
     def _trip(self) -> None:
         self._pump.trip(Tripped(Switch.JOURNAL_FAILURE, Scope.PORTFOLIO, "", Response.HALT, self.failed))

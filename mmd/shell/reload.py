@@ -82,6 +82,9 @@ class Reloader:
             PlanLine(path=line.path, effect=str(line.effect), old=line.old, new=line.new, symbols=line.symbols)
             for line in plan.lines
         ]
+        if held := [key for key in plan.removed if self._holds(key)]:
+            old_text, new_text = "positions are looked after", "they stay, count towards the totals, and nobody does"
+            lines.append(PlanLine(path="instruments", effect="drain", old=old_text, new=new_text, symbols=held))
         errors = [plan.refusal] if plan.refusal else []
         errors += self._misfits(candidate.resolution, plan.added + plan.changed)
         parting = sorted(set(plan.added) & set(self.roster.parting))
@@ -95,6 +98,10 @@ class Reloader:
             changed=plan.changed,
             unchanged=plan.unchanged,
         )
+
+    def _holds(self, key: str) -> bool:
+        worker = self._pump.workers.get(key)
+        return worker is not None and worker.machine.position.lots != 0
 
     @staticmethod
     def _misfits(resolution: Resolution, keys: list[str]) -> list[str]:

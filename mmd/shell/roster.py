@@ -85,6 +85,10 @@ class Roster:
             await worker.gone.wait()
             nursery.cancel_scope.cancel()
         self._treasury.leave(worker)
+        machine = worker.machine
+        if machine.position.lots and machine.why is Why.REMOVED:
+            detail = f"{machine.instrument.amount_text(machine.position.lots)} stays and counts towards the totals"
+            self._pump.diary.note("position.left", detail, symbol=worker.symbol, exchange=worker.exchange)
         self._pump.drop(worker)
         self.parting.pop(worker.key, None)
         self.watch()

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import trio
-from arena import ACCOUNT, ALL, BUY, HERE_BTC, HERE_ETH, LIMIT_SECONDS, THERE_BTC, Arena, arena, started
+from arena import ACCOUNT, ALL, BUY, HERE, HERE_BTC, HERE_ETH, LIMIT_SECONDS, THERE_BTC, Arena, arena, started
 from provoke_house import Bug, fill_the_disk, make_room
 from provoke_market import crash, trade_back, trade_elsewhere
 from still import BTC, ETH, D
@@ -105,6 +105,8 @@ async def test_halted_survives_a_restart(monkeypatch: pytest.MonkeyPatch, tmp_pa
             assert found.row(HERE_BTC).detail == "before a restart: 2 fills in 60 s, allowed 1"
             shown = next(line for line in found.daemon.switches() if line.switch == Switch.REPEATED_FILLS)
             assert HERE_BTC in shown.tripped
+            restored = [(line.name, line.exchange, line.symbol) for line in found.daemon.alerts()]
+            assert restored == [("MmdHaltRestored", HERE, BTC)]
             assert (await found.resume([HERE_BTC])).outcome is Outcome.REFUSED
             await found.quote([HERE_ETH, THERE_BTC])
             assert not found.resting(HERE_BTC)

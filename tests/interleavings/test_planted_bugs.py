@@ -9,10 +9,10 @@ from typing import Any
 
 import msgspec
 import pytest
-from world import SETUPS, STEPS, play
+from world import MOODS, SETUPS, STEPS, play
 
 from mmd.core import gate, machine, orders, own, pnl, portfolio, symbol, tracker
-from mmd.core.orders import EMPTY, Amending, Live, Placing, Unknown
+from mmd.core.orders import EMPTY, Amending, Live, Unknown
 from mmd.domain.events import OrderAbsent, OrderClosed
 from mmd.domain.reasons import State
 from mmd.shell import outbox, prover, roster
@@ -24,7 +24,8 @@ CASES = 1_500
 def story(seed: int) -> tuple[str, list[tuple[str, int, int]], int]:
     """As hypothesis draws them, and always the same."""
     draw = random.Random(seed)
-    steps = [(draw.choice(STEPS), draw.randrange(100), draw.randrange(100)) for _ in range(draw.randrange(20, 60))]
+    names = STEPS[draw.choice(sorted(MOODS))]
+    steps = [(draw.choice(names), draw.randrange(100), draw.randrange(100)) for _ in range(draw.randrange(20, 60))]
     return sorted(SETUPS)[seed % len(SETUPS)], steps, draw.randrange(4)
 
 
@@ -33,15 +34,9 @@ def objection(cases: int) -> tuple[int, str]:
     for seed in range(cases):
         try:
             play(*story(seed))
-        except* AssertionError as wrong:
-            return seed + 1, first(wrong)
+        except AssertionError as wrong:
+            return seed + 1, str(wrong)
     return 0, ""
-
-
-def first(group: BaseException) -> str:
-    while isinstance(group, BaseExceptionGroup):
-        group = group.exceptions[0]
-    return str(group)
 
 
 # --- the bugs ------------------------------------------------------------------------------------
@@ -96,18 +91,6 @@ def silence_is_a_no(patch: Patch) -> None:
         before(self, state, EMPTY if isinstance(slot, Unknown) else slot, now_ns)
 
     patch.setattr(own.OwnOrders, "put", put)
-
-
-def a_lost_link_forgets_what_was_placed(patch: Patch) -> None:
-    before = own.OwnOrders.link_lost
-
-    def link_lost(self: Any, now_ns: int) -> None:
-        for state in (self.bid, self.ask):
-            if isinstance(state.slot, Placing):
-                self.put(state, EMPTY, now_ns)
-        before(self, now_ns)
-
-    patch.setattr(own.OwnOrders, "link_lost", link_lost)
 
 
 def room_moves_before_it_is_acknowledged(patch: Patch) -> None:
@@ -235,7 +218,6 @@ BUGS: tuple[Callable[[Patch], None], ...] = (
     trades_are_counted_twice,
     absent_once_is_gone,
     silence_is_a_no,
-    a_lost_link_forgets_what_was_placed,
     room_moves_before_it_is_acknowledged,
     bounds_are_acknowledged_unread,
     a_halt_leaves_the_gate_open,

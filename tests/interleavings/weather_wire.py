@@ -11,6 +11,7 @@ from collections import deque
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
+from enum import StrEnum
 from typing import Any
 
 import trio
@@ -43,16 +44,26 @@ SETTLE_NS = LATENCY_NS + 50_000_000
 FIND_TRIES, FIND_PAUSE_NS = 4, 250_000_000
 QUIET_TRIES = 3
 
+
+class Done(StrEnum):
+    """What became of a request that was answered with an error."""
+
+    NEVER = "never"
+    NOW = "now"
+    LATER = "later"
+
+
 Steps = Generator["Question | Pause", Any, None]
 
 
 @dataclass
 class Sent:
-    """An order request under way."""
+    """An order request under way. `mute`: it was answered already, as of unknown outcome."""
 
     symbol: str
     order: Any
     sent_ns: int
+    mute: bool = False
 
     @property
     def valid_ms(self) -> int:
@@ -166,7 +177,7 @@ class Wire:
         self.link: Link | None = None
         self.lost_links: list[Link] = []
         self.links = 0
-        self.refusals: deque[tuple[str, bool]] = deque()  # (fault, carried out nevertheless) for the next requests
+        self.refusals: deque[tuple[Fault, Done]] = deque()  # for the next requests
         # the way back
         self.answers: deque[Answer | Found] = deque()
         self.news: deque[News] = deque()
@@ -320,9 +331,10 @@ class Wire:
             return False
         link = links[which % len(links)]
         sent = link.orders.popleft()
-        events = self._carry_out(sent, link)
+        mute = sent.mute
+        events = self._try(sent, link) if mute else self._carry_out(sent, link)
         self.publish()
-        if link is self.link:
+        if link is self.link and not mute:
             self.answers.append(Answer(sent.symbol, sent.order.label, events))
         return True
 
@@ -330,9 +342,12 @@ class Wire:
         order = sent.order
         if self.refusals:
             code, done = self.refusals.popleft()
-            if done:
+            self.tell(f"exchange: {shown(order)}: answered {code}, carried out {done}")
+            if done is Done.NOW:
                 self._try(sent, link)
-            self.tell(f"exchange: {shown(order)}: answered {code}{', and carried out' if done else ''}")
+            elif done is Done.LATER:
+                sent.mute = True
+                link.orders.append(sent)
             if code == Fault.AMBIGUOUS:
                 return [ev.RequestLost(order.label, "ambiguous", 0)]
             return [ev.OrderRefused(order.label, Fault(code), f"drawn_{code}", "", False, 0)]

@@ -80,6 +80,26 @@ async def test_an_unproven_halt_says_so_loudly(autojump_clock: MockClock, nurser
     assert worker.proven and alerts_of(room) == [] and room.exchange.asked > asked
 
 
+async def test_no_reset_while_orders_may_rest(autojump_clock: MockClock, nursery: trio.Nursery) -> None:
+    room = Room(nursery)
+    office = Office(room.pump)
+    workers = [room.worker(BTC), room.worker(ETH)]
+    for worker in workers:
+        room.connect(worker)
+    assert (await office.halt(workers[1:], "stop", "ann", 2.0)).outcome is Outcome.DONE
+    room.exchange.silent = True
+    await office.halt(workers[:1], "stop", "ann", 1.0)
+    await trio.sleep(workers[0].machine.rules.unknown_timeout_ns / NS + 1.0)
+    result = await office.reset(workers, "looked", "ann", 2.0)
+    assert [row.outcome for row in result.symbols] == [Outcome.REFUSED, Outcome.DONE]
+    assert result.symbols[0].detail.startswith("is not reset before its halt is proven: ")
+    assert [worker.machine.state for worker in workers] == [State.HALTED, State.PAUSED]
+    assert alerts_of(room) == ["MmdOrdersLeft"]  # it goes on looking, and saying so
+    room.exchange.silent = False
+    assert (await office.reset(workers[:1], "looked", "ann", 10.0)).outcome is Outcome.DONE
+    assert alerts_of(room) == []
+
+
 async def test_one_question_proves_all_symbols(autojump_clock: MockClock, nursery: trio.Nursery) -> None:
     room = Room(nursery)
     workers = [room.worker(BTC), room.worker(ETH)]
@@ -163,6 +183,25 @@ async def test_a_state_directory_that_cannot_be_written_halts_everything(
     await trio.sleep(1.0)
     assert register.failed == ""
     assert set(HaltFile(state, "kit").read()) == {worker.key for worker in workers}  # what could not be written then
+
+
+async def test_it_is_over_when_the_register_can_be_written_not_when_the_directory_can(
+    autojump_clock: MockClock, nursery: trio.Nursery, tmp_path: Path
+) -> None:
+    room = Room(nursery)
+    register = HaltRegister(HaltFile(tmp_path, "kit"), room.pump)
+    nursery.start_soon(register.run)
+    worker = room.worker()
+    room.connect(worker)
+    (tmp_path / "halts.new").mkdir()  # a probe gets through, the register does not
+    await Office(room.pump).halt([worker], "stop", "ann", 1.0)
+    await trio.sleep(5.0)
+    assert register.failed and alerts_of(room) == ["MmdJournalFailure"]
+    assert room.pump.alarm.last[Switch.JOURNAL_FAILURE].trips == 1  # said once, not twice a second
+    (tmp_path / "halts.new").rmdir()
+    await trio.sleep(1.0)
+    assert not register.failed and alerts_of(room) == []
+    assert set(HaltFile(tmp_path, "kit").read()) == {worker.key}
 
 
 # --- the exchange as a whole --------------------------------------------------------------------------
