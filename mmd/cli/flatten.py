@@ -52,8 +52,8 @@ def confirm(preview: FlattenPreview) -> Exit:
     if sys.stdin is None or not sys.stdin.isatty():
         complain("nothing was sent: without a terminal to ask, flatten needs --yes")
         return Exit.USAGE
-    print(f"type {clean(preview.symbol)} to send it: ", end="", file=sys.stderr, flush=True)
     try:
+        print(f"type {clean(preview.symbol)} to send it: ", end="", file=sys.stderr, flush=True)
         answer = sys.stdin.readline().strip()
     except KeyboardInterrupt:
         complain("interrupted: nothing was sent")

@@ -273,6 +273,9 @@ def run_halt(call: Call) -> int:
         for text in (str(error), UNPROVEN, PROTECTS, DO_NOW):
             complain(text)
         return ERRORS[type(error)]
+    except Refused:
+        complain("NOTHING WAS HALTED")  # main says why
+        raise
     if result.outcome is Outcome.TIMED_OUT:
         complain(f"{UNPROVEN}: {result.detail}" if result.detail else UNPROVEN)
         late = [row for row in result.symbols if row.outcome is Outcome.TIMED_OUT]

@@ -201,12 +201,15 @@ class SymbolMachine(Tracker):
             return
         was, amount = self.why, self.instrument.amount_text
         done = ["refusals, fills and timeouts are counted from here again"]
-        if self.drift is not None and self.why is not Why.POSITION_DRIFT:
-            self._ask_state(now_ns)  # seen once: a second report confirms or clears it
+        stale = self.reported_fills != self.position.fills
+        if self.drift is not None and (self.why is not Why.POSITION_DRIFT or stale):
+            # Seen once, or before a fill that the report may have counted already: the next confirms or clears it.
+            self._ask_state(now_ns)
+            done.append("the exchange's position is asked for again")
         elif self.drift is not None:
-            # What filled since the report was counted here and there: the difference is what is adopted.
             lots = self.position.lots + self.drift
             self.position.adopt(lots, self.reported_average or self.position.average, self.mark_price)
+            self.own.forget_ended(now_ns)
             self.drift = None
             done.append(f"the exchange's position {amount(lots)} is adopted")
         self.rejects.clear()
@@ -312,7 +315,7 @@ class SymbolMachine(Tracker):
     def _try_auto_resume(self, now_ns: int) -> None:
         """Back to ACTIVE once everything has been ready for the configured time without a break."""
         self.market.clear_latches()
-        if not all(check.ok for check in self.checks(now_ns)):
+        if self.closing is not None or not all(check.ok for check in self.checks(now_ns)):
             self.healthy_since_ns = 0
         elif not self.healthy_since_ns:
             self.healthy_since_ns = now_ns

@@ -78,7 +78,8 @@ class Unknown(msgspec.Struct, frozen=True, gc=False):
     """An answer, or the fills that an answer spoke of, did not come. Charged for all that it may have been.
 
     `was`: the phase it came from; `total_lots`: the most that it may have been. `absent`: how often it was
-    not there; `seen`: how often it was found as it was before the change to `to_*`.
+    not there; `seen`: how often it was found as it was before the change to `to_*`. `ended`: it is over, and
+    only its fills are missing.
     """
 
     label: str
@@ -93,6 +94,7 @@ class Unknown(msgspec.Struct, frozen=True, gc=False):
     to_price_ticks: int = 0  # where an amend may have moved it; 0 = there was none
     to_total_lots: int = 0
     seen: int = 0
+    ended: bool = False
     phase = Phase.UNKNOWN
 
 
@@ -195,7 +197,7 @@ def closed(slot: Occupied, event: OrderClosed, now_ns: int) -> Slot:
         return EMPTY
     since_ns, asked_ns = (slot.since_ns, slot.asked_ns) if isinstance(slot, Unknown) else (now_ns, 0)
     total, filled, price = event.filled_lots, slot.filled_lots, slot.price_ticks
-    return Unknown(slot.label, event.order_id, price, total, filled, Phase.LIVE, since_ns, asked_ns, 1)
+    return Unknown(slot.label, event.order_id, price, total, filled, Phase.LIVE, since_ns, asked_ns, 1, ended=True)
 
 
 def live_from(slot: Occupied, event: OrderAcked | OpenOrder, now_ns: int) -> Live:

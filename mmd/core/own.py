@@ -140,7 +140,7 @@ class OwnOrders:
             if state.label in self.strays:
                 del self.strays[state.label]
             state.label = ""
-            state.cancel_tries = 0
+            state.cancel_tries = state.hold_cancel_ns = 0  # the next order's cancels have no history
             state.changed_ns = now_ns
         else:
             state.label = slot.label
@@ -190,6 +190,13 @@ class OwnOrders:
         """Whatever stood in the way of a cancel may be over: it is tried at once, and counted from here."""
         for state in self.every():
             state.cancel_tries = state.hold_cancel_ns = 0
+
+    def forget_ended(self, now_ns: int) -> None:
+        """Orders that are over and whose fills never came: a position that was adopted has them in it."""
+        for state in self.every():
+            if isinstance(state.slot, Unknown) and state.slot.ended:
+                self._finish(state.slot.label)
+                self.put(state, EMPTY, now_ns)
 
     def link_lost(self, now_ns: int) -> None:
         """Nothing is known for sure any more."""

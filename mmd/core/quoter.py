@@ -192,8 +192,12 @@ class Quoter(Stateful):
             due = min(due, expiry_ns) if due else expiry_ns
         for state in own.every():
             at_ns = side_due(state, rules.ack_timeout_ns, now_ns)
-            if not self.market.trade_link and isinstance(state.slot, Unknown):
-                at_ns = 0  # nobody to ask: the link's return wakes us
+            if isinstance(state.slot, Unknown):
+                deadline_ns = state.slot.since_ns + rules.unknown_timeout_ns
+                if not self.market.trade_link:
+                    at_ns = 0  # nobody to ask: the link's return wakes us
+                elif now_ns < deadline_ns < at_ns:
+                    at_ns = deadline_ns
             if state.hold_ns > now_ns:
                 at_ns = min(at_ns, state.hold_ns) if at_ns else state.hold_ns
             if not at_ns and self._pending(state):

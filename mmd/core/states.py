@@ -2,7 +2,7 @@
 
 from mmd.core.symbol import SymbolState
 from mmd.domain.actions import Check, Reply, StateChanged, Tripped
-from mmd.domain.reasons import Response, Scope, State, Switch, Why
+from mmd.domain.reasons import MARKET_DATA_REASONS, Response, Scope, State, Switch, Why
 
 # from, to: what `_move` may do. Anything else is a bug, found by the assertion.
 MOVES: dict[State, frozenset[State]] = {
@@ -36,10 +36,16 @@ class Stateful(SymbolState):
         return True
 
     def _respond(self, response: Response, why: Why, detail: str, now_ns: int) -> bool:
-        """Pause or halt, where that is a step down from where it is."""
+        """Pause or halt, where that is a step down from where it is.
+
+        A pause for the market's sake may end by itself, one for any other reason never does.
+        """
+        for_market = self.state is State.PAUSED and self.why in MARKET_DATA_REASONS
         if response is Response.HALT and self.state in (State.ACTIVE, State.PAUSED):
             self._move(State.HALTED, why, detail, "mmd", now_ns)
-        elif response is Response.PAUSE and self.state is State.ACTIVE:
+        elif response is Response.PAUSE and (
+            self.state is State.ACTIVE or (for_market and why not in MARKET_DATA_REASONS)
+        ):
             self._move(State.PAUSED, why, detail, "mmd", now_ns)
         else:
             return False

@@ -70,6 +70,7 @@ class SymbolState:
         self.drift: int | None = None
         self.reported_lots: int | None = None
         self.reported_average = Decimal(0)
+        self.reported_fills = 0  # of ours that were counted when the exchange last reported the position
         self.healthy_since_ns = 0
         self.timer_ns = 0
         self.volatility = self._new_volatility()

@@ -197,6 +197,7 @@ class Tracker(Closer):
 
     def on_position_reported(self, event: ev.PositionReported, now_ns: int) -> None:
         self.reported_lots, self.reported_average = event.position_lots, event.average_price
+        self.reported_fills = self.position.fills
         self._dirty = True
         if not self.position.known:
             self.position.adopt(event.position_lots, event.average_price, self.mark_price)

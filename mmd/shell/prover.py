@@ -7,6 +7,7 @@ command waits, and past its time an alert says it loudly.
 
 import trio
 
+from mmd.core.orders import Live
 from mmd.domain.actions import CancelOrder, QueryState, Tripped
 from mmd.domain.errors import MmdError
 from mmd.domain.events import OpenOrder
@@ -52,6 +53,16 @@ class Prover:
         """Nothing rests as far as we know; a machine that does not run any more knows nothing."""
         return worker.broken or worker.machine.own.resting == 0
 
+    @staticmethod
+    def _is_late(worker: Worker, now_ns: int) -> bool:
+        """Its time is up, or a cancel was refused as often as it may be tried."""
+        machine = worker.machine
+        refused = any(
+            isinstance(state.slot, Live) and state.cancel_tries >= machine.rules.max_cancel_tries
+            for state in machine.own.every()
+        )
+        return refused or now_ns - machine.since_ns >= machine.rules.unknown_timeout_ns
+
     async def prove(self, waiting: list[Worker]) -> bool:
         """Ask every exchange once for those whose slots are empty; say loudly who is overdue.
 
@@ -67,7 +78,7 @@ class Prover:
         for worker in waiting:
             if worker.proven or worker.machine.state is not State.HALTED:
                 self._told.discard(worker.key)
-            elif now_ns - worker.machine.since_ns >= worker.machine.rules.unknown_timeout_ns:
+            elif self._is_late(worker, now_ns):
                 self._tell(worker)
         return in_vain
 

@@ -182,10 +182,14 @@ async def test_json_is_the_answer_and_the_rest_goes_to_stderr(room, capsys):
     assert "  limit price    64335.5" in printed.err
 
 
-@pytest.mark.parametrize(("more", "status"), [({"refused": "no"}, 1), ({}, 0)])
-async def test_json_is_the_preview_where_it_ends_with_that(room, capsys, more, status):
+@pytest.mark.parametrize(
+    ("more", "words", "status"),
+    [({"refused": "no"}, ["--dry-run"], 1), ({}, ["--dry-run"], 0), ({}, [], 2)],
+    ids=["refused", "dry run", "nobody to ask"],
+)
+async def test_json_is_the_preview_where_it_ends_with_that(room, capsys, more, words, status):
     room.desk.preview = more
-    assert await run(room, "BTC-PERPETUAL", "--dry-run", "--json") == status
+    assert await run(room, "BTC-PERPETUAL", *words, "--json") == status
     answer = json.loads(capsys.readouterr().out, parse_float=Decimal)
     assert (answer["size"], answer["refused"]) == (90, more.get("refused"))
     assert answer["average_price"] == Decimal("64016.123456789012345")

@@ -117,7 +117,7 @@ STATUSES = [
     ("resume all --reason x", 0, ""),
     ("halt all", 0, ""),
     ("halt", 2, "required: SYMBOL"),
-    ("halt NOPE*", 1, "no symbol matches 'NOPE*'"),
+    ("halt NOPE*", 1, "NOTHING WAS HALTED\nmmdctl: no symbol matches 'NOPE*'"),
     ("reset all --reason looked", 0, ""),
     ("reset all", 2, "--reason"),
     ("shadow all --off", 0, ""),

@@ -91,8 +91,24 @@ def test_the_worst_alerts_come_first_and_the_rest_are_counted():
         "  and 1 more",
     ]
     rows = status_views.alert_lines(Page(200, False), alerts, NOW)
-    assert [row.split()[1] for row in rows[1:]] == ["early", "late", "soon", "cheap"]
+    table, meanings = rows[1 : rows.index("")], rows[rows.index("") :]
+    assert [row.split()[1] for row in table] == ["early", "late", "soon", "cheap"]
+    assert [row.split(":")[0] for row in meanings if row and not row.startswith(" ")] == [
+        row.split()[1] for row in table
+    ]
     assert status_views.alert_lines(WIDE, [], NOW) == ["no alerts"]
+
+
+def test_many_alerts_of_one_name_take_one_line_of_the_status_and_one_of_what_to_do():
+    alerts = [alert("stale", "warning", exchange="deribit", symbol=f"S{n}", detail=f"{n} s old") for n in range(20)]
+    alerts.append(alert("loss", "critical"))
+    lines = status_views.status_lines(Page(200, False), status(alerts=alerts, symbols=[]), NOW)
+    assert sum("stale" in line for line in lines) == 1
+    assert any(line.startswith("  WARNING stale deribit/S0 and 19 more, ") for line in lines)
+    assert not any(line.endswith("mmdctl alerts") for line in lines)
+    rows = status_views.alert_lines(WIDE, alerts, NOW)
+    assert sum("s old" in row for row in rows) == 20
+    assert sum(row.startswith("    -> ") for row in rows) == 2
 
 
 def test_unknown_results_are_not_shown_as_nothing():

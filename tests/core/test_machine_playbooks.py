@@ -613,10 +613,20 @@ def test_a_position_that_differs_twice_halts_and_reset_adopts_it() -> None:
     play.does(QueryState(), cancel(BID, 1), cancel(ASK, 2)).is_in(State.ACTIVE, Why.RESUMED)
     play.sees(ev.PositionReported(7, Decimal(99), 0)).is_in(State.HALTED, Why.POSITION_DRIFT)
     play.sees(closed(BID1), fill(ASK2, "t1", ASK, 2), closed(ASK2, 2)).is_in(State.HALTED, Why.POSITION_DRIFT)
-    play.asks(ev.ResetRequested).is_in(State.PAUSED, Why.RESET)
-    assert play.machine.position.lots == 5, "the fill after the report counts too"
+    play.sees(ev.PositionReported(5, Decimal(99), 0)).asks(ev.ResetRequested).is_in(State.PAUSED, Why.RESET)
+    assert play.machine.position.lots == 5, "the fill counts too"
     assert play.machine.position.average == 99
     assert play.machine.position.profit(99.0) is not None
+
+
+def test_a_reset_adopts_nothing_that_a_late_fill_may_explain() -> None:
+    """The report may have counted the fill that came after it: adopting the difference would count it twice."""
+    play = Play().quoting().sees(ev.PositionReported(4, Decimal(100), 0), ev.PositionReported(4, Decimal(100), 0))
+    play.is_in(State.HALTED, Why.POSITION_DRIFT).sees(fill(BID1, "t1", BID, 4)).todo.clear()
+    play.asks(ev.ResetRequested).is_in(State.PAUSED, Why.RESET).does(QueryState())
+    assert (play.machine.position.lots, play.machine.drift) == (4, 4)
+    play.sees(ev.PositionReported(4, Decimal(100), 0))
+    assert (play.machine.position.lots, play.machine.drift) == (4, None)
 
 
 def test_a_position_that_differs_once_is_a_race() -> None:

@@ -377,3 +377,15 @@ def test_it_does_not_wait_for_ever(ends: str) -> None:
         play.after(125.0).is_in(State.GONE, Why.EXPIRED)
     else:
         play.sees(ev.RemovalRequested(Why.SHUTDOWN, 0)).is_in(State.GONE, Why.SHUTDOWN)
+
+
+def test_fills_that_never_come_are_settled_by_adopting_the_exchanges_position() -> None:
+    """The order is over and 4 of it filled, but no trade is ever told: the drift says so, a reset settles it."""
+    play = scene().sees(closed(BID1, 4)).slots(U, L)
+    for _ in range(2):
+        play.sees(ev.PositionReported(4, Decimal(100), play.now_ns))
+    play.is_in(State.HALTED, Why.POSITION_DRIFT).sees(closed(ASK2)).slots(U, E)
+    play.asks(ev.ResetRequested).replied(True, "position 4 is adopted").slots(E, E)
+    play.todo.clear()
+    assert play.machine.position.lots == 4
+    play.asks(ev.ResumeRequested).replied(True)

@@ -10,7 +10,7 @@ from mmd.domain.switches import SWITCHES
 from mmd.exchanges.deribit.audit import AUDIT_SECONDS, SOON_SECONDS
 from mmd.exchanges.deribit.codec import OPEN_STATES
 from mmd.exchanges.deribit.protection import CHECK_SECONDS
-from mmd.shell.books import BOTH_SCOPES
+from mmd.shell.books import SCOPES
 from mmd.shell.lookout import LOOK_SECONDS
 from mmd.shell.register import PROBE_SECONDS
 from mmd.shell.sentinel import PATIENCE_SECONDS
@@ -46,5 +46,5 @@ def test_the_times_that_are_promised_are_those_of_the_code() -> None:
 
 
 def test_narrower_scopes_are_those_that_trip() -> None:
-    assert {switch for switch, scope in ALSO.items() if scope is Scope.SYMBOL} == set(BOTH_SCOPES)
+    assert {switch: (scope, Scope.PORTFOLIO) for switch, scope in ALSO.items()} == SCOPES
     assert all(SWITCHES[switch].scope is Scope.PORTFOLIO for switch in ALSO)

@@ -5,7 +5,8 @@ from collections.abc import Iterator
 
 import pytest
 
-pytest.register_assert_rewrite("weather_judge", "weather_wire", "world")
+HELPERS = ("weather_house", "weather_judge", "weather_races", "weather_wire", "weather_words", "world")
+pytest.register_assert_rewrite(*HELPERS)
 
 
 @pytest.fixture(scope="session", autouse=True)

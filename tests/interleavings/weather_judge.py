@@ -14,7 +14,8 @@ Exactly what is held:
 from decimal import Decimal
 
 from weather_market import ACCOUNT, EXCHANGE, INSTRUMENTS, SYMBOLS
-from weather_wire import Wire, lots_of, shown
+from weather_wire import Wire
+from weather_words import lots_of, shown
 
 from mmd.domain.actions import AmendOrder, CancelOrder, PlaceOrder, QueryOrder, QueryState, ReduceOrder, Request
 from mmd.domain.reasons import Mode, Side, State

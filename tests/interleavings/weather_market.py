@@ -175,11 +175,11 @@ def make_engine() -> Engine:
 
 # --- what an operator allows ---------------------------------------------------------------------
 
-# By symbol: size, maximum position, maximum order, spread in bps.
+# By symbol: size, maximum position, maximum order, spread in bps. Orders are large: they fill the room there is.
 SIZES = {
-    PERP: ("6000", "15000", "9000", 20.0),
-    LINEAR: ("0.08", "0.2", "0.12", 20.0),
-    OPTION: ("0.2", "0.5", "0.3", 1500.0),
+    PERP: ("12000", "15000", "14000", 20.0),
+    LINEAR: ("0.16", "0.2", "0.18", 20.0),
+    OPTION: ("0.4", "0.5", "0.5", 1500.0),
 }
 # Nothing here ends a run early by itself: the switches of losses, fills and links have their own tests.
 SWITCHES = KillSwitches(
@@ -249,6 +249,7 @@ class Setup:
 
 SETUPS = {
     "roomy": Setup(totals(max_exposure={"BTC": D("10")}, max_notional_usd=D("10000000"))),
+    "forgetful": Setup(totals(max_exposure={"BTC": D("10")}, max_notional_usd=D("10000000")), remembers=False),
     "oversubscribed": Setup(totals(max_exposure={"BTC": D("0.4")}), skew_bps=8.0),
     "replace": Setup(totals(max_notional_usd=D("30000")), requote=Requote.REPLACE, auto_resume=True, remembers=False),
     "unarmed": Setup(totals(max_open_orders=4), armed=False, auto_resume=True),

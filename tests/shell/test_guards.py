@@ -15,9 +15,9 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 from mmd.core.watch import ExchangeWatch
 from mmd.core.window import PriceRange, Window
 from mmd.domain import events as ev
-from mmd.domain.actions import Decision, QueryState
+from mmd.domain.actions import CancelOrder, Decision, QueryState
 from mmd.domain.events import Mail
-from mmd.domain.reasons import Side, State, Switch, Why
+from mmd.domain.reasons import Fault, Side, State, Switch, Why
 from mmd.domain.settings import KillSwitches, ScopeLimits
 from mmd.journal.halts import Halt, HaltFile
 from mmd.journal.statefile import JournalFailed
@@ -78,6 +78,30 @@ async def test_an_unproven_halt_says_so_loudly(autojump_clock: MockClock, nurser
     room.exchange.silent = False
     await trio.sleep(3.0)
     assert worker.proven and alerts_of(room) == [] and room.exchange.asked > asked
+
+
+async def test_a_cancel_that_is_refused_too_often_says_so_sooner(
+    autojump_clock: MockClock, nursery: trio.Nursery
+) -> None:
+    room = Room(nursery)
+    worker = room.quoting()
+    rules = worker.machine.rules
+    room.exchange.taken()
+    room.pump.post(worker, ev.HaltRequested(0, Why.OPERATOR, "ann", "", room.now_ns))
+    refused = 0
+    while not alerts_of(room):
+        await room.pump.deliver()
+        for _, request in room.exchange.taken():
+            if isinstance(request, CancelOrder):
+                refused += 1
+                refusal = ev.OrderRefused(request.label, Fault.RATE_LIMIT, "10028", "too_many", False, room.now_ns)
+                room.pump.post(worker, refusal)
+        await room.pump.deliver()
+        await trio.sleep(0.1)
+        room.pump.post(worker, ev.TimerFired(room.now_ns))
+    assert alerts_of(room) == ["MmdOrdersLeft"]
+    assert room.now_ns - worker.machine.since_ns < rules.unknown_timeout_ns
+    assert refused >= rules.max_cancel_tries
 
 
 async def test_no_reset_while_orders_may_rest(autojump_clock: MockClock, nursery: trio.Nursery) -> None:

@@ -297,3 +297,20 @@ async def test_what_still_drains_comes_back_with_the_next_reload(autojump_clock:
     works.path.write_text(TEXT)
     assert await works.reload() == (Outcome.DONE, [])
     assert works.room.pump.workers["deribit/ETH-PERPETUAL"].machine.state is State.PAUSED
+
+
+async def test_a_symbol_that_leaves_a_position_is_told_before_and_after(
+    works: Works, autojump_clock: MockClock
+) -> None:
+    works.write(ETH_LINE, "")
+    assert not [line for line in (await works.reloader.plan()).lines if "totals" in (line.new or "")]
+    eth = next(worker for worker in works.room.pump.workers.values() if worker.symbol == ETH)
+    works.room.fill(eth, "trade-1")
+    works.room.pump.run()
+    (line,) = [line for line in (await works.reloader.plan()).lines if "totals" in (line.new or "")]
+    assert (line.effect, line.symbols) == ("drain", [eth.key])
+    works.room.acknowledge(eth)
+    assert (await works.reload())[0] is Outcome.DONE
+    works.finish_cancels()
+    await wait_all_tasks_blocked()
+    assert works.said("position.left") == ["10 stays and counts towards the totals"]
