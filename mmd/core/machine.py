@@ -215,6 +215,7 @@ class SymbolMachine(Tracker):
         self.rejects.clear()
         self.fills.clear()
         self.timeouts.clear()
+        self.vanished.clear()
         self.drifts.clear()
         self.market.clear_latches()
         self._move(State.PAUSED, Why.RESET, event.reason, event.by, now_ns)

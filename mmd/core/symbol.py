@@ -23,6 +23,8 @@ from mmd.domain.instruments import Instrument
 from mmd.domain.reasons import Missing, Mode, Side, State, Switch, Why
 from mmd.domain.settings import SymbolSettings
 
+VANISHED_NS = 60 * NS
+
 
 class Closing(msgspec.Struct, frozen=True, gc=False):
     """A position that an operator closes: one order at a time, each immediate-or-cancel.
@@ -85,6 +87,7 @@ class SymbolState:
         self.rejects = Window(self.rules.reject_window_ns)
         self.fills = Window(self.rules.fill_window_ns)
         self.timeouts = Window(self.rules.ack_window_ns)
+        self.vanished = Window(VANISHED_NS)  # orders of ours that somebody else cancelled
         self.drifts = PriceRange(self.rules.drift_window_ns)
         self.marked_ns = 0  # when the ledger was last marked
         self._dirty = True

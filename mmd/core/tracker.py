@@ -3,10 +3,12 @@
 from typing import Any
 
 from mmd.core.closer import Closer
-from mmd.core.orders import Amending, Cancelling
+from mmd.core.orders import Amending, Cancelling, Live
+from mmd.core.own import SideState
 from mmd.core.pnl import Fold
 from mmd.core.quoting import Withheld
 from mmd.core.rules import NS
+from mmd.core.symbol import VANISHED_NS
 from mmd.domain import events as ev
 from mmd.domain.actions import Noted, Tripped
 from mmd.domain.ids import parse_label
@@ -18,6 +20,8 @@ DEFAULT_HOLD_SECONDS = 1.0
 MAX_HOLD_SECONDS = 5.0
 GATE_HOLD_NS = NS
 BUDGET_HOLD_NS = NS // 5
+# As many of our orders may be cancelled by somebody else within VANISHED_NS; more are a second daemon's work.
+VANISHED_MAX = 4
 BRIEF = (Rule.BUDGET, Rule.MESSAGE_RATE)  # refusals that a moment cures
 
 
@@ -92,11 +96,25 @@ class Tracker(Closer):
     def on_closed(self, event: ev.OrderClosed, now_ns: int) -> None:
         state = self.own.find(event.label)
         closing = self.closing is not None and self.closing.label == event.label
+        if state is not None and not closing and isinstance(state.slot, Live | Amending):
+            self._count_vanished(event, state, now_ns)
         if state is not None and not closing and event.cause not in ("filled", "user_request", "cancelled"):
             self._out.append(Noted("order.closed", f"{event.label}: {event.cause}"))
             # The exchange pulled it: not at once again, whatever the cause.
             state.hold(now_ns + GATE_HOLD_NS // 4, f"exchange closed it: {event.cause}")
         self._order_event(event, now_ns)
+
+    def _count_vanished(self, event: ev.OrderClosed, state: SideState, now_ns: int) -> None:
+        """An order that rests is cancelled, and not by us: once may be a person, again and again is a second daemon."""
+        if event.cause not in ("user_request", "cancelled"):
+            return
+        self._out.append(Noted("order.vanished", f"{event.label}: cancelled, and not by us"))
+        state.hold(now_ns + GATE_HOLD_NS, "somebody else cancelled it")
+        self.vanished.add(now_ns)
+        count = self.vanished.count(now_ns)
+        if count > VANISHED_MAX:
+            found = f"{count} of our orders were cancelled by somebody else in {VANISHED_NS / NS:g} s"
+            self._trip(Switch.FOREIGN_ORDERS, Why.FOREIGN_ORDERS, found, now_ns)
 
     def on_absent(self, event: ev.OrderAbsent, now_ns: int) -> None:
         self._order_event(event, now_ns)

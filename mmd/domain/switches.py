@@ -135,7 +135,7 @@ SWITCHES: dict[Switch, Row] = {
         responses=(Response.HALT, Response.PAUSE),
         why=Why.FOREIGN_ORDERS,
         thresholds=("service.name",),
-        alert="an order carries our label and is not ours",
+        alert="an order carries our label and is not ours, or somebody cancels ours",
         runbook="A second daemon runs under the same service name on this account. Stop it, then reset.",
     ),
     Switch.CLOCK_SKEW: Row(

@@ -40,6 +40,7 @@ from mmd.shell.diary import Diary
 from mmd.shell.lookout import Lookout
 from mmd.shell.office import Office, caller_name, matching
 from mmd.shell.pump import Pump
+from mmd.shell.register import HaltRegister
 from mmd.shell.reload import Reloader
 from mmd.shell.sink import ExchangeSink
 from mmd.shell.totals import Treasury
@@ -67,6 +68,7 @@ class Front:
     treasury: Treasury
     office: Office
     lookout: Lookout
+    register: HaltRegister
     alarms: Alerts
     wired: dict[str, Wired]
     sinks: dict[str, ExchangeSink]
@@ -188,7 +190,13 @@ class Front:
 
     async def halt(self, symbols: list[str], reason: str, caller: Caller, timeout_seconds: float) -> ChangeResult:
         found = self._found(symbols)
-        return await self.office.halt(found, reason, caller_name(caller), timeout_seconds)
+        result = await self.office.halt(found, reason, caller_name(caller), timeout_seconds)
+        if self.register.failed and result.outcome is Outcome.DONE:
+            detail = (
+                f"{result.detail}, but it could not be written and a restart would forget it: {self.register.failed}"
+            )
+            return msgspec.structs.replace(result, outcome=Outcome.TIMED_OUT, detail=detail)
+        return result
 
     async def reset(self, symbols: list[str], reason: str, caller: Caller, timeout_seconds: float) -> ChangeResult:
         found = self._found(symbols)

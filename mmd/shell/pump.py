@@ -40,6 +40,7 @@ from mmd.domain.events import (
     TradeLinkUp,
 )
 from mmd.domain.reasons import Response, Scope, State, Switch, Why
+from mmd.domain.switches import SWITCHES
 from mmd.exchanges.api import Exchange
 from mmd.shell import logs
 from mmd.shell.alarm import Alarm
@@ -80,6 +81,7 @@ class Pump:
         self.settle: Callable[[], None] = self._nothing_to_settle
         self.remember: Callable[[Worker], None] = nobody_remembers
         self.write: Callable[[], None] = self._nothing_to_write
+        self.over: set[tuple[Switch, str | None]] = set()  # causes that are over, alerts that may last
         self.unwritten = False  # a halt came or went since the register was written
         self.handling: Worker | None = None  # whose machine runs now
         self.handled = 0  # machines that ran, for the sentinel
@@ -158,6 +160,7 @@ class Pump:
 
     def trip(self, tripped: Tripped) -> None:
         """A kill switch that no machine found itself: alert, and tell every symbol in its scope."""
+        self.over.discard((tripped.switch, tripped.target or None))
         self.alarm.raise_(tripped)
         event = SwitchTripped(tripped.switch, tripped.response, tripped.detail, self.clock.now_ns())
         for worker in self.workers.values():
@@ -165,12 +168,26 @@ class Pump:
                 self.post(worker, event)
 
     def clear(self, switch: Switch, exchange: str | None = None) -> None:
-        """The cause of a switch of an exchange, or of the portfolio, is over."""
-        self.alarm.clear_scope(switch, exchange)
+        """The cause at an exchange, or of the portfolio, is over; its alert lasts while anybody is HALTED for it."""
+        self.over.add((switch, exchange))
+        self._end_alerts()
         event = SwitchCleared(switch, self.clock.now_ns())
         for worker in self.workers.values():
             if exchange in (None, worker.exchange):
                 self.post(worker, event)
+
+    def _end_alerts(self) -> None:
+        """Those whose cause is over and that no symbol is HALTED for any more."""
+        for switch, exchange in sorted(self.over, key=str):
+            why = SWITCHES[switch].why
+            held = any(
+                worker.machine.state is State.HALTED and worker.machine.why is why
+                for worker in self.workers.values()
+                if exchange in (None, worker.exchange)
+            )
+            if not held:
+                self.over.discard((switch, exchange))
+                self.alarm.clear_scope(switch, exchange)
 
     def _raise(self, switch: Switch, worker: Worker, detail: str) -> None:
         self.alarm.raise_(Tripped(switch, Scope.SYMBOL, worker.key, Response.HALT, detail))
@@ -246,6 +263,8 @@ class Pump:
             self.remember(worker)
         if change.new is State.ACTIVE or (change.old is State.HALTED and change.new is State.PAUSED):
             self.alarm.clear_symbol(worker)
+            if self.over:
+                self._end_alerts()
         if change.new is State.GONE:
             self.alarm.clear_symbol(worker)
             worker.gone.set()

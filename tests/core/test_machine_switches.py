@@ -389,3 +389,19 @@ def test_fills_that_never_come_are_settled_by_adopting_the_exchanges_position() 
     play.todo.clear()
     assert play.machine.position.lots == 4
     play.asks(ev.ResumeRequested).replied(True)
+
+
+def test_somebody_else_who_cancels_our_orders_again_and_again_is_a_second_daemon() -> None:
+    """Once may be a person at the exchange's own page; five times in a minute is not."""
+    play = scene()
+    for n in range(5):
+        play.is_in(State.ACTIVE, Why.RESUMED)
+        bid = play.slot(BID)
+        play.sees(closed(bid.label)).after(1.1).sees_book(990, 1010 + n % 2)
+        play.todo.clear()
+        bid = play.slot(BID)
+        if bid.phase is Phase.PLACING:
+            play.sees(acked(bid.label, bid.price_ticks, 10))
+            play.todo.clear()
+    play.is_in(State.HALTED, Why.FOREIGN_ORDERS)
+    assert "cancelled by somebody else" in play.machine.detail and play.notes.count("order.vanished") == 5

@@ -123,7 +123,7 @@ A = SLOTS[Phase.AMENDING]
         pytest.param(
             SLOTS[Phase.LIVE],
             closed("L", 4),
-            Unknown("L", "id-L", 995, 4, 0, Phase.LIVE, NOW, 0, 1),
+            Unknown("L", "id-L", 995, 4, 0, Phase.LIVE, NOW, 0, 1, ended=True),
             id="the end ahead of its fills: they are charged",
         ),
         pytest.param(

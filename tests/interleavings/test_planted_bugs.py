@@ -12,7 +12,7 @@ import pytest
 from weather_races import RACES
 from world import MOODS, SETUPS, STEPS, perform, play
 
-from mmd.core import gate, machine, orders, own, pnl, portfolio, symbol, tracker
+from mmd.core import gate, machine, orders, own, pnl, symbol, totals, tracker
 from mmd.core.orders import EMPTY, Amending, Live, Unknown
 from mmd.domain.events import OrderAbsent, OrderClosed
 from mmd.domain.reasons import State
@@ -100,13 +100,7 @@ def silence_is_a_no(patch: Patch) -> None:
 
 
 def room_moves_before_it_is_acknowledged(patch: Patch) -> None:
-    before = portfolio.PortfolioMachine._grant
-
-    def grant(self: Any, share: Any, target: int, out: Any) -> None:
-        before(self, share, target, out)
-        share.acked = share.granted
-
-    patch.setattr(portfolio.PortfolioMachine, "_grant", grant)
+    patch.setattr(totals.Share, "worst_lots", property(lambda self: max(self.granted, abs(self.lots))))
 
 
 def bounds_are_acknowledged_unread(patch: Patch) -> None:

@@ -10,7 +10,7 @@ from world import World
 
 from mmd.core.orders import worst_lots
 from mmd.core.own import SideState
-from mmd.domain.actions import QueryState
+from mmd.domain.actions import AmendOrder, QueryState
 from mmd.domain.events import HaltRequested, OrderAcked, PauseRequested, ResetRequested
 from mmd.domain.reasons import Fault, Phase, Side, State, Why
 from mmd.sandbox.model import Direction
@@ -308,6 +308,53 @@ def a_reset_while_a_fill_is_late(world: World) -> None:
     assert (position(world), worker.machine.drift) == (20, None)
 
 
+def room_that_is_not_given_back_yet(world: World) -> None:
+    """One symbol may have more and another less: nobody grows before the other's orders are known to be smaller."""
+    before = there(world, LINEAR).remaining
+    more = settings(LINEAR, world.setup, max_position=D("0.32"), max_order_size=D("0.32"), size=D("0.3"))
+    world.reconfigure(LINEAR, more)
+    for _ in range(3):
+        later(world, 0.25)
+        assert world.wire.link
+        lane = world.wire.link.orders
+        waiting = [lane.popleft() for _ in range(len(lane))]
+        lane.extend(sorted(waiting, key=lambda sent: sent.symbol != LINEAR))
+        while lane and lane[0].symbol == LINEAR:
+            world.wire.arrive_order()
+        answers(world)
+    world.calm()
+    later(world, 1.0)
+    world.calm()
+    assert there(world, LINEAR).remaining > before
+
+
+def a_no_that_belongs_to_an_earlier_amend(world: World) -> None:
+    """It comes while the next amend is under way, which may be carried out all the same."""
+    world.roster.remove([world.of(OPTION).key], Why.REMOVED)
+    world.set_totals(changed(world.limits, max_exposure={"BTC": D("0.2")}))
+    world.calm()
+    resize(world, "3000")
+    world.calm()
+    resize(world, "12000")
+    assert world.wire.link
+    lane = world.wire.link.orders
+    for _ in range(2):
+        later(world, 2.1)
+        world.asked_and_told(0, 0)
+    labels = [sent.order.label for sent in lane if isinstance(sent.order, AmendOrder) and sent.order.side is BID]
+    assert len(labels) == 2 and labels[0] == labels[1] and phase(world) is Phase.AMENDING
+    world.wire.arrive_order()
+    while lane and lane[0].order.label != labels[0]:
+        world.wire.arrive_order()
+    answers(world)
+    more = settings(LINEAR, world.setup, max_position=D("0.5"), max_order_size=D("0.5"), size=D("0.5"))
+    world.reconfigure(LINEAR, more)
+    later(world, 0.3)
+    waiting = [lane.popleft() for _ in range(len(lane))]
+    lane.extend(sorted(waiting, key=lambda sent: sent.symbol != LINEAR))
+    orders_arrive(world)
+
+
 def a_halt_with_everything_in_flight(world: World) -> None:
     """A place, an amend and a cancel are under way; the place arrives after the halt and is pulled."""
     place_anew(world)
@@ -336,4 +383,6 @@ RACES: dict[Race, str] = {
     a_halt_in_the_turn_of_an_order: "roomy",
     a_reset_while_a_fill_is_late: "roomy",
     a_halt_with_everything_in_flight: "roomy",
+    room_that_is_not_given_back_yet: "oversubscribed",
+    a_no_that_belongs_to_an_earlier_amend: "oversubscribed",
 }

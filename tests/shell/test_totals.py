@@ -191,6 +191,11 @@ async def test_what_cannot_be_valued_does_what_is_configured(
     assert alerts(room) == [("MmdValuation", None, None)]
     market.index = seen
     room.treasury.value_all()
+    if response is Response.HALT:  # the cause is over, and everybody is HALTED for it all the same
+        assert alerts(room) == [("MmdValuation", None, None)]
+        for worker in (btc, eth):
+            room.pump.post(worker, ev.ResetRequested(0, "ann", "looked", room.now_ns))
+        room.pump.run()
     assert alerts(room) == []
 
 
