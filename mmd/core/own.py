@@ -28,6 +28,7 @@ from mmd.domain.events import (
     OrderAcked,
     OrderClosed,
     OrderFilled,
+    OrderRefused,
     OrdersReported,
 )
 from mmd.domain.reasons import Missing, Rule, Side
@@ -54,6 +55,7 @@ class SideState:
         "hold_detail",
         "hold_ns",
         "label",
+        "owed",
         "side",
         "slot",
         "told",
@@ -69,6 +71,7 @@ class SideState:
         self.hold_detail = ""
         self.hold_cancel_ns = 0
         self.cancel_tries = 0  # of the order that rests
+        self.owed = 0  # answers about this order that were overdue and may come yet
         self.failures = 0
         self.told: Rule | None = None  # the gate's last refusal that was noted since an order passed
         self.wanted: Quoted = Withheld(Missing.NOT_ACTIVE)
@@ -140,6 +143,7 @@ class OwnOrders:
             if state.label in self.strays:
                 del self.strays[state.label]
             state.label = ""
+            state.owed = 0
             state.cancel_tries = state.hold_cancel_ns = 0  # the next order's cancels have no history
             state.changed_ns = now_ns
         else:
@@ -156,6 +160,9 @@ class OwnOrders:
         if isinstance(slot, Empty):
             return None
         after = advance(slot, event, now_ns, self.latency_ns)
+        if state.owed and isinstance(event, OrderRefused) and isinstance(slot, Moving) and isinstance(after, Live):
+            state.owed -= 1
+            after = lost(slot, now_ns)  # the no may be to an earlier request: this one may be carried out
         if isinstance(after, Live):
             self.put(state, after, now_ns)
             return None
@@ -199,8 +206,9 @@ class OwnOrders:
                 self.put(state, EMPTY, now_ns)
 
     def link_lost(self, now_ns: int) -> None:
-        """Nothing is known for sure any more."""
+        """Nothing is known for sure any more, and no answer comes over that link."""
         for state in self.every():
+            state.owed = 0
             if not isinstance(state.slot, Empty):
                 self.put(state, lost(state.slot, now_ns), now_ns)
 

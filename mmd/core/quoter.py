@@ -40,6 +40,7 @@ class Quoter(Stateful):
             if isinstance(slot, InFlight) and now_ns - slot.sent_ns >= timeout_ns:
                 slot = lost(slot, now_ns)
                 self.own.put(state, slot, now_ns)
+                state.owed += 1
                 self._out.append(Noted("order.unknown", f"{slot.label}: no answer to {slot.was}"))
                 self._count_timeout(now_ns)
             if isinstance(slot, Unknown) and self.market.trade_link and now_ns - slot.asked_ns >= timeout_ns:

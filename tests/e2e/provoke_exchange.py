@@ -47,7 +47,7 @@ async def fall_behind(found: Arena, seconds: float) -> float:
 
 async def catch_up(found: Arena) -> None:
     Lag.seconds = 0.0
-    await found.until(lambda: not found.alerts(Switch.EVENT_LAG))
+    await found.until(lambda: not any(Switch.EVENT_LAG in found.worker(key).machine.held for key in HERE_ALL))
 
 
 async def shift_clock(found: Arena, milliseconds: int) -> float:
@@ -59,7 +59,7 @@ async def shift_clock(found: Arena, milliseconds: int) -> float:
 
 async def set_clock_right(found: Arena) -> None:
     found.levers.shift_clock(0)
-    await found.until(lambda: not found.alerts(Switch.CLOCK_SKEW))
+    await found.until(lambda: not any(Switch.CLOCK_SKEW in found.worker(key).machine.held for key in HERE_ALL))
 
 
 async def cut_again(found: Arena) -> float:

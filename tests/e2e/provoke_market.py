@@ -60,7 +60,7 @@ async def lose_the_index(found: Arena) -> float:
 async def find_the_index(found: Arena) -> None:
     found.refer(BTC, index=PRICES[BTC])
     await found.until(lambda: found.daemon.ledger([HERE_BTC])[0].day_pnl_usd is not None)
-    await found.until(lambda: not found.alerts(Switch.VALUATION))
+    await found.until(lambda: not any(Switch.VALUATION in found.worker(key).machine.held for key in ALL))
 
 
 VALUATION_SECONDS = 0.2

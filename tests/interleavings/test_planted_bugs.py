@@ -223,6 +223,18 @@ def a_reset_adopts_whatever_was_reported(patch: Patch) -> None:
     patch.setitem(machine.HANDLERS, machine.ev.ResetRequested, on_reset)
 
 
+def a_no_is_to_the_last_request(patch: Patch) -> None:
+    """Although an earlier one was never answered."""
+    before = own.OwnOrders.take
+
+    def take(self: Any, event: Any, label: str, now_ns: int) -> Any:
+        for state in self.every():
+            state.owed = 0
+        return before(self, event, label, now_ns)
+
+    patch.setattr(own.OwnOrders, "take", take)
+
+
 BUGS: tuple[Callable[[Patch], None], ...] = (
     in_flight_is_free,
     amend_is_charged_as_asked,
@@ -244,6 +256,7 @@ BUGS: tuple[Callable[[Patch], None], ...] = (
     labels_begin_anew,
     proof_without_asking,
     a_reset_adopts_whatever_was_reported,
+    a_no_is_to_the_last_request,
 )
 
 

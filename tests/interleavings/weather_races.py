@@ -14,7 +14,7 @@ from mmd.domain.actions import AmendOrder, QueryState
 from mmd.domain.events import HaltRequested, OrderAcked, PauseRequested, ResetRequested
 from mmd.domain.reasons import Fault, Phase, Side, State, Why
 from mmd.sandbox.model import Direction
-from mmd.sandbox.orders import Order
+from mmd.sandbox.orders import CancelReason, Order
 
 BID, ASK = Side.BID, Side.ASK
 Race = Callable[[World], None]
@@ -84,8 +84,10 @@ def later(world: World, seconds: float) -> None:
 
 
 def place_anew(world: World, symbol: str = PERP) -> None:
-    """Our bid is gone and the next one is on its way."""
-    world.engine.cancel(there(world, symbol).account, there(world, symbol).order_id, world.now_ms)
+    """The exchange pulled our bid, and the next one is on its way."""
+    gone = there(world, symbol)
+    chosen = gone.order_id
+    world.engine.cancel_where(gone.account, lambda one: one.order_id == chosen, world.now_ms, CancelReason.SETTLEMENT)
     world.wire.publish()
     news(world)
     later(world, 0.5)
@@ -332,6 +334,8 @@ def a_no_that_belongs_to_an_earlier_amend(world: World) -> None:
     """It comes while the next amend is under way, which may be carried out all the same."""
     world.roster.remove([world.of(OPTION).key], Why.REMOVED)
     world.set_totals(changed(world.limits, max_exposure={"BTC": D("0.2")}))
+    world.calm()
+    later(world, 1.2)
     world.calm()
     resize(world, "3000")
     world.calm()
