@@ -198,10 +198,10 @@ class OwnOrders:
         for state in self.every():
             state.cancel_tries = state.hold_cancel_ns = 0
 
-    def forget_ended(self, now_ns: int) -> None:
-        """Orders that are over and whose fills never came: a position that was adopted has them in it."""
+    def forget_ended(self, now_ns: int, only: str = "") -> None:
+        """Orders, or the one, that are over and whose fills never came: a position that was adopted has them in it."""
         for state in self.every():
-            if isinstance(state.slot, Unknown) and state.slot.ended:
+            if isinstance(state.slot, Unknown) and state.slot.ended and only in ("", state.slot.label):
                 self._finish(state.slot.label)
                 self.put(state, EMPTY, now_ns)
 

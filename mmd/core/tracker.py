@@ -3,7 +3,7 @@
 from typing import Any
 
 from mmd.core.closer import Closer
-from mmd.core.orders import Amending, Cancelling, Live
+from mmd.core.orders import Amending, Cancelling, Live, Unknown
 from mmd.core.own import SideState
 from mmd.core.pnl import Fold
 from mmd.core.quoting import Withheld
@@ -103,6 +103,15 @@ class Tracker(Closer):
             # The exchange pulled it: not at once again, whatever the cause.
             state.hold(now_ns + GATE_HOLD_NS // 4, f"exchange closed it: {event.cause}")
         self._order_event(event, now_ns)
+        if event.label in self.own.strays:
+            self._end_of_another_life(event.label, now_ns)
+
+    def _end_of_another_life(self, label: str, now_ns: int) -> None:
+        """What an order of an earlier life had filled is in the position that was adopted: those fills never come."""
+        slot, parsed = self.own.strays[label].slot, parse_label(label)
+        ours = parsed is not None and parsed.epoch == self._epoch
+        if not ours and isinstance(slot, Unknown) and now_ns - slot.since_ns >= self.own.latency_ns:
+            self.own.forget_ended(now_ns, only=label)
 
     def _count_vanished(self, event: ev.OrderClosed, state: SideState, now_ns: int) -> None:
         """An order that rests is cancelled, and not by us: once may be a person, again and again is a second daemon."""

@@ -200,13 +200,13 @@ class Front:
 
     async def reset(self, symbols: list[str], reason: str, caller: Caller, timeout_seconds: float) -> ChangeResult:
         found = self._found(symbols)
-        storms = {w.exchange for w in found if w.machine.why is Why.DISCONNECT_STORM}
+        storms = {w.key for w in found if w.machine.why is Why.DISCONNECT_STORM}
         result = await self.office.reset(found, reason, caller_name(caller), timeout_seconds)
         rows = zip(found, result.symbols, strict=True)
         done = [worker for worker, row in rows if row.outcome is not Outcome.REFUSED]
-        for exchange in storms:
+        for exchange in sorted({worker.exchange for worker in done if worker.key in storms}):
             self.lookout.reset(exchange)
-            self.pump.alarm.clear_scope(Switch.DISCONNECT_STORM, exchange)
+            self.pump.clear(Switch.DISCONNECT_STORM, exchange)
         self.treasury.reset(done)
         await self.pump.deliver()
         return result

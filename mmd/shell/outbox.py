@@ -122,6 +122,8 @@ class Outbox:
     @staticmethod
     def kept(worker: Worker, label: str) -> bool:
         """In shadow mode our own orders stay here; a stray of an earlier life is really out there."""
+        if worker.broken:  # its machine knows of no stray: whatever was not imagined is out there
+            return label in worker.shadow
         return worker.machine.mode is Mode.SHADOW and label not in worker.machine.own.strays
 
     def submit(self) -> None:

@@ -57,7 +57,7 @@ PULL_AGAIN_NS = 1_000_000_000
 log = logs.get("mmd.pump")
 
 
-def nobody_remembers(worker: Worker) -> None:
+def nobody_remembers(worker: Worker, change: StateChanged) -> None:
     """Until the register of halts is connected."""
 
 
@@ -79,7 +79,7 @@ class Pump:
         self.acked: list[tuple[str, int]] = []
         self.filled: list[Worker] = []
         self.settle: Callable[[], None] = self._nothing_to_settle
-        self.remember: Callable[[Worker], None] = nobody_remembers
+        self.remember: Callable[[Worker, StateChanged], None] = nobody_remembers
         self.write: Callable[[], None] = self._nothing_to_write
         self.over: set[tuple[Switch, str | None]] = set()  # causes that are over, alerts that may last
         self.unwritten = False  # a halt came or went since the register was written
@@ -260,11 +260,11 @@ class Pump:
             self.outbox.recall(worker, self.clock.now_ns())
         if State.HALTED in (change.old, change.new) and change.new is not State.DRAINING:
             worker.proven = False
-            self.remember(worker)
+            self.remember(worker, change)
         if change.new is State.ACTIVE or (change.old is State.HALTED and change.new is State.PAUSED):
             self.alarm.clear_symbol(worker)
-            if self.over:
-                self._end_alerts()
+        if change.old is State.HALTED and self.over:
+            self._end_alerts()
         if change.new is State.GONE:
             self.alarm.clear_symbol(worker)
             worker.gone.set()
@@ -304,8 +304,10 @@ class Pump:
         if kinds & {TradeLinkUp, RemovalRequested}:
             self._pull(worker, now_ns)
         if RemovalRequested in kinds:
-            worker.machine.state = State.GONE
-            worker.gone.set()
+            machine = worker.machine
+            change = StateChanged(machine.state, State.GONE, machine.why, "mmd", "its machine does not run any more")
+            machine.state = change.new
+            self._state_changed(worker, change)
 
     def _pull(self, worker: Worker, now_ns: int) -> None:
         """Cancel by label whatever its machine last knew of."""

@@ -11,7 +11,7 @@ import msgspec
 import trio
 
 from mmd.core.portfolio import CarriedLosses
-from mmd.domain.actions import Tripped
+from mmd.domain.actions import StateChanged, Tripped
 from mmd.domain.events import HaltRequested
 from mmd.domain.reasons import Response, Scope, State, Switch
 from mmd.journal.halts import FORMAT, Halt, HaltFile
@@ -88,12 +88,14 @@ class HaltRegister:
         if self.failed:
             self._trip()
 
-    def remember(self, worker: Worker) -> None:
-        """This worker came to HALTED, or left it. A symbol that left the configuration keeps its entry."""
-        machine = worker.machine
-        if machine.state is State.HALTED:
-            self.halts[worker.key] = Halt(machine.why, machine.detail, machine.by, machine.since_ns)
-        elif machine.state is State.PAUSED:
+    def remember(self, worker: Worker, change: StateChanged) -> None:
+        """This worker came to HALTED, or left it. A symbol that left the configuration keeps its entry.
+
+        By the change, not by the machine: a halt and the stop may come in one batch, and both count.
+        """
+        if change.new is State.HALTED:
+            self.halts[worker.key] = Halt(change.why, change.detail, change.by, worker.machine.since_ns)
+        elif change.new is State.PAUSED:
             self.halts.pop(worker.key, None)
         self._pump.unwritten = True
 

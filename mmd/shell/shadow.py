@@ -43,6 +43,10 @@ class ShadowBook:
     def __len__(self) -> int:
         return len(self._orders)
 
+    def __contains__(self, label: str) -> bool:
+        """Whether this order is imagined here and not over."""
+        return label in self._orders
+
     # --- what an exchange answers ----------------------------------------------------------------
 
     def send(self, order: Order, now_ns: int) -> Mail:

@@ -76,7 +76,10 @@ class Treasury:
         )
 
     def leave(self, worker: Worker) -> None:
-        self._handle([*self._valued([worker]), SymbolLeft(worker.key, worker.machine.position.lots)])
+        """One that goes before it knew its position leaves the one that it was counted with."""
+        position, share = worker.machine.position, self.machine.shares.get(worker.key)
+        lots = position.lots if position.known or share is None else share.lots
+        self._handle([*self._valued([worker]), SymbolLeft(worker.key, lots)])
 
     def change_limits(self, limits: PortfolioLimits, switches: KillSwitches, workers: Iterable[Worker]) -> None:
         """`workers`: those whose own settings are others now."""

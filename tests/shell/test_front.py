@@ -1,0 +1,200 @@
+"""The counter over the rooms: what a reset resets, what one symbol means, and what counts as stuck."""
+
+from decimal import Decimal
+from types import SimpleNamespace
+from typing import Any
+
+import msgspec
+import pytest
+import trio
+from mmd.domain import events as ev
+from mmd.domain.errors import MmdError
+from mmd.domain.reasons import Mode, State, Switch, Why
+from mmd.exchanges.api import ProtectionStatus
+from mmd.shell.desk import Caller, ChangeResult, Outcome
+from mmd.shell.front import Front
+from mmd.shell.office import Office
+from mmd.shell.worker import Worker
+from shell_kit import BTC, ETH, LIMITS, NS, Room
+from trio.testing import MockClock
+
+ANN = Caller(uid=1000, pid=1, name="ann")
+
+
+def front(room: Room) -> Front:
+    """The counter over a room's parts, as if the daemon had started."""
+    made = Front()
+    made.clock, made.diary, made.counters = room.clock, room.diary, room.counters
+    made.pump, made.treasury, made.lookout, made.register = room.pump, room.treasury, room.lookout, room.register
+    made.alarms, made.office, made.phase = room.alerts, Office(room.pump), "running"
+    made.sinks = {"deribit": room.sink}
+    made._reloader = SimpleNamespace()  # type: ignore[assignment]  # there is one: it is not asked anything
+    made.wired = {"deribit": SimpleNamespace(network="test")}  # type: ignore[dict-item]  # only its name is shown
+    return made
+
+
+def alerts(room: Room) -> list[tuple[str, str | None, str | None]]:
+    return [(line.name, line.exchange, line.symbol) for line in room.alerts.active()]
+
+
+async def stormy(room: Room, *symbols: str) -> list[Worker]:
+    workers = [room.worker(symbol) for symbol in symbols]
+    for worker in workers:
+        room.connect(worker)
+    for _ in range(6):
+        room.lookout.disconnected("deribit")
+        room.pump.run()
+        await trio.sleep(2.0)
+    assert {worker.machine.why for worker in workers} == {Why.DISCONNECT_STORM}
+    return workers
+
+
+# --- reset --------------------------------------------------------------------------------------------
+
+
+async def test_a_reset_counts_broken_links_from_here_again(autojump_clock: MockClock, nursery: trio.Nursery) -> None:
+    room = Room(nursery)
+    (worker,) = await stormy(room, BTC)
+    assert (await front(room).reset(["all"], "looked", ANN, 5.0)).outcome is Outcome.DONE
+    assert alerts(room) == [] and room.lookout.watches["deribit"].active == {}
+    room.lookout.look()
+    room.lookout.disconnected("deribit")
+    room.pump.run()
+    assert worker.machine.state is State.PAUSED  # one more link is one, not seven
+
+
+async def test_a_storm_is_over_when_nobody_is_halted_for_it(autojump_clock: MockClock, nursery: trio.Nursery) -> None:
+    room = Room(nursery)
+    await stormy(room, BTC, ETH)
+    counter = front(room)
+    storm_alert = [("MmdDisconnectStorm", "deribit", None)]
+    await counter.reset([BTC], "looked", ANN, 5.0)
+    assert alerts(room) == storm_alert
+    await counter.reset([ETH], "looked", ANN, 5.0)
+    assert alerts(room) == []
+
+
+async def test_a_refused_reset_resets_nothing(autojump_clock: MockClock, nursery: trio.Nursery) -> None:
+    room = Room(nursery)
+    room.exchange.silent = True
+    (worker,) = await stormy(room, BTC)
+    result = await front(room).reset(["all"], "looked", ANN, 2.0)
+    assert result.outcome is Outcome.REFUSED and "before its halt is proven" in result.symbols[0].detail
+    assert (worker.machine.state, worker.machine.why) == (State.HALTED, Why.DISCONNECT_STORM)
+    assert room.lookout.watches["deribit"].active.keys() == {Switch.DISCONNECT_STORM}
+    assert ("MmdDisconnectStorm", "deribit", None) in alerts(room)
+
+
+def lose(room: Room, worker: Worker, part: float) -> None:
+    room.pump.post(worker, room.ticker(worker.symbol, round(-part * 160_000)))
+    room.pump.run()
+    room.treasury.value_all()
+    room.pump.run()
+
+
+async def drawn_down(room: Room) -> Worker:
+    worker = room.worker()
+    room.connect(worker, position_lots=5)
+    lose(room, worker, 0.1)
+    assert (worker.machine.state, worker.machine.why) == (State.HALTED, Why.DRAWDOWN)
+    return worker
+
+
+LOSS = msgspec.structs.replace(LIMITS, max_drawdown_usd=Decimal(4))
+
+
+async def test_a_reset_counts_the_drawdown_from_here_again(autojump_clock: MockClock, nursery: trio.Nursery) -> None:
+    room = Room(nursery, limits=LOSS)
+    worker = await drawn_down(room)
+    assert (await front(room).reset([BTC], "looked", ANN, 5.0)).outcome is Outcome.DONE
+    assert alerts(room) == []
+    assert room.treasury.totals().drawdown_usd == pytest.approx(0.0)
+    lose(room, worker, 0.15)
+    assert worker.machine.state is State.PAUSED
+    lose(room, worker, 0.2)
+    assert (worker.machine.state, worker.machine.why) == (State.HALTED, Why.DRAWDOWN)
+
+
+@pytest.mark.parametrize(("outcome", "counts"), [(Outcome.TIMED_OUT, True), (Outcome.REFUSED, False)])
+async def test_what_was_reset_counts_even_if_its_orders_are_still_on_their_way(
+    outcome: Outcome, counts: bool, autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    room = Room(limits=LOSS)
+    worker = await drawn_down(room)
+    counter = front(room)
+    row = msgspec.structs.replace((await counter.pause([BTC], "", ANN, 0.0)).symbols[0], outcome=outcome)
+
+    async def told(*asked: Any) -> ChangeResult:
+        await trio.lowlevel.checkpoint()
+        return ChangeResult(outcome=outcome, detail="", symbols=[row])
+
+    monkeypatch.setattr(counter.office, "reset", told)
+    await counter.reset([BTC], "looked", ANN, 1.0)
+    left = room.treasury.totals().drawdown_usd
+    assert left is not None and (left < 1.0) is counts, worker.key
+
+
+# --- what else the counter decides by itself ----------------------------------------------------------
+
+
+async def test_mail_that_waits_while_nobody_pumps_is_stuck(autojump_clock: MockClock) -> None:
+    room = Room()
+    btc, eth = room.worker(BTC), room.worker(ETH)
+    room.pump.run()
+    counter = front(room)
+    assert counter.stuck() == [] and counter.healthy()
+    room.pump.post(eth, ev.TimerFired(room.now_ns))
+    assert counter.stuck() == [eth.key] and not counter.healthy()
+    room.pump.run()
+    assert counter.healthy() and btc.depth == 0
+    counter.phase = "stopping"
+    assert not counter.healthy()
+
+
+async def test_one_symbol_is_one_symbol(autojump_clock: MockClock) -> None:
+    room = Room()
+    room.worker(BTC)
+    room.worker(ETH)
+    counter = front(room)
+    assert counter.flatten_preview(BTC, None, 10.0).symbol == BTC
+    for pattern in ("all", "*-PERPETUAL"):
+        with pytest.raises(MmdError, match="matches 2 symbols"):
+            counter.flatten_preview(pattern, None, 10.0)
+        with pytest.raises(MmdError, match="matches 2 symbols"):
+            await counter.flatten(pattern, None, Decimal(1), "", ANN, 1.0)
+    with pytest.raises(KeyError):
+        counter.flatten_preview("DOGE", None, 10.0)
+
+
+async def test_cancel_on_disconnect_is_shown_where_all_have_it(autojump_clock: MockClock) -> None:
+    room = Room()
+    btc, eth = room.worker(BTC), room.worker(ETH)
+    counter = front(room)
+    room.pump.post(btc, ev.TradeLinkUp(True, room.now_ns))
+    room.pump.post(eth, ev.TradeLinkUp(False, room.now_ns))
+    room.pump.run()
+    assert not counter._exchange_status("deribit").cancel_on_disconnect
+    room.pump.post(eth, ev.TradeLinkUp(True, room.now_ns))
+    room.pump.run()
+    assert counter._exchange_status("deribit").cancel_on_disconnect
+
+
+async def test_only_a_protection_that_is_configured_is_reset(autojump_clock: MockClock) -> None:
+    room = Room()
+    room.exchange.protections = [
+        ProtectionStatus(underlying="BTC", armed=False, detail="frozen", frozen_until_ns=0, checked_ns=NS)
+    ]
+    counter = front(room)
+    line = await counter.reset_protection("deribit", "BTC", "looked", ANN)
+    assert (line.exchange, line.underlying, room.exchange.protection_resets) == ("deribit", "BTC", ["BTC"])
+    for exchange, underlying in (("deribit", "ETH"), ("other", "BTC")):
+        with pytest.raises(MmdError, match=f"no maker protection of {underlying} on {exchange}"):
+            await counter.reset_protection(exchange, underlying, "", ANN)
+    assert room.exchange.protection_resets == ["BTC"]
+
+
+async def test_a_halt_in_shadow_mode_is_a_halt(autojump_clock: MockClock, nursery: trio.Nursery) -> None:
+    room = Room(nursery)
+    worker = room.quoting(mode=Mode.SHADOW)
+    result = await front(room).halt(["all"], "stop", ANN, 5.0)
+    assert (result.outcome, worker.machine.state, len(worker.shadow)) == (Outcome.DONE, State.HALTED, 0)
