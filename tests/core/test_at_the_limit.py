@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from core_kit import ASK, BID, NS, PLAIN, acked, changed, fill, label, refused, settings
 from core_playbook import Play, amend, place
+
 from mmd.core.gate import Exposure, Refused, Room, review
 from mmd.core.rules import rules_for
 from mmd.core.watch import ExchangeWatch

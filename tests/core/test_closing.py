@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from core_kit import ASK, BID, acked, changed, closed, fill, label, resting, settings
 from core_playbook import Play
+
 from mmd.domain import events as ev
 from mmd.domain.actions import QueryOrder, ReduceOrder
 from mmd.domain.reasons import Mode, Rule, Side, State, Switch, Why

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from core_kit import ASK, BID, NS, acked, changed, closed, fill, label, refused, resting, settings
 from core_playbook import Play, amend, cancel, place
+
 from mmd.core.machine import LASTING
 from mmd.core.quoting import Withheld
 from mmd.domain import events as ev

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from core_kit import ASK, BID, acked, changed, closed, fill, label, profile, refused, resting, settings
 from core_playbook import Play, amend, cancel, place
+
 from mmd.domain import events as ev
 from mmd.domain.actions import QueryOrder, QueryState
 from mmd.domain.reasons import CashKind, Missing, Phase, State, Switch, Why

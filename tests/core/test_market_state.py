@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 from core_kit import INVERSE, LINEAR, NS, OPTION, PLAIN, START_NS, book, changed, settings, ticker
+
 from mmd.core.market import MarketState
 from mmd.core.options.black76 import OptionType, price
 from mmd.core.rules import rules_for

@@ -17,6 +17,7 @@ from mmd.core.orders import EMPTY, Amending, Live, Unknown
 from mmd.domain.events import OrderAbsent, OrderClosed
 from mmd.domain.reasons import State
 from mmd.shell import outbox, prover, roster
+from mmd.shell import totals as shell_totals
 
 Patch = pytest.MonkeyPatch
 CASES = 1_500
@@ -235,6 +236,19 @@ def a_no_is_to_the_last_request(patch: Patch) -> None:
     patch.setattr(own.OwnOrders, "take", take)
 
 
+def an_unknown_position_is_none(patch: Patch) -> None:
+    """A symbol that leaves before it knew its position leaves nothing behind in the totals."""
+
+    leave = shell_totals.Treasury.leave
+
+    def forgetful(self: Any, worker: Any) -> None:
+        if not worker.machine.position.known:
+            self.machine.shares[worker.key].lots = 0
+        leave(self, worker)
+
+    patch.setattr(shell_totals.Treasury, "leave", forgetful)
+
+
 BUGS: tuple[Callable[[Patch], None], ...] = (
     in_flight_is_free,
     amend_is_charged_as_asked,
@@ -257,6 +271,7 @@ BUGS: tuple[Callable[[Patch], None], ...] = (
     proof_without_asking,
     a_reset_adopts_whatever_was_reported,
     a_no_is_to_the_last_request,
+    an_unknown_position_is_none,
 )
 
 

@@ -98,6 +98,11 @@ def pause(world: World, symbol: str = PERP) -> None:
     world.ask(world.of(symbol), lambda number: PauseRequested(number, "op", "race", world.now_ns))
 
 
+def leave(world: World, symbol: str) -> None:
+    world.roster.remove([world.of(symbol).key], Why.REMOVED)
+    world.turn()
+
+
 def resize(world: World, size: str, symbol: str = PERP) -> None:
     """A reload with another order size."""
     world.reconfigure(symbol, settings(symbol, world.setup, size=D(size)))
@@ -269,14 +274,42 @@ def a_link_lost_with_a_place_in_flight(world: World) -> None:
 
 def a_symbol_leaves_and_is_back_among_fills(world: World) -> None:
     take(world, 300)
-    world.roster.remove([world.of(PERP).key], Why.REMOVED)
-    world.turn()
+    leave(world, PERP)
     take(world, 200, which=ASK)
     world.calm()
     assert f"sandbox/{PERP}" not in world.pump.workers
     world.comes_back(0, 0)
     world.calm()
     assert position(world) == 100
+
+
+def a_symbol_leaves_before_it_knows_its_position(world: World) -> None:
+    """It is back and goes again at once: what it holds must not be forgotten by the totals."""
+    take(world, symbol=LINEAR)
+    leave(world, LINEAR)
+    world.calm()
+    world.comes_back(1, 0)
+    leave(world, LINEAR)
+    for _ in range(3):
+        world.calm()
+        later(world, 1.2)
+
+
+def a_late_word_of_an_earlier_life(world: World) -> None:
+    """The symbol is back when it hears that an order rests which has long been filled."""
+    place_anew(world)
+    orders_arrive(world)
+    pause(world)
+    take(world)
+    orders_arrive(world)
+    news(world)
+    leave(world, PERP)
+    assert f"sandbox/{PERP}" not in world.pump.workers and len(world.wire.answers) > 1
+    world.comes_back(0, 0)
+    world.calm()
+    later(world, 2.1)
+    world.calm()
+    assert (position(world), world.of(PERP).machine.own.resting) == (1200, 0)
 
 
 def a_halt_in_the_turn_of_an_order(world: World) -> None:
@@ -384,6 +417,8 @@ RACES: dict[Race, str] = {
     a_late_no_to_an_amend: "roomy",
     a_link_lost_with_a_place_in_flight: "roomy",
     a_symbol_leaves_and_is_back_among_fills: "roomy",
+    a_symbol_leaves_before_it_knows_its_position: "unarmed",
+    a_late_word_of_an_earlier_life: "roomy",
     a_halt_in_the_turn_of_an_order: "roomy",
     a_reset_while_a_fill_is_late: "roomy",
     a_halt_with_everything_in_flight: "roomy",

@@ -3,6 +3,9 @@
 from decimal import Decimal
 
 import pytest
+from shell_kit import BTC, ETH, Room
+from trio.testing import MockClock
+
 from mmd.domain import events as ev
 from mmd.domain.actions import Tripped
 from mmd.domain.reasons import Mode, Response, Scope, Side, Switch, Why
@@ -12,8 +15,6 @@ from mmd.exchanges.api import ProtectionStatus
 from mmd.shell import books
 from mmd.shell.desk import SwitchLine
 from mmd.shell.worker import Worker
-from shell_kit import BTC, ETH, Room
-from trio.testing import MockClock
 
 
 def lines(room: Room, settings: KillSwitches | None = None) -> dict[Switch, SwitchLine]:

@@ -7,6 +7,9 @@ from typing import Any
 import msgspec
 import pytest
 import trio
+from shell_kit import BTC, MID_TICKS, NS, Room, instrument
+from trio.testing import MockClock
+
 from mmd.domain import events as ev
 from mmd.domain.actions import ReduceOrder
 from mmd.domain.instruments import Contract, Instrument, Kind
@@ -16,8 +19,6 @@ from mmd.shell.desk import Outcome
 from mmd.shell.flatten import Taking, cost, fee, flatten, limit_ticks, preview, take
 from mmd.shell.office import Office
 from mmd.shell.worker import Worker
-from shell_kit import BTC, MID_TICKS, NS, Room, instrument
-from trio.testing import MockClock
 
 BID, ASK = Side.BID, Side.ASK
 MID = MID_TICKS[BTC]

@@ -7,6 +7,9 @@ from typing import Any
 import msgspec
 import pytest
 import trio
+from shell_kit import BTC, ETH, LIMITS, NS, Room
+from trio.testing import MockClock
+
 from mmd.domain import events as ev
 from mmd.domain.errors import MmdError
 from mmd.domain.reasons import Mode, State, Switch, Why
@@ -15,8 +18,6 @@ from mmd.shell.desk import Caller, ChangeResult, Outcome
 from mmd.shell.front import Front
 from mmd.shell.office import Office
 from mmd.shell.worker import Worker
-from shell_kit import BTC, ETH, LIMITS, NS, Room
-from trio.testing import MockClock
 
 ANN = Caller(uid=1000, pid=1, name="ann")
 
@@ -198,3 +199,20 @@ async def test_a_halt_in_shadow_mode_is_a_halt(autojump_clock: MockClock, nurser
     worker = room.quoting(mode=Mode.SHADOW)
     result = await front(room).halt(["all"], "stop", ANN, 5.0)
     assert (result.outcome, worker.machine.state, len(worker.shadow)) == (Outcome.DONE, State.HALTED, 0)
+
+
+async def test_a_daemon_that_starts_or_stops_changes_nothing(autojump_clock: MockClock) -> None:
+    room = Room()
+    worker = room.worker()
+    room.pump.run()
+    counter = front(room)
+    counter._nursery = SimpleNamespace()  # type: ignore[assignment]  # there is one: it is not used
+    counter._stop_requested = trio.Event()
+    counter._stop_requested.set()
+    with pytest.raises(MmdError, match="the daemon stops: nothing was applied"):
+        await counter.reload(None, ANN)
+    counter._reloader = None
+    for change in (counter.pause, counter.resume, counter.halt, counter.reset):
+        with pytest.raises(MmdError, match="still starting: waiting for deribit"):
+            await change(["all"], "", ANN, 1.0)
+    assert (worker.machine.state, worker.depth) == (State.PAUSED, 0)

@@ -4,6 +4,9 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 import trio
+from shell_kit import BTC, ETH, MID_TICKS, NS, Room, instrument, settings
+from trio.testing import MockClock, wait_all_tasks_blocked
+
 from mmd.core.machine import SymbolMachine
 from mmd.domain import events as ev
 from mmd.domain.actions import CancelOrder, QueryState
@@ -11,8 +14,6 @@ from mmd.domain.reasons import Mode, Side, State, Switch, Why
 from mmd.shell.office import Office
 from mmd.shell.prover import ASK_SECONDS, orders_left
 from mmd.shell.worker import Worker
-from shell_kit import BTC, ETH, MID_TICKS, NS, Room, instrument, settings
-from trio.testing import MockClock, wait_all_tasks_blocked
 
 LEFT = ev.OpenOrder("mmd-kit-BTC-PERPETUAL-b-old-1", "77", Side.BID, MID_TICKS[BTC] - 50, 1, 1)
 Orders = dict[str, list[ev.OpenOrder]]

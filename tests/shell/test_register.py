@@ -6,6 +6,9 @@ from typing import Any
 
 import pytest
 import trio
+from shell_kit import BTC, ETH, NS, Room
+from trio.testing import MockClock
+
 from mmd.domain import events as ev
 from mmd.domain.actions import CancelOrder
 from mmd.domain.reasons import Response, State, Switch, Why
@@ -14,8 +17,6 @@ from mmd.journal.statefile import JournalFailed, StateFile
 from mmd.shell.office import Office
 from mmd.shell.register import LOSSES, PROBE_SECONDS, HaltRegister, LossKeeper, carried_losses
 from mmd.shell.worker import Worker
-from shell_kit import BTC, ETH, NS, Room
-from trio.testing import MockClock
 
 
 def halt(room: Room, worker: Worker, why: Why = Why.DRAWDOWN, detail: str = "100 USD") -> None:
@@ -219,7 +220,7 @@ def test_a_file_is_whole_and_durable_before_it_takes_the_old_ones_place(
     real = os.fsync
 
     def fsync(handle: int) -> None:
-        path = Path(os.readlink(f"/proc/self/fd/{handle}"))
+        path = Path(f"/proc/self/fd/{handle}").readlink()
         content = path.read_bytes() if path.is_file() else b""
         seen.append((path.name, content.strip(), (tmp_path / "x.json").read_bytes()))
         real(handle)

@@ -5,6 +5,9 @@ from decimal import Decimal
 
 import pytest
 import trio
+from shell_kit import BTC, ETH, LIMITS, MID_TICKS, NS, Room, instrument, settings
+from trio.testing import MockClock
+
 from mmd.core.machine import SymbolMachine
 from mmd.domain import events as ev
 from mmd.domain.actions import AmendOrder, CancelOrder, Decision, PlaceOrder, QueryState, Tripped
@@ -12,8 +15,6 @@ from mmd.domain.events import Mail
 from mmd.domain.reasons import CashKind, Mode, Response, Rule, Scope, Side, State, Switch, Why
 from mmd.domain.settings import KillSwitches
 from mmd.shell.worker import MAILBOX, Worker
-from shell_kit import BTC, ETH, LIMITS, MID_TICKS, NS, Room, instrument, settings
-from trio.testing import MockClock
 
 HERE, THERE = "deribit", "other"
 Alert = tuple[str, str | None, str | None]
@@ -140,6 +141,28 @@ async def test_either_link_that_breaks_is_counted(autojump_clock: MockClock, eve
         room.pump.run()
         await trio.sleep(2.0)
     assert (worker.machine.state, worker.machine.why) == (State.HALTED, Why.DISCONNECT_STORM)
+
+
+async def test_an_exchanges_news_are_for_its_own_symbols(autojump_clock: MockClock) -> None:
+    room, workers = two_exchanges()
+    room.sink.post_all(ev.TradeLinkDown("cut", room.now_ns))
+    assert [worker.depth for worker in workers] == [1, 1, 0]
+    room.pump.run()
+    assert [worker.machine.market.trade_link for worker in workers] == [False, False, True]
+
+
+async def test_what_an_imagined_order_would_have_filled_reaches_its_machine(autojump_clock: MockClock) -> None:
+    """Somebody sells through our imagined bid; a live symbol's orders are the exchange's business."""
+    room = Room()
+    shadow, live = room.quoting(BTC, mode=Mode.SHADOW), room.quoting(ETH)
+    await trio.sleep(1.0)
+    for worker in (shadow, live):
+        low = worker.machine.own.bid.slot.price_ticks - 10
+        room.sink.post(worker.symbol, room.book(worker.symbol))
+        room.sink.post(worker.symbol, ev.TradePrinted(low, 1000, Side.ASK, room.now_ns, room.now_ns))
+    room.pump.run()
+    assert shadow.machine.imagined.pessimistic.lots == 1 and shadow.machine.position.lots == 0
+    assert (live.machine.imagined.pessimistic.lots, live.machine.position.lots) == (0, 0)
 
 
 # --- a symbol's own alerts ----------------------------------------------------------------------------

@@ -7,9 +7,10 @@ from typing import Any
 
 import pytest
 import trio
+from shell_kit import Room
+
 from mmd.shell import sentinel as room_of_sentinel
 from mmd.shell.sentinel import LOOKS, MachineStuck, Sentinel
-from shell_kit import Room
 
 PATIENCE = 0.05
 
