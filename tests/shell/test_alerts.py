@@ -37,7 +37,7 @@ def receivers() -> Receivers:
 @pytest.fixture
 def records(caplog: pytest.LogCaptureFixture) -> Iterator[list[tuple[int, str, dict[str, object]]]]:
     """(level, event, fields) of what is logged."""
-    caplog.set_level(logging.DEBUG)
+    caplog.set_level(logging.DEBUG, logger="mmd")  # whatever another test left it at
     found: list[tuple[int, str, dict[str, object]]] = []
 
     class Ear(logging.Handler):
