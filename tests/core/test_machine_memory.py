@@ -251,6 +251,24 @@ def test_a_withheld_order_is_noted_once_until_one_has_passed() -> None:
     no(play, 5).notes_("order.withheld")
 
 
+def vanishing(play: Play, n: int) -> Play:
+    """Somebody else cancels our bid; the next one is placed a second later."""
+    play.sees(closed(label(BID, n))).does_nothing().after(0.99).does_nothing()
+    play.after(0.02).does(place(BID, n + 1 if n > 1 else 3, 995))
+    return play.sees(acked(label(BID, n + 1 if n > 1 else 3), 995, 10))
+
+
+def test_a_reset_counts_vanished_orders_from_here_again() -> None:
+    play = vanishing(Play(lively()).quoting(), 1)
+    for n in (3, 4, 5):
+        vanishing(play, n)
+    play.is_in(State.ACTIVE, Why.RESUMED).sees(closed(label(BID, 6))).is_in(State.HALTED, Why.FOREIGN_ORDERS)
+    gone(play).asks(ev.ResetRequested).after(2.0).asks(ev.ResumeRequested).replied(True)
+    (bid, ask), play.todo = play.todo, []
+    play.sees(acked(bid.label, 995, 10), acked(ask.label, 1005, 10)).sees(closed(bid.label))
+    play.is_in(State.ACTIVE, Why.RESUMED)
+
+
 def test_shadow_fills_are_counted_like_real_ones() -> None:
     """A price that everybody takes is as wrong in shadow mode."""
     play = Play(lively(mode=Mode.SHADOW, limits={"max_fills": 2})).quoting()

@@ -86,6 +86,27 @@ async def test_a_refused_reset_resets_nothing(autojump_clock: MockClock, nursery
     assert ("MmdDisconnectStorm", "deribit", None) in alerts(room)
 
 
+async def test_a_reset_of_another_halt_leaves_the_storm_alone(autojump_clock: MockClock, nursery: trio.Nursery) -> None:
+    room = Room(nursery)
+    other = room.worker(ETH)
+    room.pump.post(other, ev.HaltRequested(0, Why.OPERATOR, "ann", "", room.now_ns))
+    room.pump.run()
+    await stormy(room, BTC)
+    assert (await front(room).reset([ETH], "looked", ANN, 5.0)).outcome is Outcome.DONE
+    assert room.lookout.watches["deribit"].active.keys() == {Switch.DISCONNECT_STORM}
+    assert alerts(room) == [("MmdDisconnectStorm", "deribit", None)]
+
+
+async def test_a_halt_that_a_restart_would_forget_is_not_done(autojump_clock: MockClock, nursery: trio.Nursery) -> None:
+    room = Room(nursery)
+    room.worker()
+    room.register.failed = "No space left on device"
+    result = await front(room).halt(["all"], "stop", ANN, 5.0)
+    assert result.outcome is Outcome.TIMED_OUT
+    assert "a restart would forget it: No space left on device" in result.detail
+    assert [row.outcome for row in result.symbols] == [Outcome.DONE]
+
+
 def lose(room: Room, worker: Worker, part: float) -> None:
     room.pump.post(worker, room.ticker(worker.symbol, round(-part * 160_000)))
     room.pump.run()

@@ -199,6 +199,19 @@ async def test_who_waits_for_the_proof_wakes_when_it_is_there(autojump_clock: Mo
     assert trio.current_time() - began < 1.5
 
 
+async def test_a_proof_that_an_order_contradicts_is_none(autojump_clock: MockClock, nursery: trio.Nursery) -> None:
+    """Proven, and then an answer tells of an order that was believed gone."""
+    room = Room(nursery)
+    worker = room.worker()
+    room.connect(worker)
+    assert (await Office(room.pump).halt([worker], "", "ann", 5.0)).outcome == "done"
+    a_late_answer(room, worker)
+    assert (await Office(room.pump).halt([worker], "again", "ann", 1.0)).outcome == "timed_out"
+    assert (await Office(room.pump).reset([worker], "looked", "ann", 1.0)).outcome == "refused"
+    confirm(room, worker)
+    assert (await Office(room.pump).halt([worker], "again", "ann", 5.0)).outcome == "done"
+
+
 # --- a machine that does not run any more -------------------------------------------------------------
 
 
@@ -228,6 +241,16 @@ async def test_what_a_broken_worker_left_is_cancelled_by_the_exchanges_list(
     room.exchange.resting = {ETH: [LEFT]}
     await trio.sleep(1.5)
     assert worker.proven
+
+
+async def test_what_a_broken_worker_only_imagined_stays_here(autojump_clock: MockClock) -> None:
+    room = Room()
+    worker = room.quoting(mode=Mode.SHADOW)
+    assert len(worker.shadow) == 2
+    take_out(room, worker)
+    room.pump.post(worker, ev.TradeLinkUp(True, room.now_ns))  # its orders are pulled without it
+    room.pump.run()
+    assert room.exchange.taken() == [] and len(worker.shadow) == 0
 
 
 async def test_a_broken_workers_own_list_counts_for_nothing(autojump_clock: MockClock, nursery: trio.Nursery) -> None:

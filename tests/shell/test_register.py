@@ -97,6 +97,20 @@ async def test_who_leaves_halted_is_halted_when_it_comes_back(
     assert set(HaltFile(tmp_path, "kit").read()) == set(register.halts) == {worker.key}
 
 
+async def test_a_broken_worker_that_leaves_is_halted_when_it_comes_back(
+    autojump_clock: MockClock, tmp_path: Path
+) -> None:
+    room = Room()
+    HaltRegister(HaltFile(tmp_path, "kit"), room.pump)
+    worker = room.worker()
+    halt(room, worker, Why.WORKER_FAULT, "a bug")
+    await room.pump.deliver()
+    worker.broken = True
+    room.pump.post(worker, ev.RemovalRequested(Why.SHUTDOWN, room.now_ns))
+    await room.pump.deliver()
+    assert worker.gone.is_set() and set(HaltFile(tmp_path, "kit").read()) == {worker.key}
+
+
 async def test_a_halt_that_comes_with_the_stop_is_remembered(autojump_clock: MockClock, tmp_path: Path) -> None:
     """A loss is found while the daemon stops: both events wait in the mailbox and are handled as one batch."""
     room = Room()

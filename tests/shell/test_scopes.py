@@ -99,6 +99,36 @@ async def test_the_end_of_a_cause_reaches_the_same(
     assert [entry[1:] for entry in alerts(room)] == ([] if not target else [(THERE if target == HERE else HERE, None)])
 
 
+async def test_a_cause_that_comes_again_keeps_its_alert(autojump_clock: MockClock) -> None:
+    """Over, while one is HALTED for it, and there again: a reset does not end what lasts."""
+    room = Room()
+    worker = room.worker()
+    skewed = Tripped(Switch.CLOCK_SKEW, Scope.EXCHANGE, HERE, Response.HALT, "3 s")
+    room.pump.trip(skewed)
+    room.pump.run()
+    room.pump.clear(Switch.CLOCK_SKEW, HERE)
+    room.pump.trip(skewed)
+    room.pump.run()
+    room.pump.post(worker, ev.ResetRequested(0, "ann", "looked", room.now_ns))
+    room.pump.run()
+    assert worker.machine.state is State.PAUSED and alerts(room) == [("MmdClockSkew", HERE, None)]
+    room.pump.clear(Switch.CLOCK_SKEW, HERE)
+    assert alerts(room) == []
+
+
+async def test_who_is_halted_elsewhere_keeps_no_alert_here(autojump_clock: MockClock) -> None:
+    room, workers = two_exchanges()
+    for name in (HERE, THERE):
+        room.pump.trip(Tripped(Switch.CLOCK_SKEW, Scope.EXCHANGE, name, Response.HALT, "3 s"))
+    room.pump.run()
+    room.pump.clear(Switch.CLOCK_SKEW, HERE)
+    assert len(alerts(room)) == 2
+    for worker in workers[:2]:
+        room.pump.post(worker, ev.ResetRequested(0, "ann", "looked", room.now_ns))
+    room.pump.run()
+    assert alerts(room) == [("MmdClockSkew", THERE, None)]
+
+
 # --- the lookout --------------------------------------------------------------------------------------
 
 
@@ -425,6 +455,31 @@ async def test_places_and_amends_have_a_rate_each(autojump_clock: MockClock) -> 
     await trio.sleep(0.5)
     assert passed(place, 6) == 1
     assert LIMITS.max_open_orders == 1000
+
+
+async def test_orders_that_have_not_left_stay_when_their_symbol_may_not_quote_any_more(
+    autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One decides to place; before the requests are handed over another's event halts everybody."""
+    room = Room()
+    first, second = room.worker(BTC), room.worker(ETH)
+    for worker in (first, second):
+        room.connect(worker)
+    room.exchange.taken()
+    real = second.machine.handle
+
+    def handle(events: Sequence[Mail], now_ns: int) -> list[Decision]:
+        if any(isinstance(event, ev.TimerFired) for event in events):
+            room.pump.trip(Tripped(Switch.DRAWDOWN, Scope.PORTFOLIO, "", Response.HALT, "100 USD"))
+        return real(events, now_ns)
+
+    monkeypatch.setattr(second.machine, "handle", handle)
+    room.pump.post(first, ev.ResumeRequested(0, "ann", "", room.now_ns))
+    room.pump.post(second, ev.TimerFired(room.now_ns))
+    room.pump.run()
+    assert (first.machine.state, first.machine.why) == (State.HALTED, Why.DRAWDOWN)
+    assert room.exchange.taken() == [] and first.machine.own.resting == 0
+    assert room.counters.symbol(first.key).refused == {Rule.STATE: 2}
 
 
 async def test_a_question_is_asked_although_nobody_has_mail(autojump_clock: MockClock) -> None:
