@@ -9,7 +9,7 @@ HELPERS = ("weather_house", "weather_judge", "weather_races", "weather_wire", "w
 pytest.register_assert_rewrite(*HELPERS)
 
 
-@pytest.fixture(scope="session", autouse=True)
+@pytest.fixture(scope="module", autouse=True)
 def _quiet() -> Iterator[None]:
     logger = logging.getLogger("mmd")
     before = logger.level

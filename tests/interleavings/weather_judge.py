@@ -25,6 +25,7 @@ from mmd.shell.pump import Pump
 
 COINS, USD, CONTRACTS = "coins", "USD", "contracts"
 NOISE = 1e-9
+NEAR = 0.9985  # grants leave 2 % of a total, prices go 0.9 % either way: 1.009 / 0.991 / 1.02
 
 
 class Total:
@@ -90,6 +91,7 @@ class Judge:
             self.allowed[symbol] = (self.position_limit(symbol), self.position_limit(symbol))
         # Lots that no accounting could see coming: an order that was told as closed has filled after all.
         self.surprises = dict.fromkeys(SYMBOLS, 0)
+        self.used: dict[str, float] = {}  # of each unit, at the last look
         self.older: list[list[Total]] = []  # totals that were lowered, until everybody has acknowledged
         self.totals = totals_of(limits)
         self.max_orders = self.allowed_orders = most_orders(limits)
@@ -201,7 +203,9 @@ class Judge:
 
     def _totals(self, worst: dict[str, Worst]) -> None:
         weights = {symbol: self.weights(symbol) for symbol in SYMBOLS}
-        used = {unit: sum(one.size * weights[s][unit] for s, one in worst.items()) for unit in (COINS, USD, CONTRACTS)}
+        self.used = used = {
+            unit: sum(one.size * weights[s][unit] for s, one in worst.items()) for unit in (COINS, USD, CONTRACTS)
+        }
         if self.older and self._acknowledged():
             self.older.clear()
             for total in self.totals:
@@ -220,12 +224,15 @@ class Judge:
                 total.allowed = max(total.limit, min(total.allowed, now))
 
     def repriced(self) -> None:
-        """The engine's prices moved: what is above a limit already may be worth more now."""
+        """The engine's prices moved: what stood at a limit, or above, may be worth more now.
+
+        Only a lowered limit leaves it there: what is granted keeps more room than prices move here.
+        """
         worst = self.worst()
         for total in (*self.totals, *(old for group in self.older for old in group)):
-            if total.allowed > total.limit:
+            if self.used.get(total.unit, 0.0) > total.limit * NEAR:
                 now = sum(one.size * self.weights(symbol)[total.unit] for symbol, one in worst.items())
-                total.allowed = max(total.limit, now)
+                total.allowed = max(total.limit, total.allowed, now)
 
     # --- what leaves the outbox ------------------------------------------------------------------
 
