@@ -19,7 +19,8 @@ FLOORS = {
     "mmd.exchanges": 3,  # the protocol between shell and exchanges; each exchange stands above it
     "mmd.exchanges.*": 4,
     "mmd.config": 4,
-    "mmd.journal": 4,
+    "mmd.journal": 3,
+    "mmd.replay": 4,
     "mmd.sandbox": 4,
     "mmd.shell": 5,
     "mmd.control": 6,
@@ -36,6 +37,7 @@ MUST_NOT_KNOW = {
     "mmd.core.machine": r"mmd\.exchanges\b",
     "mmd.core.portfolio": r"mmd\.exchanges\b",
     "mmd.journal": r"mmd\.core\b",
+    "mmd.replay": r"(trio\b|mmd\.(config|exchanges|sandbox)\b)",
     "mmd.control": r"mmd\.core\b",
     "mmd.exchanges.*": r"mmd\.core\.(quoting|fair|plan|gate|machine|portfolio)\b",
     "mmd.shell": r"mmd\.exchanges\.\w+\.(messages|codec)\b",

@@ -14,10 +14,12 @@ from mmd.domain.instruments import Contract, Kind
 from mmd.domain.reasons import Mode, Severity
 from mmd.domain.settings import (
     DataRules,
+    JournalSettings,
     KillSwitches,
     PortfolioLimits,
     Profile,
     Protection,
+    Reconciliation,
     SymbolLimits,
     SymbolSettings,
 )
@@ -86,7 +88,11 @@ class SandboxOptions(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ExchangeConfig(msgspec.Struct, frozen=True, kw_only=True):
-    """One exchange. `url` is set for NetworkKind.URL only; credentials may be absent in the sandbox only."""
+    """One exchange. `url` is set for NetworkKind.URL only; credentials may be absent in the sandbox only.
+
+    `reaper`: the key of `mmd reap`, else the daemon's own. `order_valid_ms`: how long after it was sent
+    an order may still be taken by the exchange; None: for ever.
+    """
 
     name: str
     type: str
@@ -96,6 +102,8 @@ class ExchangeConfig(msgspec.Struct, frozen=True, kw_only=True):
     grant: Grant
     sandbox: SandboxOptions
     protections: tuple[Protection, ...] = ()
+    reaper: Credentials | None = None
+    order_valid_ms: int | None = 2000
 
 
 class WebhookFormat(StrEnum):
@@ -213,6 +221,8 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     market_data: DataRules
     switches: KillSwitches
     alerts: AlertSettings
+    journal: JournalSettings = JournalSettings()
+    reconciliation: Reconciliation = Reconciliation()
     effective: dict[str, Any]
     origins: dict[str, Place]
     files: tuple[str, ...]

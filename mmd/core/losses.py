@@ -6,27 +6,10 @@ under water is no loss of this watch. The day is a UTC day that begins at a conf
 
 from decimal import Decimal
 
-import msgspec
+from mmd.domain.totals import Carried, LossLimits
 
 DAY_NS = 86_400 * 1_000_000_000
 HOUR_NS = DAY_NS // 24
-
-
-class LossLimits(msgspec.Struct, frozen=True, kw_only=True):
-    """What one account may lose, USD; None = no such limit. The keys: where each was configured."""
-
-    max_drawdown_usd: Decimal | None = None
-    max_daily_loss_usd: Decimal | None = None
-    drawdown_key: str = "limits.per_symbol.max_drawdown_usd"
-    daily_loss_key: str = "limits.per_symbol.max_daily_loss_usd"
-
-
-class Carried(msgspec.Struct, frozen=True, kw_only=True):
-    """What one account's losses are known by after a restart."""
-
-    day_started_ns: int
-    day_usd: float
-    drawdown_usd: float
 
 
 def day_start_ns(now_ns: int, starts_hour: int) -> int:

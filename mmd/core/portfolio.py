@@ -10,101 +10,33 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import msgspec
 
-from mmd.core.losses import Account, Carried, Losses, LossLimits, daily_breach, day_start_ns, drawdown_breach
+from mmd.core.losses import Account, Losses, daily_breach, day_start_ns, drawdown_breach
 from mmd.core.totals import ROOT, Room, Share, Span, Use, order_uses, room_left, rooms_for, targets_for, use_of
 from mmd.domain.instruments import Instrument
 from mmd.domain.reasons import Scope, Switch
 from mmd.domain.settings import KillSwitches, PortfolioLimits
+from mmd.domain.totals import (
+    BoundsAcked,
+    CarriedLosses,
+    ClearSwitch,
+    GrantBounds,
+    LimitChanged,
+    LossLimits,
+    OperatorReset,
+    PortfolioAction,
+    PortfolioEvent,
+    SymbolJoined,
+    SymbolLeft,
+    TotalsChanged,
+    TripSwitch,
+    Valued,
+)
 
 NS = 1_000_000_000
 PORTFOLIO = ""  # the target of what concerns everybody
 DRAWDOWN_KEY = f"{ROOT}.max_drawdown_usd"
 DAILY_LOSS_KEY = f"{ROOT}.max_daily_loss_usd"
 VALUATION_KEY = "kill_switches.valuation.max_seconds"
-
-
-class SymbolJoined(msgspec.Struct, frozen=True):
-    """A symbol exists. `max_lots`, `losses`: its own limits."""
-
-    instrument: Instrument
-    max_lots: int
-    losses: LossLimits = LossLimits()
-
-
-class SymbolLeft(msgspec.Struct, frozen=True):
-    """A symbol is gone: nothing of ours rests there. `lots`: what position it leaves behind.
-
-    That position counts until the symbol is back or its instrument has expired; its profit stays as it was.
-    """
-
-    key: str
-    lots: int
-
-
-class LimitChanged(msgspec.Struct, frozen=True):
-    """Its own limits are others now."""
-
-    key: str
-    max_lots: int
-    losses: LossLimits = LossLimits()
-
-
-class TotalsChanged(msgspec.Struct, frozen=True):
-    limits: PortfolioLimits
-    switches: KillSwitches
-
-
-class BoundsAcked(msgspec.Struct, frozen=True):
-    key: str
-    version: int
-
-
-class Valued(msgspec.Struct, frozen=True):
-    """A symbol's numbers now: `mark` in its price unit, `index` in USD (0 = unknown); `pnl_usd` None = cannot say."""
-
-    key: str
-    lots: int
-    mark: float
-    index: float
-    pnl_usd: float | None
-
-
-class OperatorReset(msgspec.Struct, frozen=True):
-    """An operator has looked at these symbols, sorted."""
-
-    keys: tuple[str, ...]
-
-
-PortfolioEvent = SymbolJoined | SymbolLeft | LimitChanged | TotalsChanged | BoundsAcked | Valued | OperatorReset
-
-
-class GrantBounds(msgspec.Struct, frozen=True):
-    """To the symbol, as BoundsSet: signed lots."""
-
-    key: str
-    version: int
-    min_lots: int
-    max_lots: int
-
-
-class TripSwitch(msgspec.Struct, frozen=True):
-    """A kill switch tripped. `target`: a symbol's key or an exchange's name; empty for the portfolio."""
-
-    switch: Switch
-    scope: Scope
-    target: str
-    detail: str
-
-
-class ClearSwitch(msgspec.Struct, frozen=True):
-    """A trip is over: reset, or its cause is gone where that is enough. It may trip again."""
-
-    switch: Switch
-    scope: Scope
-    target: str
-
-
-PortfolioAction = GrantBounds | TripSwitch | ClearSwitch
 
 
 class Totals(msgspec.Struct, frozen=True, kw_only=True):
@@ -117,13 +49,6 @@ class Totals(msgspec.Struct, frozen=True, kw_only=True):
     day_pnl_usd: float | None
     high_water_usd: float
     drawdown_usd: float | None
-
-
-class CarriedLosses(msgspec.Struct, frozen=True, kw_only=True):
-    """What a restart must not forget."""
-
-    everything: Carried
-    symbols: dict[str, Carried]
 
 
 class PortfolioMachine:

@@ -2,7 +2,7 @@
 
 import msgspec
 
-from mmd.domain.reasons import Response, Scope, Side, State, Switch, Why
+from mmd.domain.reasons import CaseKind, Response, Scope, Side, State, Switch, Why
 
 
 class Action(msgspec.Struct, frozen=True, tag=True, gc=False):
@@ -109,6 +109,24 @@ class Tripped(Action, frozen=True):
     detail: str
 
 
+class CaseOpened(Action, frozen=True):
+    """The exchange and we differ; `subject` is the order's label, or empty. No resume until it is closed."""
+
+    case: CaseKind
+    subject: str
+    ours: str
+    theirs: str
+
+
+class CaseClosed(Action, frozen=True):
+    """The difference is gone, or an operator has accepted it: then `by` and `reason` say who and why."""
+
+    case: CaseKind
+    subject: str
+    by: str
+    reason: str
+
+
 class Noted(Action, frozen=True):
     """Something an operator wants to read later: a fill, a refusal, a foreign order."""
 
@@ -128,4 +146,4 @@ class Approved(msgspec.Struct, frozen=True, gc=False):
     order: Order
 
 
-Decision = Request | SetTimer | AckBounds | Reply | StateChanged | Tripped | Noted
+Decision = Request | SetTimer | AckBounds | Reply | StateChanged | Tripped | CaseOpened | CaseClosed | Noted

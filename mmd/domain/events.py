@@ -9,7 +9,7 @@ from enum import StrEnum
 
 import msgspec
 
-from mmd.domain.reasons import CashKind, Fault, Response, Rule, Side, Switch, Why
+from mmd.domain.reasons import CaseKind, CashKind, Fault, Response, Rule, Side, Switch, Why
 from mmd.domain.settings import SymbolSettings
 
 Level = tuple[int, int]
@@ -193,11 +193,17 @@ class OrdersReported(Event, frozen=True):
 
 
 class PositionReported(Event, frozen=True):
-    """The exchange's own count: signed lots; average price in price units (0 when flat)."""
+    """The exchange's own count: signed lots; average price in price units (0 when flat).
+
+    `profit`: what it says that the position has earned since it was opened, settlement currency, at its
+    `mark` (price units); None and 0.0 where it does not say.
+    """
 
     position_lots: int
     average_price: Decimal
     received_ns: int
+    mark: float = 0.0
+    profit: Decimal | None = None
 
 
 class CashMoved(Event, frozen=True):
@@ -345,6 +351,17 @@ class FlattenRequested(Event, frozen=True):
     received_ns: int
 
 
+class CaseAccepted(Event, frozen=True):
+    """An operator takes the exchange's word in this case; `subject` is the order's label, or empty."""
+
+    request_id: int
+    case: CaseKind
+    subject: str
+    by: str
+    reason: str
+    received_ns: int
+
+
 class RemovalRequested(Event, frozen=True):
     """The symbol left the config, or the service stops: drain, then be gone."""
 
@@ -385,5 +402,6 @@ Mail = (
     | SwitchTripped
     | SwitchCleared
     | FlattenRequested
+    | CaseAccepted
     | RemovalRequested
 )

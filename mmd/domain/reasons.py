@@ -74,6 +74,7 @@ class Why(StrEnum):
     MAKER_PROTECTION = "maker_protection"
     SELF_TRADE = "self_trade"
     LEDGER = "ledger"
+    RECONCILIATION = "reconciliation"
     JOURNAL_FAILURE = "journal_failure"
     WORKER_FAULT = "worker_fault"
     INBOX_OVERFLOW = "inbox_overflow"
@@ -101,6 +102,7 @@ class Switch(StrEnum):
     MAKER_PROTECTION = "maker_protection"
     SELF_TRADE = "self_trade"
     LEDGER = "ledger"
+    RECONCILIATION = "reconciliation"
     WORKER_FAULT = "worker_fault"
     INBOX_OVERFLOW = "inbox_overflow"
     JOURNAL_FAILURE = "journal_failure"
@@ -136,6 +138,16 @@ class CashKind(StrEnum):
 
     FUNDING = "funding"
     SETTLEMENT = "settlement"
+
+
+class CaseKind(StrEnum):
+    """In what the exchange and we may differ."""
+
+    ORDERS = "orders"  # an order with our label that is in no journal of ours
+    QUANTITIES = "quantities"  # an order's price or quantities
+    AVERAGE = "average"  # average price or profit of a position
+    POSITION = "position"  # its size
+    JOURNAL = "journal"  # what the last process did could not be read back
 
 
 # A pause for one of these may end by itself where the config says auto_resume.

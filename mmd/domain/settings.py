@@ -183,6 +183,7 @@ class SymbolSettings(msgspec.Struct, frozen=True, kw_only=True):
 
     `sources`: where each limit was written, by its key, as `limits.per_symbol.collar_bps (mmd.yaml:71)`.
     `protected`: maker protection is configured for it and must be armed before it quotes.
+    `average_tolerance_bps`: from `reconciliation:`; None: average and profit are not compared.
     """
 
     service: str
@@ -192,4 +193,33 @@ class SymbolSettings(msgspec.Struct, frozen=True, kw_only=True):
     data: DataRules
     switches: KillSwitches = KillSwitches()
     protected: bool = False
+    average_tolerance_bps: Decimal | None = Decimal(1)
     sources: dict[str, str] = {}
+
+
+class FsyncPolicy(StrEnum):
+    """When the journal is made durable: before every act, every so often, or when the system pleases."""
+
+    ALWAYS = "always"
+    INTERVAL = "interval"
+    NEVER = "never"
+
+
+class JournalSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """`journal:` in the YAML. Sizes in MiB and GiB, before compression but for `keep_gib`."""
+
+    fsync: FsyncPolicy = FsyncPolicy.INTERVAL
+    fsync_seconds: float = 1.0
+    segment_mib: float = 32.0
+    segment_hours: float = 24.0
+    compress: bool = True
+    keep_days: float = 30.0
+    keep_gib: float = 10.0
+    reserve_mib: float = 16.0
+
+
+class Reconciliation(msgspec.Struct, frozen=True, kw_only=True):
+    """`reconciliation:` in the YAML. `average_tolerance_bps` None: averages and profits are not compared."""
+
+    interval_seconds: float = 30.0
+    average_tolerance_bps: Decimal | None = Decimal(1)

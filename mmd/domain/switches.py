@@ -178,6 +178,14 @@ SWITCHES: dict[Switch, Row] = {
         alert="the ledger does not add up",
         runbook="A defect: keep the journal, report it. The position is still a fold over trade ids.",
     ),
+    Switch.RECONCILIATION: Row(
+        scope=Scope.SYMBOL,
+        responses=PAUSE_OR_HALT,
+        why=Why.RECONCILIATION,
+        thresholds=("reconciliation.interval_seconds", "reconciliation.average_tolerance_bps"),
+        alert="orders or averages differ from the exchange's",
+        runbook="`mmdctl cases` has both numbers. It ends by itself once they agree, or by `mmdctl accept`.",
+    ),
     Switch.WORKER_FAULT: Row(
         scope=Scope.SYMBOL,
         responses=ONLY_HALT,

@@ -4,7 +4,7 @@ An exchange never decides; it translates and keeps its links alive. Its tasks po
 call `deliver`, which runs every machine that has mail and writes what came of it: no task hop.
 """
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from decimal import Decimal
 from typing import Protocol
 
@@ -119,6 +119,16 @@ class Exchange(Protocol):
 
     def watch(self, symbols: Sequence[str]) -> None:
         """The symbols to follow from now on: subscribes and unsubscribes as needed, on running links too."""
+
+    def known_until(self, known_ms: Mapping[str, int]) -> None:
+        """Before `watch`: up to when all fills of these symbols are known, Unix ms by the exchange's clock.
+
+        Later ones are asked for, and posted before the first report of orders and position. A symbol that
+        is not named starts from its first position report.
+        """
+
+    def reconcile_every(self, seconds: float) -> None:
+        """How often orders and positions of every watched symbol are asked for and reported to it."""
 
     def protect(self, wanted: Sequence[Protection]) -> None:
         """The maker protection to hold: pushed at login and on change, read back then and every minute.

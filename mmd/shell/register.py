@@ -10,10 +10,10 @@ from pathlib import Path
 import msgspec
 import trio
 
-from mmd.core.portfolio import CarriedLosses
 from mmd.domain.actions import StateChanged, Tripped
 from mmd.domain.events import HaltRequested
 from mmd.domain.reasons import Response, Scope, State, Switch
+from mmd.domain.totals import CarriedLosses
 from mmd.journal.halts import FORMAT, Halt, HaltFile
 from mmd.journal.statefile import JournalFailed, StateFile
 from mmd.shell import logs

@@ -4,41 +4,32 @@ from collections.abc import Iterable
 
 import trio
 
-from mmd.core.losses import LossLimits
-from mmd.core.pnl import usd_value
-from mmd.core.portfolio import (
-    BoundsAcked,
-    CarriedLosses,
-    ClearSwitch,
-    GrantBounds,
-    LimitChanged,
-    PortfolioAction,
-    PortfolioEvent,
-    PortfolioMachine,
-    SymbolJoined,
-    SymbolLeft,
-    Totals,
-    TotalsChanged,
-    TripSwitch,
-    Valued,
-)
+from mmd.core.portfolio import PortfolioMachine, Totals
 from mmd.domain.actions import Tripped
 from mmd.domain.events import BoundsSet
 from mmd.domain.reasons import Scope
 from mmd.domain.settings import KillSwitches, PortfolioLimits, SymbolSettings
 from mmd.domain.switches import DEFAULT_RESPONSES
+from mmd.domain.totals import (
+    BoundsAcked,
+    CarriedLosses,
+    ClearSwitch,
+    GrantBounds,
+    LimitChanged,
+    LossLimits,
+    PortfolioAction,
+    PortfolioEvent,
+    SymbolJoined,
+    SymbolLeft,
+    TotalsChanged,
+    TripSwitch,
+)
+from mmd.replay.valuing import valued
 from mmd.shell.desk import TotalLine
 from mmd.shell.pump import Pump
 from mmd.shell.worker import Worker
 
 VALUE_SECONDS = 0.25
-
-
-def pnl_usd(worker: Worker) -> float | None:
-    """Realised + unrealised - fees + funding in USD; None where a position cannot be valued."""
-    machine = worker.machine
-    profit = machine.position.profit(machine.mark_price)
-    return None if profit is None else usd_value(machine.instrument, profit.total, machine.market.index)
 
 
 def loss_limits(settings: SymbolSettings) -> LossLimits:
@@ -108,17 +99,8 @@ class Treasury:
     @staticmethod
     def _valued(workers: Iterable[Worker]) -> list[PortfolioEvent]:
         """Their numbers; a position that is not known yet is none that could be told."""
-        return [
-            Valued(
-                worker.key,
-                worker.machine.position.lots,
-                worker.machine.mark_price,
-                worker.machine.market.index,
-                pnl_usd(worker),
-            )
-            for worker in workers
-            if worker.machine.position.known
-        ]
+        found = (valued(worker.machine) for worker in workers)
+        return [one for one in found if one is not None]
 
     # --- what follows ----------------------------------------------------------------------------
 

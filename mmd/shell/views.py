@@ -10,6 +10,7 @@ from mmd.core.pnl import usd_value
 from mmd.core.quoting import Quoted, Step, Wanted, Withheld
 from mmd.domain.actions import PlaceOrder
 from mmd.domain.reasons import Missing, Mode, Side, State
+from mmd.replay.valuing import pnl_usd
 from mmd.shell.desk import (
     CheckLine,
     Explanation,
@@ -21,7 +22,6 @@ from mmd.shell.desk import (
     SymbolStatus,
 )
 from mmd.shell.outbox import Outbox
-from mmd.shell.totals import pnl_usd
 from mmd.shell.worker import Worker
 
 
@@ -91,7 +91,7 @@ def symbol_status(worker: Worker, now_ns: int, shadow: ShadowStatus | None) -> S
         position=number(instrument.amount(machine.position.lots)),
         min_position=number(instrument.amount(low)) if granted else None,
         max_position=number(instrument.amount(high)) if granted else None,
-        pnl_usd=pnl_usd(worker),
+        pnl_usd=pnl_usd(worker.machine),
         data_age_seconds=max(0.0, (now_ns - market.data_ns) * 1e-9) if market.data_ns else None,
         refusal=machine.refusal_text(machine.refusal) if machine.refusal is not None else None,
         shadow=shadow,
@@ -143,7 +143,7 @@ def position_line(worker: Worker) -> PositionLine:
         position=number(instrument.amount(position.lots)),
         average_price=number(position.average) if position.lots else None,
         mark_price=mark or None,
-        pnl_usd=pnl_usd(worker),
+        pnl_usd=pnl_usd(worker.machine),
         realized_usd=usd(profit.realized) if profit else None,
         unrealized_usd=usd(profit.unrealized) if profit else None,
         fees_usd=usd(profit.fees) if profit else None,

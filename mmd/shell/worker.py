@@ -5,11 +5,11 @@ import trio
 
 from mmd.core.budget import Budget
 from mmd.core.machine import SymbolMachine
+from mmd.core.shadow import ShadowBook
 from mmd.domain.events import BookBroken, BookTop, DataLinkDown, Mail, Ticker, TradePrinted
 from mmd.domain.reasons import Mode
 from mmd.domain.settings import SymbolSettings
 from mmd.shell.counters import SymbolCounters
-from mmd.shell.shadow import ShadowBook
 
 MAILBOX = 1000
 # Market data: an older one says nothing that the newer does not.

@@ -14,13 +14,14 @@ from core_kit import ASK, BID, INVERSE, OPTION, PLAIN, START_NS, changed, machin
 
 from mmd.core.gate import Exposure, Refused, Room, review
 from mmd.core.orders import TRANSITIONS
-from mmd.core.portfolio import BoundsAcked, LimitChanged, PortfolioEvent, PortfolioMachine, SymbolJoined, Valued
+from mmd.core.portfolio import PortfolioMachine
 from mmd.core.rules import rules_for
 from mmd.core.states import MOVES
 from mmd.domain.actions import PlaceOrder, ReduceOrder
 from mmd.domain.instruments import Kind
 from mmd.domain.reasons import Missing, Phase, Rule, State, Why
 from mmd.domain.settings import KillSwitches, PortfolioLimits
+from mmd.domain.totals import BoundsAcked, LimitChanged, PortfolioEvent, SymbolJoined, Valued
 from mmd.domain.units import Grid, GridStep
 
 DOCS = Path(__file__).parents[2] / "docs"

@@ -11,24 +11,24 @@ from typing import Any
 import msgspec
 from core_kit import INVERSE, LINEAR, NS, OPTION, START_NS, changed
 
-from mmd.core.losses import LossLimits
-from mmd.core.portfolio import (
+from mmd.core.portfolio import PortfolioMachine
+from mmd.domain.instruments import Instrument
+from mmd.domain.reasons import Switch
+from mmd.domain.settings import KillSwitches, PortfolioLimits, ScopeLimits
+from mmd.domain.totals import (
     BoundsAcked,
     ClearSwitch,
     GrantBounds,
+    LossLimits,
     OperatorReset,
     PortfolioAction,
     PortfolioEvent,
-    PortfolioMachine,
     SymbolJoined,
     SymbolLeft,
     TotalsChanged,
     TripSwitch,
     Valued,
 )
-from mmd.domain.instruments import Instrument
-from mmd.domain.reasons import Switch
-from mmd.domain.settings import KillSwitches, PortfolioLimits, ScopeLimits
 
 BTC, ETH = 50_000.0, 2_000.0
 INDEX = {"BTC": BTC, "ETH": ETH}

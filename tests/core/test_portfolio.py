@@ -24,9 +24,10 @@ from portfolio_kit import (
     worth,
 )
 
-from mmd.core.portfolio import BoundsAcked, GrantBounds, PortfolioMachine, SymbolJoined, Valued
+from mmd.core.portfolio import PortfolioMachine
 from mmd.core.totals import DRIFT, NOISE
 from mmd.domain.settings import KillSwitches, PortfolioLimits, ScopeLimits
+from mmd.domain.totals import BoundsAcked, GrantBounds, SymbolJoined, Valued
 
 TIGHT = [
     pytest.param(limits(btc="10", eth="30", usd="1000000"), id="all totals tight"),

@@ -7,17 +7,11 @@ import pytest
 from core_kit import NS, START_NS
 from portfolio_kit import MARKET, Book, Symbol, key, limits, valued
 
-from mmd.core.losses import DAY_NS, HOUR_NS, Carried, Losses, LossLimits, day_start_ns
-from mmd.core.portfolio import (
-    ClearSwitch,
-    LimitChanged,
-    PortfolioMachine,
-    SymbolJoined,
-    TotalsChanged,
-    TripSwitch,
-)
+from mmd.core.losses import DAY_NS, HOUR_NS, Losses, day_start_ns
+from mmd.core.portfolio import PortfolioMachine
 from mmd.domain.reasons import Scope, Switch
 from mmd.domain.settings import KillSwitches
+from mmd.domain.totals import Carried, ClearSwitch, LimitChanged, LossLimits, SymbolJoined, TotalsChanged, TripSwitch
 
 OWN = LossLimits(max_drawdown_usd=Decimal(100), max_daily_loss_usd=Decimal(80), drawdown_key="mine (mmd.yaml:7)")
 DRAWDOWN = LossLimits(max_drawdown_usd=Decimal(100))

@@ -14,9 +14,9 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from portfolio_kit import EPSILON, MARKET, MAX_LOTS, Book, every_total, key, limits, replay, scope
 
-from mmd.core.portfolio import GrantBounds, LimitChanged, PortfolioAction
 from mmd.domain.reasons import Switch
 from mmd.domain.settings import PortfolioLimits
+from mmd.domain.totals import GrantBounds, LimitChanged, PortfolioAction
 
 SPARE = {"btc": "1000", "eth": "10000", "usd": "100000000"}
 TIGHT: dict[str, PortfolioLimits] = {

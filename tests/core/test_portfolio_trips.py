@@ -7,10 +7,10 @@ import pytest
 from core_kit import changed
 from portfolio_kit import BTC, MARKET, Book, Symbol, key, limits, scope, valued
 
-from mmd.core.portfolio import ClearSwitch, SymbolJoined, SymbolLeft, TripSwitch
 from mmd.core.totals import DRIFT
 from mmd.domain.reasons import Scope, Switch
 from mmd.domain.settings import KillSwitches, PortfolioLimits
+from mmd.domain.totals import ClearSwitch, SymbolJoined, SymbolLeft, TripSwitch
 
 ROOT = "limits.portfolio"
 

@@ -14,7 +14,8 @@ from mmd.core.market import NO_TOUCH
 from mmd.domain import events as ev
 from mmd.domain.reasons import Response, State, Switch, Why
 from mmd.domain.settings import KillSwitches, PortfolioLimits, ScopeLimits
-from mmd.shell.totals import VALUE_SECONDS, pnl_usd
+from mmd.replay.valuing import pnl_usd
+from mmd.shell.totals import VALUE_SECONDS
 from mmd.shell.worker import Worker
 
 
@@ -205,16 +206,16 @@ async def test_what_cannot_be_valued_does_what_is_configured(
 async def test_profits_that_cannot_be_known_are_not_invented(autojump_clock: MockClock) -> None:
     room = Room()
     worker = room.worker()
-    assert pnl_usd(worker) == 0.0  # flat: nothing to value
+    assert pnl_usd(worker.machine) == 0.0  # flat: nothing to value
     room.connect(worker, position_lots=3)
-    assert pnl_usd(worker) == pytest.approx(0.0)
+    assert pnl_usd(worker.machine) == pytest.approx(0.0)
     assert room.treasury.losses() == {worker.key: pytest.approx((0.0, 0.0))}
     worker.machine.market.mark = 0.0
     seen = worker.machine.touch
     worker.machine.touch = Touch(seen.bid_ticks + 10, seen.bid_lots, seen.ask_ticks + 10, seen.ask_lots)
-    assert (pnl_usd(worker) or 0.0) > 0.0  # by our own fair value, where the exchange gives no mark
+    assert (pnl_usd(worker.machine) or 0.0) > 0.0  # by our own fair value, where the exchange gives no mark
     worker.machine.touch = NO_TOUCH
-    assert pnl_usd(worker) is None
+    assert pnl_usd(worker.machine) is None
     room.treasury.value_all()
     totals = room.treasury.totals()
     assert (totals.pnl_usd, totals.day_pnl_usd, totals.drawdown_usd) == (None, None, None)

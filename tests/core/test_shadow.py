@@ -9,11 +9,11 @@ from hypothesis import strategies as st
 from shell_kit import START_NS, instrument
 
 from mmd.core.orders import EMPTY, Amending, Cancelling, IllegalTransition, Live, Placing, Slot, advance, worst_lots
+from mmd.core.shadow import NO_FILLS, REMEMBERED, ShadowBook
 from mmd.domain import events as ev
 from mmd.domain.actions import AmendOrder, CancelOrder, Order, PlaceOrder, ReduceOrder
 from mmd.domain.events import Bound, OrderAbsent, OrderAcked, OrderClosed, OrderRefused, ShadowFilled
 from mmd.domain.reasons import Fault, Side, Why
-from mmd.shell.shadow import NO_FILLS, REMEMBERED, ShadowBook
 
 LABEL = "mmd-kit-BTC-PERPETUAL-b-ep-1"
 ORDER_ID = f"shadow-{LABEL.removeprefix('mmd-')}"

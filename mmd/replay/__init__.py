@@ -1,0 +1,1 @@
+"""A journal fed to fresh machines: what was decided is decided again, and compared."""
