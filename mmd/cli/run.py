@@ -5,7 +5,7 @@ import fcntl
 import os
 import sys
 from pathlib import Path
-from typing import TextIO
+from typing import Any, TextIO
 
 import trio
 
@@ -13,7 +13,7 @@ from mmd.config.load import load
 from mmd.config.locate import config_path, socket_path, state_directory
 from mmd.config.model import Config
 from mmd.config.secrets import ExposedSecret
-from mmd.control.server import serve_control
+from mmd.control.server import describe, serve_control
 from mmd.domain.errors import ConfigError, CredentialError, ExchangeRefused, MmdError
 from mmd.shell import logs, notify
 from mmd.shell.daemon import Daemon
@@ -158,8 +158,9 @@ async def serve(
 ) -> None:
     """The control socket; every change is written into the events with who asked."""
 
-    def audit(caller: Caller, method: str, outcome: str) -> None:
-        daemon.diary.note(f"command.{method}", outcome, by=f"{caller.name} (uid {caller.uid}, pid {caller.pid})")
+    def audit(caller: Caller, method: str, params: dict[str, Any], outcome: str) -> None:
+        detail = f"{describe(params)} -> {outcome}".strip()
+        daemon.diary.note(f"command.{method}", detail, by=f"{caller.name} (uid {caller.uid}, pid {caller.pid})")
 
     control = config.service.control
     await serve_control(

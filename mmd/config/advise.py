@@ -1,15 +1,19 @@
 """Second thoughts about a valid configuration: what looks unintended, and what nobody checked offline."""
 
 import os
+import shutil
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 import msgspec
 
 from mmd.config.limits import kinds_named, kinds_of, narrowed, symbol_limits
+from mmd.config.locate import state_directory
 from mmd.config.model import (
     Config,
+    Credentials,
     Entry,
     ExchangeConfig,
     Named,
@@ -23,13 +27,15 @@ from mmd.config.select import is_allowed
 from mmd.domain.errors import CredentialError
 from mmd.domain.instruments import Kind
 from mmd.domain.reasons import Mode
-from mmd.domain.settings import ScopeLimits, Style
+from mmd.domain.settings import FsyncPolicy, ScopeLimits, Style
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 # Rounding to the grid may take a quote out of its band by less than one step, and a cheap option's
 # step is a good part of its price: a collar needs some room beyond the band, but not more.
 WIDE_COLLAR = 2
 WIDE_FILLED = 100
+MIB_IN_GIB = 1024
+HOURS_IN_DAY = 24
 
 
 class Advice(msgspec.Struct, frozen=True):
@@ -42,7 +48,7 @@ class Advice(msgspec.Struct, frozen=True):
 
 
 def advise(config: Config, environ: Mapping[str, str] | None = None) -> Advice:
-    """Looks at secrets' files where they can be seen from here; never at an exchange."""
+    """Looks at secrets' files and the state directory where they can be seen from here; never at an exchange."""
     environment = os.environ if environ is None else environ
     exposed: list[str] = []
     notes: list[str] = []
@@ -55,6 +61,8 @@ def advise(config: Config, environ: Mapping[str, str] | None = None) -> Advice:
         *oversubscribed(config),
         *(finding for exchange in config.exchanges.values() for finding in _exchange(config, exchange)),
         *_receivers(config),
+        *_journal(config),
+        *_disk(config, state_directory(None, config.service.state_dir, environment)),
         *_secrets(config, environment, exposed, notes),
     ]
     live = config.service.mode is Mode.LIVE
@@ -63,6 +71,9 @@ def advise(config: Config, environ: Mapping[str, str] | None = None) -> Advice:
             notes.append(
                 f"{config.where('service.mode')}: service.mode: live on mainnet: {exchange.name} trades real money"
             )
+        if live and exchange.order_valid_ms is None:
+            path = f"exchanges.{exchange.name}.order_valid_ms"
+            notes.append(f"{config.where(path)}: {path}: null: an order that the network holds up may rest unseen")
     if not live:
         notes.append("service.mode: shadow: everything is decided, nothing is sent")
     lines = [str(finding) for finding in sorted(set(warnings))]
@@ -185,7 +196,24 @@ def _exchange(config: Config, exchange: ExchangeConfig) -> list[Finding]:
         if not any(_may_be_of(target, protection.underlying) for target in targets):
             text = f"no instrument of {protection.underlying} is quoted on {exchange.name}"
             found.append(_at(config, f"{path}.maker_protection[{index}].underlying", text))
-    return found
+    return found + _validity(config, exchange)
+
+
+def _validity(config: Config, exchange: ExchangeConfig) -> list[Finding]:
+    """An order of unknown fate is given up ack_timeout_seconds after it was lost; it must not be taken later."""
+    waits = [
+        (entry.settings.limits.ack_timeout_seconds, entry.path)
+        for entry in config.entries
+        if entry.target.exchange == exchange.name
+    ]
+    if exchange.order_valid_ms is None or not waits:
+        return []
+    seconds, path = min(waits)
+    if exchange.order_valid_ms <= seconds * 1000:
+        return []
+    text = f"is {exchange.order_valid_ms} and longer than ack_timeout_seconds {seconds:g} of {path}"
+    more = "an order may be taken after its fate was settled"
+    return [_at(config, f"exchanges.{exchange.name}.order_valid_ms", f"{text}: {more}")]
 
 
 def _may_be_of(target: Named | Selection, coin: str) -> bool:
@@ -212,19 +240,49 @@ def _receivers(config: Config) -> list[Finding]:
     ]
 
 
+def _journal(config: Config) -> list[Finding]:
+    journal = config.journal
+    found = []
+    if journal.fsync is not FsyncPolicy.INTERVAL and "journal.fsync_seconds" in config.origins:
+        found.append(_at(config, "journal.fsync_seconds", f"has no effect with fsync {journal.fsync}"))
+    if journal.keep_days * HOURS_IN_DAY < journal.segment_hours:
+        text = f"is {journal.keep_days:g} and shorter than a segment may last, {journal.segment_hours:g} hours"
+        found.append(_at(config, "journal.keep_days", f"{text}: nothing closed would be kept"))
+    return found
+
+
+def _disk(config: Config, directory: Path) -> list[Finding]:
+    """Whether the state directory's file system has room for all that is to be kept; silent where it cannot be seen."""
+    wanted = config.journal.keep_gib + config.journal.reserve_mib / MIB_IN_GIB
+    try:
+        has = sum(path.stat().st_size for path in directory.rglob("*") if path.is_file())
+        room = (shutil.disk_usage(directory).free + has) / 2**30
+    except OSError:
+        return []
+    if room >= wanted:
+        return []
+    text = f"is {config.journal.keep_gib:g}, and the file system of {directory} has room for {room:.1f}"
+    return [_at(config, "journal.keep_gib", f"{text}: it would be full before anything is deleted, and that halts all")]
+
+
 def _places(config: Config) -> Iterator[tuple[str, Secret, bool]]:
     """(path, where the secret is, whether it can be done without)."""
     for exchange in config.exchanges.values():
-        if exchange.credentials is not None:
-            path, spare = f"exchanges.{exchange.name}.credentials", exchange.network is NetworkKind.SANDBOX
-            yield f"{path}.client_id", exchange.credentials.client_id, spare
-            yield f"{path}.client_secret", exchange.credentials.client_secret, spare
+        spare = exchange.network is NetworkKind.SANDBOX
+        for key, credentials in (("credentials", exchange.credentials), ("reaper_credentials", exchange.reaper)):
+            yield from _keys(f"exchanges.{exchange.name}.{key}", credentials, spare)
     for index, webhook in enumerate(config.alerts.webhooks):
         if webhook.bearer is not None:
             yield f"alerts.webhooks[{index}].bearer", webhook.bearer, False
     heartbeat = config.alerts.heartbeat
     if heartbeat is not None and heartbeat.bearer is not None:
         yield "alerts.heartbeat.bearer", heartbeat.bearer, False
+
+
+def _keys(path: str, credentials: Credentials | None, spare: bool) -> Iterator[tuple[str, Secret, bool]]:
+    if credentials is not None:
+        yield f"{path}.client_id", credentials.client_id, spare
+        yield f"{path}.client_secret", credentials.client_secret, spare
 
 
 def _secrets(config: Config, environ: Mapping[str, str], exposed: list[str], notes: list[str]) -> list[Finding]:

@@ -43,10 +43,12 @@ from mmd.domain.instruments import Contract, Kind
 from mmd.domain.reasons import Mode, Response, Severity, Switch
 from mmd.domain.settings import (
     DataRules,
+    JournalSettings,
     KillSwitches,
     PortfolioLimits,
     Profile,
     Protection,
+    Reconciliation,
     SymbolLimits,
     SymbolSettings,
 )
@@ -61,6 +63,7 @@ def build(data: Data, root: Node, files: tuple[str, ...]) -> Config:
     _name_webhooks(effective["alerts"]["webhooks"])
     service = _service(effective["service"])
     switches = _switches(effective["kill_switches"])
+    reconciliation = msgspec.convert(effective["reconciliation"], Reconciliation)
     limits = effective["limits"]
     profiles = {name: _profile(name, spread, {}) for name, spread in effective["spreads"].items()}
     return Config(
@@ -69,7 +72,8 @@ def build(data: Data, root: Node, files: tuple[str, ...]) -> Config:
         exchanges={name: _exchange(name, raw) for name, raw in effective["exchanges"].items()},
         profiles=profiles,
         entries=tuple(
-            _entry(index, raw, effective, service, switches) for index, raw in enumerate(effective["instruments"])
+            _entry(index, raw, effective, service, switches, reconciliation)
+            for index, raw in enumerate(effective["instruments"])
         ),
         symbol_limits=msgspec.convert(limits["per_symbol"], SymbolLimits),
         allowed=None if limits["allowed"] is None else tuple(limits["allowed"]),
@@ -77,6 +81,8 @@ def build(data: Data, root: Node, files: tuple[str, ...]) -> Config:
         market_data=msgspec.convert(effective["market_data"], DataRules),
         switches=switches,
         alerts=_alerts(effective["alerts"]),
+        journal=msgspec.convert(effective["journal"], JournalSettings),
+        reconciliation=reconciliation,
         effective=effective,
         origins=_origins(root),
         files=files,
@@ -134,21 +140,24 @@ def _service(raw: Data) -> Service:
 def _exchange(name: str, raw: Data) -> ExchangeConfig:
     network = raw["network"]
     url = network["url"] if isinstance(network, dict) else None
-    credentials = raw.get("credentials")
     return ExchangeConfig(
         name=name,
         type=raw["type"],
         network=NetworkKind.URL if url is not None else NetworkKind(network),
         url=url,
-        credentials=Credentials(
-            client_id=_secret(credentials["client_id"]), client_secret=_secret(credentials["client_secret"])
-        )
-        if credentials is not None
-        else None,
+        credentials=_credentials(raw.get("credentials")),
         grant=Grant(raw["grant"]),
         sandbox=msgspec.convert(raw["sandbox"], SandboxOptions),
         protections=msgspec.convert(raw["maker_protection"], tuple[Protection, ...]),
+        reaper=_credentials(raw["reaper_credentials"]),
+        order_valid_ms=raw["order_valid_ms"],
     )
+
+
+def _credentials(raw: Data | None) -> Credentials | None:
+    if raw is None:
+        return None
+    return Credentials(client_id=_secret(raw["client_id"]), client_secret=_secret(raw["client_secret"]))
 
 
 def _secret(raw: Data) -> Secret:
@@ -212,7 +221,9 @@ def _profile(name: str, spread: Data, over: Data) -> Profile:
     return msgspec.convert({"name": name, **filled}, Profile)
 
 
-def _entry(index: int, raw: Data, effective: Data, service: Service, switches: KillSwitches) -> Entry:
+def _entry(
+    index: int, raw: Data, effective: Data, service: Service, switches: KillSwitches, reconciliation: Reconciliation
+) -> Entry:
     spread = effective["spreads"][raw["spread"]]
     over = {key: raw[key] for key in SPREAD_KEYS if key in raw and key != "market_data"}
     path = f"instruments[{index}]"
@@ -229,6 +240,7 @@ def _entry(index: int, raw: Data, effective: Data, service: Service, switches: K
             limits=symbol_limits(limits),
             data=msgspec.convert(data, DataRules),
             switches=switches,
+            average_tolerance_bps=reconciliation.average_tolerance_bps,
         ),
     )
 

@@ -9,9 +9,12 @@ from mmd.config.limits import TIGHTER, Given, Limits, Tighter, given, is_wider, 
 from mmd.config.loose import mapping, number, sequence
 from mmd.config.nodes import Finding, Node, Step, key_place, place_at
 from mmd.config.render import scalar
+from mmd.config.schema import schema
 from mmd.config.validate import finding, nearest, shown_path
 
 AMOUNTS = ("max_quantity", "max_delta", "max_vega")
+KEPT_SEGMENTS = 4
+MIB_IN_GIB = 1024
 
 
 def default_webhook_name(index: int) -> str:
@@ -33,6 +36,7 @@ def check_guards(data: dict[str, Any], root: Node) -> list[Finding]:
         findings += _check_url(mapping(mapping(exchange).get("network")), ["exchanges", name, "network"], root)
     alerts = mapping(data.get("alerts"))
     findings += _check_webhooks(sequence(alerts.get("webhooks")), root)
+    findings += _check_journal(mapping(data.get("journal")), root)
     return findings + _check_url(mapping(alerts.get("heartbeat")), ["alerts", "heartbeat"], root)
 
 
@@ -118,6 +122,25 @@ def _check_protections(protections: list[Any], path: list[Step], root: Node) -> 
             text = f"{coin} is protected by {shown_path([*path, seen[coin]])} already; allowed: one entry for each"
             findings.append(finding(root, [*here, "underlying"], text))
     return findings
+
+
+def _check_journal(journal: dict[str, Any], root: Node) -> list[Finding]:
+    """What is kept must hold what a start needs: the last complete state may be a segment back."""
+    nodes = schema()["properties"]["journal"]["properties"]
+    keep, segment, reserve = (
+        number(journal.get(key, nodes[key]["default"])) for key in ("keep_gib", "segment_mib", "reserve_mib")
+    )
+    if keep is None or segment is None or reserve is None:
+        return []
+    least = KEPT_SEGMENTS * segment + reserve
+    if keep * MIB_IN_GIB >= least:
+        return []
+    key = next(key for key in ("keep_gib", "segment_mib", "reserve_mib") if key in journal)
+    text = (
+        f"keep_gib is {keep:f} and holds less than {KEPT_SEGMENTS} segments of {segment:f} MiB and the reserve of "
+        f"{reserve:f} MiB; allowed: {least / MIB_IN_GIB:f} or more"
+    )
+    return [finding(root, ["journal", key], text)]
 
 
 def _check_webhooks(webhooks: list[Any], root: Node) -> list[Finding]:

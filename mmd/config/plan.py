@@ -108,6 +108,8 @@ class _Touched:
         match path:
             case ["exchanges", str() as name, "maker_protection", *_]:
                 return [key for key in self.protected if key.startswith(f"{name}/")]
+            case ["exchanges", str(), "reaper_credentials", *_]:
+                return []
             case ["exchanges", str() as name, *_]:
                 return [key for key, exchange in self.old_exchanges.items() if exchange == name]
             case ["spreads", str() as name, *_]:
@@ -116,6 +118,8 @@ class _Touched:
             case ["limits", "per_kind", str() as layer, *_]:
                 return [key for key in self.changed if layer in LAYERS[self.kinds[key]]]
             case ["service", "mode"] | ["market_data" | "kill_switches", *_] | ["limits", "per_symbol" | "allowed", *_]:
+                return list(self.changed)
+            case ["reconciliation", "average_tolerance_bps"]:
                 return list(self.changed)
         return []
 

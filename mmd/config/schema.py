@@ -5,6 +5,7 @@ import importlib.resources
 import json
 from collections.abc import Iterator
 from copy import deepcopy
+from decimal import Decimal
 from typing import Any
 
 from mmd.config.nodes import Step
@@ -15,9 +16,9 @@ DEFS = "#/$defs/"
 
 @functools.cache
 def schema() -> Schema:
-    """schemas/mmd.schema.json as it is installed with the package."""
+    """schemas/mmd.schema.json as it is installed with the package; its numbers exact, as those of a file are."""
     text = importlib.resources.files("mmd.config").joinpath("mmd.schema.json").read_text(encoding="utf-8")
-    loaded: Schema = json.loads(text)
+    loaded: Schema = json.loads(text, parse_float=Decimal)
     return loaded
 
 

@@ -25,7 +25,10 @@ UNITS: dict[str, dict[str, Decimal]] = {
         "h": Decimal(3600),
     },
     "milliseconds": {"ms": Decimal(1), "s": Decimal(1000), "sec": Decimal(1000), "seconds": Decimal(1000)},
+    "hours": {"h": Decimal(1), "hours": Decimal(1), "d": Decimal(24), "days": Decimal(24)},
     "days": {"d": Decimal(1), "days": Decimal(1), "w": Decimal(7)},
+    "MiB": {"mib": Decimal(1), "gib": Decimal(1024)},
+    "GiB": {"gib": Decimal(1), "tib": Decimal(1024)},
     "times": {"x": Decimal(1)},
 }
 UNIT_NAMES = {"bps": "basis points (100 = 1 %)", "amount": "the instrument's amount unit", "price": "the price unit"}

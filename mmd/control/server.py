@@ -13,7 +13,9 @@ from collections.abc import Callable
 from decimal import Decimal
 from functools import partial
 from pathlib import Path
+from typing import Any
 
+import msgspec
 import trio
 from msgspec import UNSET, Raw
 
@@ -76,8 +78,8 @@ FAULTS = (
     TypeError,
     ValueError,
 )
-Audit = Callable[[Caller, str, str], None]
-"""(who, method, what was asked and what came of it)"""
+Audit = Callable[[Caller, str, dict[str, Any], str], None]
+"""(who, method, params, what came of it). The params as they were understood, defaults left out, decimals as text."""
 log = logs.get("control")
 
 
@@ -230,7 +232,7 @@ class Connection:
             outcome = f"{refusal.code.name.lower()}: {refusal.message}"
             raise
         finally:
-            self.server.audit(self.caller, method.name, f"{describe(params)} -> {outcome}".strip())
+            self.server.audit(self.caller, method.name, asked_for(params), outcome)
 
     async def ask_desk(self, method: Method, params: Params) -> tuple[Raw, str]:
         """The desk's answer, encoded, and its outcome in words; errors become Refusals."""
@@ -338,24 +340,23 @@ def not_permitted(method: Method, caller: Caller, admin_group: str | None) -> Re
     )
 
 
-def describe(params: Params) -> str:
-    """What was asked, for the audit: key=value of all that differs from the default."""
-    words = []
-    for name in params.__struct_fields__:
-        value = getattr(params, name)
-        if name != "timeout_seconds" and value not in ("", None):
-            words.append(f"{name}={_word(value)}")
-    return " ".join(words)
+def asked_for(params: Params) -> dict[str, Any]:
+    """The params for the audit: all that differ from their default, plain values. None of them is ever a secret."""
+    given: dict[str, Any] = {}
+    for field in msgspec.structs.fields(params):
+        value = getattr(params, field.name)
+        if field.name != "timeout_seconds" and value not in ("", None):
+            given[field.name] = f"{value:f}" if isinstance(value, Decimal) else value
+    return given
+
+
+def describe(params: dict[str, Any]) -> str:
+    """What was asked, on one line: key=value."""
+    return " ".join(f"{name}={_word(value)}" for name, value in params.items())
 
 
 def _word(value: object) -> str:
-    match value:
-        case list():
-            return ",".join(value)
-        case Decimal():
-            return f"{value:f}"
-        case _:
-            return repr(value)
+    return ",".join(value) if isinstance(value, list) else repr(value)
 
 
 def outcome_of(result: object) -> str:

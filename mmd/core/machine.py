@@ -13,12 +13,12 @@ from mmd.core.fair import microprice
 from mmd.core.market import NO_TOUCH
 from mmd.core.orders import Live, Unknown
 from mmd.core.quoting import Withheld
+from mmd.core.reconciler import Reconciler
 from mmd.core.rules import NS, rules_for
-from mmd.core.tracker import Tracker
 from mmd.core.window import PriceRange
 from mmd.domain import events as ev
-from mmd.domain.actions import AckBounds, Decision, Noted
-from mmd.domain.reasons import MARKET_DATA_REASONS, Missing, Mode, Response, Side, State, Switch, Why
+from mmd.domain.actions import AckBounds, Decision
+from mmd.domain.reasons import MARKET_DATA_REASONS, CaseKind, Missing, Mode, Response, Side, State, Switch, Why
 from mmd.domain.switches import SWITCHES
 
 # No resume while the cause of one of these lasts; the shell says when it is over.
@@ -27,7 +27,7 @@ LASTING = frozenset({Switch.CLOCK_SKEW, Switch.EVENT_LAG, Switch.JOURNAL_FAILURE
 SETTLEMENT_NS = 120 * NS
 
 
-class SymbolMachine(Tracker):
+class SymbolMachine(Reconciler):
     """One symbol. `handle` is the only way in; everything else only looks."""
 
     # --- the way in ------------------------------------------------------------------------------
@@ -125,14 +125,6 @@ class SymbolMachine(Tracker):
         self.own.link_lost(now_ns)
         self._leave_for_market(now_ns)
 
-    def on_orders_reported(self, event: ev.OrdersReported, now_ns: int) -> None:
-        strays = self.own.reported(event, now_ns)
-        for label in strays:
-            self._out.append(Noted("order.stray", f"{label} rests there and is not ours to keep: cancelling"))
-        self._judge_foreign(strays, now_ns)  # the first report is of leftovers, later ones must know us
-        self.reconciled = self.orders_seen = True
-        self._dirty = True
-
     # --- the house -------------------------------------------------------------------------------
 
     def on_timer(self, event: ev.TimerFired, now_ns: int) -> None:
@@ -207,11 +199,8 @@ class SymbolMachine(Tracker):
             self._ask_state(now_ns)
             done.append("the exchange's position is asked for again")
         elif self.drift is not None:
-            lots = self.position.lots + self.drift
-            self.position.adopt(lots, self.reported_average or self.position.average, self.mark_price)
-            self.own.forget_ended(now_ns)
-            self.drift = None
-            done.append(f"the exchange's position {amount(lots)} is adopted")
+            done.append(self._adopt_reported(now_ns))
+            self.close_case(CaseKind.POSITION, "", event.by, event.reason)
         self.rejects.clear()
         self.fills.clear()
         self.timeouts.clear()
@@ -357,5 +346,7 @@ HANDLERS: dict[type, Callable[[SymbolMachine, Any, int], None]] = {
     ev.SwitchTripped: SymbolMachine.on_switch,
     ev.SwitchCleared: SymbolMachine.on_switch_cleared,
     ev.FlattenRequested: SymbolMachine.on_flatten,
+    ev.CaseAccepted: SymbolMachine.on_case_accepted,
+    ev.JournalDoubted: SymbolMachine.on_journal_doubted,
     ev.RemovalRequested: SymbolMachine.on_removal,
 }

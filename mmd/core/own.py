@@ -193,6 +193,18 @@ class OwnOrders:
         stray.label = order.label
         self.strays[order.label] = stray
 
+    def inherit(self, state: SideState, now_ns: int) -> None:
+        """An order that another process's machine had out: it may rest, and is asked about and cancelled."""
+        assert not isinstance(state.slot, Empty), "a label means that there is an order"
+        stray = SideState(state.side)
+        stray.slot = lost(state.slot, now_ns)
+        stray.label = state.label
+        self.strays[state.label] = stray
+
+    def remember(self, other: "OwnOrders") -> None:
+        """Orders whose end that one was told: late word of them is no news here either."""
+        self._finished = dict(other._finished)
+
     def try_again(self) -> None:
         """Whatever stood in the way of a cancel may be over: it is tried at once, and counted from here."""
         for state in self.every():

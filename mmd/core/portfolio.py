@@ -69,6 +69,7 @@ class PortfolioMachine:
         if carried is not None:
             known = carried.symbols.items()
             self.accounts = {key: Account(Losses(self._day_ns, one), LossLimits()) for key, one in known}
+            self.left_behind = {left.instrument.key: Share.of(left) for left in carried.left}
         self._parted_pnl_usd = 0.0  # of symbols that are gone, by their own count
         self._expired_gain_usd = 0.0  # of accounts that are closed for good
         self._rooms: list[Room] = []
@@ -360,7 +361,8 @@ class PortfolioMachine:
     def carried(self) -> CarriedLosses:
         """For the next run."""
         symbols = {key: account.losses.carried() for key, account in self.accounts.items()}
-        return CarriedLosses(everything=self.losses.carried(), symbols=symbols)
+        left = tuple(share.left() for share in self._everybody() if share.lots)
+        return CarriedLosses(everything=self.losses.carried(), symbols=symbols, left=left)
 
     def uses(self, resting: Mapping[str, int]) -> list[Use]:
         """Every total. `resting`: by symbol's key, orders that are or may be at the exchange."""

@@ -20,7 +20,7 @@ from mmd.domain.actions import AmendOrder, Check, Decision, PlaceOrder, ReduceOr
 from mmd.domain.events import GateRefused
 from mmd.domain.ids import label_prefix
 from mmd.domain.instruments import Instrument
-from mmd.domain.reasons import Missing, Mode, Side, State, Switch, Why
+from mmd.domain.reasons import CaseKind, Missing, Mode, Side, State, Switch, Why
 from mmd.domain.settings import SymbolSettings
 
 VANISHED_NS = 60 * NS
@@ -42,6 +42,14 @@ class Closing(msgspec.Struct, frozen=True, gc=False):
     order_lots: int
     before_lots: int
     label: str
+
+
+class Difference(msgspec.Struct, frozen=True, gc=False):
+    """What we say and what the exchange says, for people, and since when."""
+
+    ours: str
+    theirs: str
+    since_ns: int
 
 
 class SymbolState:
@@ -73,6 +81,11 @@ class SymbolState:
         self.reported_lots: int | None = None
         self.reported_average = Decimal(0)
         self.reported_fills = 0  # of ours that were counted when the exchange last reported the position
+        self.reported_ns = 0  # when it last did
+        self.cases: dict[tuple[CaseKind, str], Difference] = {}  # by kind and order's label
+        self.doubts: dict[tuple[CaseKind, str], tuple[str, str]] = {}  # differences that were seen once
+        self.heir = False  # an earlier process's machine left position and orders to this one
+        self.heirlooms: set[str] = set()  # labels of the orders that came from it
         self.healthy_since_ns = 0
         self.timer_ns = 0
         self.volatility = self._new_volatility()
@@ -210,6 +223,7 @@ class SymbolState:
             Check("no_stray_orders", not self.own.strays, f"{len(self.own.strays)} strays", "0 strays"),
             Check("position_known", self.position.known, "known" if self.position.known else "unknown", "known"),
             Check("no_drift", self.drift is None, f"off by {self.drift} lots" if self.drift else "none", "none"),
+            Check("no_open_cases", not self.cases, f"{len(self.cases)} open", "0 open: mmdctl cases"),
             Check(
                 "bounds",
                 self.bounds_version > 0 and inside,
@@ -240,6 +254,7 @@ class SymbolState:
             "volatility": self.volatility.snapshot(),
             "reconciled": self.reconciled,
             "drift": self.drift,
+            "cases": sorted(f"{kind} {label}".strip() for kind, label in self.cases),
             "timer_ns": self.timer_ns,
             "orders_made": self._orders_made,
         }

@@ -15,6 +15,7 @@ import msgspec
 
 from mmd.domain.instruments import Instrument
 from mmd.domain.settings import PortfolioLimits, ScopeLimits
+from mmd.domain.totals import LeftBehind
 
 # Marks move; a grant is kept while the value of a lot stays within this of what it was granted at,
 # and grants leave that much of every total unused that needs a price.
@@ -157,6 +158,19 @@ class Share:
         """The symbol is gone and leaves this position."""
         self.lots, self.max_lots, self.granted, self.acked, self.parted = lots, 0, 0, 0, True
         self.missing = () if self.latest[0] and self.latest[1] else ("mark", "index")
+
+    def left(self) -> LeftBehind:
+        """Its position, for the next run."""
+        coins, usd, _ = self.latest
+        return LeftBehind(instrument=self.instrument, lots=self.lots, coins=coins, usd=usd)
+
+    @classmethod
+    def of(cls, left: LeftBehind) -> "Share":
+        """A position that the last run left."""
+        share = cls(left.instrument, 0)
+        share.latest = (left.coins, left.usd, share.weight[2])
+        share.depart(left.lots)
+        return share
 
     def follow(self, left: "Share") -> None:
         """The symbol is back: its old position counts until it says what it has."""

@@ -10,9 +10,9 @@ from mmd.core.quoting import Withheld
 from mmd.core.rules import NS
 from mmd.core.symbol import VANISHED_NS
 from mmd.domain import events as ev
-from mmd.domain.actions import Noted, Tripped
+from mmd.domain.actions import Noted
 from mmd.domain.ids import parse_label
-from mmd.domain.reasons import Fault, Missing, Mode, Response, Rule, Scope, State, Switch, Why
+from mmd.domain.reasons import Fault, Missing, Mode, Rule, State, Switch, Why
 
 # Seconds without a new order on a side after a refusal, by its class; doubled each time, at most MAX_HOLD.
 HOLD_SECONDS = {Fault.ORDER: 0.25, Fault.RATE_LIMIT: 2.0, Fault.MARKET: 5.0, Fault.RETRY: 1.0, Fault.STATE: 0.25}
@@ -62,10 +62,15 @@ class Tracker(Closer):
         """Strays of another life, once the leftovers of earlier ones are known: somebody else uses our name."""
         if not self.orders_seen:
             return
-        foreign = [text for text in labels if (label := parse_label(text)) is None or label.epoch != self._epoch]
+        foreign = [label for label in labels if not self._is_ours(label)]
         if foreign:
             detail = f"{', '.join(foreign)}: not placed by this daemon"
             self._trip(Switch.FOREIGN_ORDERS, Why.FOREIGN_ORDERS, detail, now_ns)
+
+    def _is_ours(self, label: str) -> bool:
+        """Placed by this machine, or inherited: its fills are told to us."""
+        parsed = parse_label(label)
+        return label in self.heirlooms or (parsed is not None and parsed.epoch == self._epoch)
 
     def on_refused(self, event: ev.OrderRefused, now_ns: int) -> None:
         state = self.own.find(event.label)
@@ -108,9 +113,8 @@ class Tracker(Closer):
 
     def _end_of_another_life(self, label: str, now_ns: int) -> None:
         """What an order of an earlier life had filled is in the position that was adopted: those fills never come."""
-        slot, parsed = self.own.strays[label].slot, parse_label(label)
-        ours = parsed is not None and parsed.epoch == self._epoch
-        if not ours and isinstance(slot, Unknown) and now_ns - slot.since_ns >= self.own.latency_ns:
+        slot = self.own.strays[label].slot
+        if not self._is_ours(label) and isinstance(slot, Unknown) and now_ns - slot.since_ns >= self.own.latency_ns:
             self.own.forget_ended(now_ns, only=label)
 
     def _count_vanished(self, event: ev.OrderClosed, state: SideState, now_ns: int) -> None:
@@ -221,30 +225,6 @@ class Tracker(Closer):
         self._out.append(Noted("shadow.filled", f"{text} ({event.label})"))
         self._order_event(self.imagined.as_fill(event, self.market.index), now_ns)
         self._count_fill(event.size_lots, now_ns)
-
-    def on_position_reported(self, event: ev.PositionReported, now_ns: int) -> None:
-        self.reported_lots, self.reported_average = event.position_lots, event.average_price
-        self.reported_fills = self.position.fills
-        self._dirty = True
-        if not self.position.known:
-            self.position.adopt(event.position_lots, event.average_price, self.mark_price)
-            return
-        off = event.position_lots - self.position.lots
-        if off == 0:
-            self.drift = None
-        elif self.drift == off:
-            if self.state in (State.DRAINING, State.GONE) or self.why is Why.POSITION_DRIFT:
-                return
-            amount = self.instrument.amount_text
-            found = f"exchange says {amount(event.position_lots)}, fills say {amount(self.position.lots)}"
-            if not self._trip(Switch.POSITION_DRIFT, Why.POSITION_DRIFT, found, now_ns):
-                # HALTED already: this is the reason now, so that a reset adopts the exchange's number.
-                self._move(State.HALTED, Why.POSITION_DRIFT, found, "mmd", now_ns)
-                key = self.instrument.key
-                self._out.append(Tripped(Switch.POSITION_DRIFT, Scope.SYMBOL, key, Response.HALT, found))
-        else:
-            self.drift = off
-            self._ask_state(now_ns)
 
     # --- the exchange's own maker protection -----------------------------------------------------
 

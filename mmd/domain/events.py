@@ -351,6 +351,13 @@ class FlattenRequested(Event, frozen=True):
     received_ns: int
 
 
+class JournalDoubted(Event, frozen=True):
+    """What the last process did with this symbol could not be read back from the journal whole."""
+
+    detail: str
+    received_ns: int
+
+
 class CaseAccepted(Event, frozen=True):
     """An operator takes the exchange's word in this case; `subject` is the order's label, or empty."""
 
@@ -402,6 +409,7 @@ Mail = (
     | SwitchTripped
     | SwitchCleared
     | FlattenRequested
+    | JournalDoubted
     | CaseAccepted
     | RemovalRequested
 )

@@ -203,6 +203,7 @@ class Rule(StrEnum):
     OPEN_ORDERS = "open_orders"
     BUDGET = "message_budget"
     GRID = "grid"
+    JOURNAL = "journal"
 
 
 class Fault(StrEnum):

@@ -26,11 +26,21 @@ class Carried(msgspec.Struct, frozen=True, kw_only=True):
     drawdown_usd: float
 
 
+class LeftBehind(msgspec.Struct, frozen=True, kw_only=True):
+    """A position as it was last known. `coins`, `usd`: what one lot was worth; 0.0 = never known."""
+
+    instrument: Instrument
+    lots: int
+    coins: float
+    usd: float
+
+
 class CarriedLosses(msgspec.Struct, frozen=True, kw_only=True):
-    """What a restart must not forget."""
+    """What a restart must not forget: losses, and positions: those of symbols that are gone count until they expire."""
 
     everything: Carried
     symbols: dict[str, Carried]
+    left: tuple[LeftBehind, ...] = ()
 
 
 class SymbolJoined(msgspec.Struct, frozen=True, tag=True):

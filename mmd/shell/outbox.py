@@ -2,8 +2,18 @@
 
 from collections.abc import Callable, Iterable
 
-from mmd.core.gate import Room, review
-from mmd.domain.actions import AmendOrder, Approved, CancelOrder, Order, PlaceOrder, QueryOrder, QueryState, Request
+from mmd.core.gate import Refused, Room, review
+from mmd.domain.actions import (
+    AmendOrder,
+    Approved,
+    CancelOrder,
+    Order,
+    PlaceOrder,
+    QueryOrder,
+    QueryState,
+    ReduceOrder,
+    Request,
+)
 from mmd.domain.events import GateRefused, Mail
 from mmd.domain.reasons import Mode, Rule, State
 from mmd.domain.settings import PortfolioLimits
@@ -26,6 +36,7 @@ class Outbox:
     ) -> None:
         """`workers`: everybody whose orders count towards the totals of open orders."""
         self._workers = workers
+        self.closed = False  # the journal cannot be written: nothing but cancels and questions leaves
         self.limits: PortfolioLimits | None = None  # until the totals are connected; then nothing is placed without
         self._exchanges = exchanges
         self._post = post
@@ -38,6 +49,8 @@ class Outbox:
             verdict = review(order, None, None)
         else:
             verdict = review(order, worker.machine.exposure(order), self.room(worker, order, now_ns))
+        if isinstance(verdict, Approved) and self.closed and not isinstance(order, CancelOrder):
+            verdict = Refused(Rule.JOURNAL, "failing", "writable", "")
         if not isinstance(verdict, Approved):
             count(worker.counters.refused, verdict.rule)
             refusal = GateRefused(
@@ -118,6 +131,22 @@ class Outbox:
                 leaving.remove(entry)
                 count(worker.counters.refused, Rule.STATE)
                 self._post(worker, GateRefused(order.label, order.side, Rule.STATE, state, State.ACTIVE, "", now_ns))
+
+    def withhold(self, now_ns: int) -> None:
+        """What was decided could not be written: only cancels and questions may leave; the rest goes back."""
+        for exchange, leaving in self._then.items():
+            held = [entry for entry in leaving if isinstance(entry[1], PlaceOrder | AmendOrder | ReduceOrder)]
+            self._then[exchange] = [entry for entry in leaving if entry not in held]
+            for symbol, order in held:
+                assert isinstance(order, PlaceOrder | AmendOrder | ReduceOrder)
+                self._refuse(exchange, symbol, order, now_ns)
+
+    def _refuse(self, exchange: str, symbol: str, order: PlaceOrder | AmendOrder | ReduceOrder, now_ns: int) -> None:
+        for worker in self._workers():
+            if (worker.exchange, worker.symbol) == (exchange, symbol):
+                count(worker.counters.refused, Rule.JOURNAL)
+                refusal = GateRefused(order.label, order.side, Rule.JOURNAL, "failing", "writable", "", now_ns)
+                self._post(worker, refusal)
 
     @staticmethod
     def kept(worker: Worker, label: str) -> bool:

@@ -7,6 +7,7 @@ then flushes the links that have bytes to write. A machine that raises halts its
 import time
 import traceback
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import trio
 
@@ -15,6 +16,8 @@ from mmd.domain.actions import (
     AckBounds,
     AmendOrder,
     CancelOrder,
+    CaseClosed,
+    CaseOpened,
     Decision,
     Noted,
     PlaceOrder,
@@ -39,9 +42,10 @@ from mmd.domain.events import (
     TradeLinkDown,
     TradeLinkUp,
 )
-from mmd.domain.reasons import Response, Scope, State, Switch, Why
+from mmd.domain.reasons import Mode, Response, Scope, State, Switch, Why
 from mmd.domain.switches import SWITCHES
 from mmd.exchanges.api import Exchange
+from mmd.journal.statefile import JournalFailed
 from mmd.shell import logs
 from mmd.shell.alarm import Alarm
 from mmd.shell.alerts import Alerts
@@ -50,6 +54,10 @@ from mmd.shell.counters import Counters, count
 from mmd.shell.diary import Diary
 from mmd.shell.outbox import Outbox
 from mmd.shell.worker import MailboxFull, Worker
+
+if TYPE_CHECKING:
+    from mmd.journal.writer import Journal
+    from mmd.shell.cases import CaseBook
 
 # A refused order comes back as an event: two rounds are usual, more than this is a loop.
 ROUNDS = 50
@@ -65,8 +73,16 @@ class Pump:
     """Owns the list of workers with mail. `settle` is called when bounds were acknowledged or fills came in."""
 
     def __init__(
-        self, clock: Clock, diary: Diary, counters: Counters, exchanges: dict[str, Exchange], alerts: Alerts
+        self,
+        clock: Clock,
+        diary: Diary,
+        counters: Counters,
+        exchanges: dict[str, Exchange],
+        alerts: Alerts,
+        journal: "Journal | None" = None,
     ) -> None:
+        """`journal` None: nothing is written (demo, tests)."""
+        self.journal = journal
         self.alarm = Alarm(alerts, diary, counters, clock)
         self.clock = clock
         self.diary = diary
@@ -81,6 +97,8 @@ class Pump:
         self.settle: Callable[[], None] = self._nothing_to_settle
         self.remember: Callable[[Worker, StateChanged], None] = nobody_remembers
         self.write: Callable[[], None] = self._nothing_to_write
+        self.journal_failed: Callable[[str], None] = self._nobody_to_tell
+        self.cases: CaseBook | None = None
         self.over: set[tuple[Switch, str | None]] = set()  # causes that are over, alerts that may last
         self.unwritten = False  # a halt came or went since the register was written
         self.handling: Worker | None = None  # whose machine runs now
@@ -96,6 +114,10 @@ class Pump:
     def _nothing_to_write(self) -> None:
         """Until the register is connected."""
         self.unwritten = False
+
+    def _nobody_to_tell(self, detail: str) -> None:
+        """Until the register is connected."""
+        self.trip(Tripped(Switch.JOURNAL_FAILURE, Scope.PORTFOLIO, "", Response.HALT, detail))
 
     def add(self, worker: Worker) -> None:
         self.workers[worker.key] = worker
@@ -121,9 +143,36 @@ class Pump:
 
     def run(self) -> None:
         """Let everybody with mail decide, until nobody has mail; then hand the requests over."""
-        if not self._ready:
-            self.outbox.submit()  # a question that nobody's mail led to
-            return
+        idle = not self._ready
+        if not idle:
+            self._decide_all()
+        if not self._commit():
+            idle = False
+            self._decide_all()  # everybody halts
+            self._commit()
+        self.outbox.submit()  # a question may be there that nobody's mail led to
+        if self.turned and not idle:
+            self.turned.unpark_all()
+
+    def _commit(self) -> bool:
+        """Write what was decided before any of it leaves; False, once, if the journal fails from here on."""
+        journal = self.journal
+        if journal is None:
+            return True
+        failing = journal.failing
+        try:
+            journal.commit()
+        except JournalFailed as failed:
+            self.outbox.closed = True
+            self.outbox.withhold(self.clock.now_ns())
+            if failing:
+                return True  # everybody knows
+            self.journal_failed(str(failed))
+            return False
+        self.outbox.closed = False
+        return True
+
+    def _decide_all(self) -> None:
         now_ns = self.clock.now_ns()
         for _ in range(ROUNDS):
             ready, self._ready = self._ready, []
@@ -137,9 +186,6 @@ class Pump:
         else:
             for worker in self._ready:
                 self._fault(worker, f"still undecided after {ROUNDS} rounds", now_ns)
-        self.outbox.submit()
-        if self.turned:
-            self.turned.unpark_all()
 
     async def deliver(self) -> None:
         """`run`, then one write per link that has bytes."""
@@ -201,9 +247,7 @@ class Pump:
             return
         started = time.perf_counter_ns()
         try:
-            self.handling = worker
-            decisions = worker.machine.handle(batch, now_ns)
-            self.handling = None
+            decisions = self._decide(worker, batch, now_ns)
             self.handled += 1
             if worker.machine.mode is not worker.mode:
                 worker.mode = worker.machine.mode
@@ -212,11 +256,28 @@ class Pump:
             for decision in decisions:
                 self._act(worker, decision, now_ns)
         except Exception as bug:  # noqa: BLE001  the one supervisor: a bug halts its own symbol
-            self.handling = None
             log.error("worker.raised", symbol=worker.symbol, exchange=worker.exchange, trace=traceback.format_exc())
             self._fault(worker, f"{type(bug).__name__}: {bug}", now_ns)
             return
         worker.counters.decisions.observe((time.perf_counter_ns() - started) * 1e-9)
+
+    def _decide(self, worker: Worker, batch: list[Mail], now_ns: int) -> list[Decision]:
+        """Run the machine, and put on record what it saw and decided. Raises whatever the machine raises."""
+        journal, machine = self.journal, worker.machine
+        try:
+            self.handling = worker
+            decisions = machine.handle(batch, now_ns)
+            self.handling = None
+        except BaseException as bug:
+            called_off = self.handling is None
+            self.handling = None
+            if journal is not None:
+                error = f"{type(bug).__name__}: {bug}"
+                journal.batch(worker.key, now_ns, batch, [], error=error, called_off=called_off)
+            raise
+        if journal is not None:
+            journal.batch(worker.key, now_ns, batch, decisions, shadow=machine.mode is Mode.SHADOW)
+        return decisions
 
     def _note_events(self, worker: Worker, batch: list[Mail]) -> None:
         """What the shell itself reads of a batch that was handled."""
@@ -245,6 +306,14 @@ class Pump:
             case Reply(request_id=request_id):
                 if request_id:
                     self.replies[request_id] = decision
+            case CaseOpened():
+                if self.cases is not None:
+                    self.cases.opened(worker, decision)
+            case CaseClosed():
+                if self.cases is not None:
+                    self.cases.closed(worker, decision)
+                if not worker.machine.cases:
+                    self.alarm.clear(Switch.RECONCILIATION, worker)
             case Noted(name=name, detail=detail):
                 self.diary.note(name, detail, symbol=worker.symbol, exchange=worker.exchange)
             case Tripped():
@@ -319,13 +388,10 @@ class Pump:
     def _halted(self, machine: SymbolMachine, detail: str, worker: Worker, now_ns: int) -> bool:
         halt = HaltRequested(0, Why.WORKER_FAULT, "mmd", detail, now_ns)
         try:
-            self.handling = worker
-            decisions = machine.handle([halt], now_ns)
-            self.handling = None
+            decisions = self._decide(worker, [halt], now_ns)
             for decision in decisions:
                 self._act(worker, decision, now_ns)
         except Exception as bug:  # noqa: BLE001  the same supervisor: the machine cannot even halt itself
-            self.handling = None
             log.error("worker.cannot_halt", symbol=worker.symbol, exchange=worker.exchange, error=str(bug))
             return False
         return machine.state in (State.HALTED, State.DRAINING)

@@ -1,6 +1,6 @@
 """The portfolio machine in the shell: values every symbol four times a second and on fills, hands out bounds, trips."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import trio
 
@@ -17,13 +17,14 @@ from mmd.domain.totals import (
     GrantBounds,
     LimitChanged,
     LossLimits,
+    OperatorReset,
     PortfolioAction,
-    PortfolioEvent,
     SymbolJoined,
     SymbolLeft,
     TotalsChanged,
     TripSwitch,
 )
+from mmd.journal.records import Began, Told
 from mmd.replay.valuing import valued
 from mmd.shell.desk import TotalLine
 from mmd.shell.pump import Pump
@@ -49,8 +50,11 @@ class Treasury:
     def __init__(
         self, limits: PortfolioLimits, switches: KillSwitches, pump: Pump, carried: CarriedLosses | None = None
     ) -> None:
-        """`carried`: what `machine.carried()` of an earlier run had counted of losses."""
-        self.machine = PortfolioMachine(limits, switches, pump.clock.now_ns(), carried)
+        """`carried`: what `machine.carried()` of an earlier run had counted of losses, and left of positions."""
+        now_ns = pump.clock.now_ns()
+        self.machine = PortfolioMachine(limits, switches, now_ns, carried)
+        if pump.journal is not None:
+            pump.journal.put(Began, now_ns, limits=limits, switches=switches, carried=carried)
         self._pump = pump
         pump.settle = self.settle
         pump.outbox.limits = limits
@@ -59,18 +63,18 @@ class Treasury:
 
     def join(self, workers: Iterable[Worker]) -> None:
         """New symbols, in service already; bounds follow as soon as their prices and positions are known."""
-        self._handle(
-            [
-                SymbolJoined(w.machine.instrument, w.machine.rules.max_position_lots, loss_limits(w.machine.settings))
-                for w in workers
-            ]
-        )
+        joined = [
+            SymbolJoined(w.machine.instrument, w.machine.rules.max_position_lots, loss_limits(w.machine.settings))
+            for w in workers
+        ]
+        self._handle(joined, [])
 
     def leave(self, worker: Worker) -> None:
         """One that goes before it knew its position leaves the one that it was counted with."""
         position, share = worker.machine.position, self.machine.shares.get(worker.key)
         lots = position.lots if position.known or share is None else share.lots
-        self._handle([*self._valued([worker]), SymbolLeft(worker.key, lots)])
+        self._handle([], [worker])
+        self._handle([SymbolLeft(worker.key, lots)], [])
 
     def change_limits(self, limits: PortfolioLimits, switches: KillSwitches, workers: Iterable[Worker]) -> None:
         """`workers`: those whose own settings are others now."""
@@ -78,35 +82,36 @@ class Treasury:
         changed = [
             LimitChanged(w.key, w.machine.rules.max_position_lots, loss_limits(w.machine.settings)) for w in workers
         ]
-        self._handle([TotalsChanged(limits, switches), *changed])
+        self._handle([TotalsChanged(limits, switches), *changed], [])
 
     def reset(self, workers: Iterable[Worker]) -> None:
         """An operator has reset these symbols: see `PortfolioMachine.reset`."""
-        now_ns = self._pump.clock.now_ns()
-        self._act(self.machine.reset([worker.key for worker in workers], now_ns), now_ns)
+        keys = tuple(sorted({worker.key for worker in workers}))
+        if keys:
+            self._handle([OperatorReset(keys)], [])
 
     def settle(self) -> None:
         """Acknowledgements and fills since the last time; called by the pump."""
-        events: list[PortfolioEvent] = [BoundsAcked(key, version) for key, version in self._pump.acked]
-        events += self._valued(self._pump.filled)
+        acked = [BoundsAcked(key, version) for key, version in self._pump.acked]
+        filled = list(dict.fromkeys(self._pump.filled))
         self._pump.acked.clear()
         self._pump.filled.clear()
-        self._handle(events)
+        self._handle(acked, filled)
 
     def value_all(self) -> None:
-        self._handle(self._valued(self._pump.workers.values()))
-
-    @staticmethod
-    def _valued(workers: Iterable[Worker]) -> list[PortfolioEvent]:
-        """Their numbers; a position that is not known yet is none that could be told."""
-        found = (valued(worker.machine) for worker in workers)
-        return [one for one in found if one is not None]
+        self._handle([], None)
 
     # --- what follows ----------------------------------------------------------------------------
 
-    def _handle(self, events: list[PortfolioEvent]) -> None:
-        now_ns = self._pump.clock.now_ns()
-        self._act(self.machine.handle(events, now_ns), now_ns)
+    def _handle(self, told: Sequence[Told], workers: Iterable[Worker] | None) -> None:
+        """These events, then the values of these workers, read now; None: of all."""
+        now_ns, journal = self._pump.clock.now_ns(), self._pump.journal
+        looked_at = self._pump.workers.values() if workers is None else list(workers)
+        values = [one for one in (valued(worker.machine) for worker in looked_at) if one is not None]
+        actions = self.machine.handle([*told, *values], now_ns)
+        if journal is not None:
+            journal.totals(now_ns, told, None if workers is None else [w.key for w in looked_at], actions)
+        self._act(actions, now_ns)
 
     def _act(self, actions: list[PortfolioAction], now_ns: int) -> None:
         for action in actions:

@@ -1,6 +1,7 @@
 """What a control test needs: the desk of straw, the socket's path, and what was audited."""
 
 from pathlib import Path
+from typing import Any
 
 import trio
 from control_desk import FakeDesk
@@ -15,7 +16,7 @@ class Room:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.desk = FakeDesk()
-        self.audited: list[tuple[Caller, str, str]] = []
+        self.audited: list[tuple[Caller, str, dict[str, Any], str]] = []
         self.clients: list[trio.SocketStream] = []
 
     async def connect(self) -> trio.SocketStream:

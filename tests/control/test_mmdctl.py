@@ -243,7 +243,8 @@ async def test_a_freeze_that_lasts_exits_5(room, capsys):
     assert "deribit/BTC is still frozen" in capsys.readouterr().err
     assert room.audited[0][1:] == (
         "protection_reset",
-        "exchange='deribit' underlying='BTC' reason='looked' -> done: quantity 5 in 1 s, frozen for 10 s",
+        {"exchange": "deribit", "underlying": "BTC", "reason": "looked"},
+        "done: quantity 5 in 1 s, frozen for 10 s",
     )
 
 

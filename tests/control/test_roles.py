@@ -96,7 +96,8 @@ async def test_a_viewer_may_look_and_not_touch_and_the_attempt_is_audited(door):
     assert error["data"] == {"role": "viewer", "allowed": "admin", "uid": NOBODY}
     assert desk.calls == []
     assert audited[0][0].uid == NOBODY
-    assert "reason='mine' -> not_permitted" in audited[0][2]
+    assert audited[0][1:3] == ("halt", {"symbols": ["all"], "reason": "mine"})
+    assert audited[0][3].startswith("not_permitted")
 
 
 @pytest.mark.parametrize(

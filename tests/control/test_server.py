@@ -275,9 +275,9 @@ async def test_every_change_is_audited_with_caller_reason_and_outcome(room):
     await line.ask("status")
     assert [entry[0].uid for entry in room.audited] == [0, 0, 0]
     assert [entry[1:] for entry in room.audited] == [
-        ("pause", "symbols=BTC-*,ETH-PERPETUAL reason='lunch' -> done: 3 symbols"),
-        ("halt", "symbols=NONE -> refused: no symbol matches 'NONE'"),
-        ("reload", "confirm_seconds=5.0 -> done: generation 5 is in force"),
+        ("pause", {"symbols": ["BTC-*", "ETH-PERPETUAL"], "reason": "lunch"}, "done: 3 symbols"),
+        ("halt", {"symbols": ["NONE"]}, "refused: no symbol matches 'NONE'"),
+        ("reload", {"confirm_seconds": 5.0}, "done: generation 5 is in force"),
     ]
 
 
@@ -287,7 +287,7 @@ async def test_a_desk_that_is_stuck_times_out(room, autojump_clock):
     error = (await line.ask("pause", symbols=["all"], timeout_seconds=3))["error"]
     assert error["code"] == -32004
     assert "may still take effect" in error["message"]
-    assert "timed_out" in room.audited[0][2]
+    assert room.audited[0][3].startswith("timed_out")
 
 
 async def test_events_are_followed_until_the_client_closes(room):

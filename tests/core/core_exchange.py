@@ -119,7 +119,7 @@ class FakeExchange:
         orders = tuple(
             ev.OpenOrder(o.label, o.order_id, o.side, o.price, o.remaining, o.total) for o in self.open.values()
         )
-        return [*self.fills, ev.OrdersReported(orders, 0), ev.PositionReported(self.position, Decimal(100), 0)]
+        return [*self.fills, ev.OrdersReported(orders, 0), ev.PositionReported(self.position, Decimal(0), 0)]
 
     def fill(self, label: str, lots: int) -> list[ev.Mail]:
         """Somebody takes our order."""
