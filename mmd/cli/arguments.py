@@ -2,15 +2,18 @@
 
 import argparse
 import textwrap
+import time
 from decimal import Decimal, InvalidOperation
 from pathlib import Path
 from typing import Protocol
 
 from mmd import __version__
+from mmd.cli.moments import Moment, parse_moment
 from mmd.control.protocol import DEFAULT_SLIPPAGE_BPS, EVENTS_MAX, check_decimal
 
 TIMEOUT_MAX_SECONDS = 600
 REASON_MAX = 500
+GLOB_MAX = 200
 LINES_DEFAULT = 20
 HELP_COLUMNS = 78
 EPILOG = """\
@@ -60,7 +63,13 @@ EXAMPLES = {
     "reload": ["reload", "reload --confirm 60"],
     "confirm": ["confirm"],
     "shadow": ["shadow 'BTC-*'", "shadow 'BTC-*' --off"],
-    "events": ["events --lines 100", "events --follow", "events --since 1042 --json"],
+    "events": [
+        "events --lines 100",
+        "events --follow",
+        "events --since 1042 --json",
+        "events --since 2h --name 'order.filled' --symbol 'BTC-*'",
+        "events --since 2026-01-31T12:00Z --until 2026-01-31T12:15Z",
+    ],
     "log-level": ["log-level debug"],
     "version": ["version"],
 }
@@ -78,6 +87,8 @@ DETAILS = {
     "with that); the rest is on stderr.",
     "protection": "A freeze of the exchange's maker protection stops new quotes there. --reset ends it at the "
     "exchange; it resumes nothing.",
+    "events": "The last 10,000 are in memory, older ones in the journal: the daemon looks there for a few seconds and "
+    "says where it stopped. `mmd journal export --what notes` has no such limit and needs no daemon.",
     "explain": "The rule that withholds a quote comes first, with its number, its limit and where that was written; "
     "then what would end it.",
 }
@@ -145,7 +156,12 @@ def _add_views(command: AddCommand) -> None:
     command("plan", "What a reload would change; changes nothing.")
     events = command("events", "State changes, fills, refusals, operators' commands.")
     events.add_argument("-f", "--follow", action="store_true", help="go on until Ctrl-C")
-    events.add_argument("--since", type=_sequence, metavar="SEQ", help="only events numbered above SEQ")
+    events.add_argument(
+        "--since", type=_moment, metavar="WHEN", help="after a number, from a time, for 90s, 2h, 3d"
+    )
+    events.add_argument("--until", type=_moment, metavar="WHEN", help="up to a number, a time or an age")
+    events.add_argument("--name", type=_glob, metavar="GLOB", help="of this name, as 'order.*'")
+    events.add_argument("--symbol", type=_glob, metavar="GLOB", help="of this symbol, as 'deribit/BTC-*'")
     events.add_argument("-n", "--lines", type=_lines, metavar="N", help=f"the last N (default {LINES_DEFAULT})")
     command("version", "Versions of mmdctl and of the daemon, and your role.")
 
@@ -263,10 +279,14 @@ def _protection(text: str) -> tuple[str, str]:
     return exchange, underlying
 
 
-def _sequence(text: str) -> int:
-    if not text.isascii() or not text.isdecimal() or len(text) > 18:
-        raise argparse.ArgumentTypeError(f"{text!r} is not the number of an event")
-    return int(text)
+def _moment(text: str) -> Moment:
+    return parse_moment(text, time.time_ns(), "an event")
+
+
+def _glob(text: str) -> str:
+    if not text or not text.isprintable() or len(text) > GLOB_MAX:
+        raise argparse.ArgumentTypeError(f"a glob has 1 to {GLOB_MAX} printable characters")
+    return text
 
 
 def _lines(text: str) -> int:

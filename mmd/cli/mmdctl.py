@@ -5,13 +5,15 @@ import os
 import sys
 import time
 from collections.abc import Callable, Sequence
+from fnmatch import fnmatchcase
 
 from mmd import __version__
 from mmd.cli import risk_views, status_views, views
 from mmd.cli.arguments import LINES_DEFAULT, parser
 from mmd.cli.call import ERRORS, GRACE_SECONDS, OUTCOMES, Call, Exit, complain, mute, say
-from mmd.cli.client import NoAnswer, NoDaemon, Refused
+from mmd.cli.client import Client, NoAnswer, NoDaemon, Refused
 from mmd.cli.flatten import run_flatten
+from mmd.cli.moments import Instant, Moment
 from mmd.cli.tables import clean, number, page_of
 from mmd.control.protocol import (
     EVENTS_MAX,
@@ -201,42 +203,81 @@ def run_version(call: Call) -> int:
 def run_events(call: Call) -> int:
     if call.asked.follow:
         return follow_events(call)
-    since, lines = call.asked.since, call.asked.lines
+    ranged = call.asked.since is not None or call.asked.until is not None
+    lines = call.asked.lines
     if lines is None:
-        lines = LINES_DEFAULT if since is None else EVENTS_MAX
+        lines = EVENTS_MAX if ranged else LINES_DEFAULT
     with call.connect() as client:
-        raw = client.call("events", {"since": since or 0, "lines": lines}, call.seconds())
-    answer = call.decode(raw, EventsResult, "events")
+        answer = find_events(call, client, lines)
     say(event_text(call, event) for event in answer.events)
-    warn_of_restart(since, answer.newest)
+    warn_of_future(call.asked.since, answer.newest)
+    if answer.cut and ranged:
+        complain(f"not all are shown: {answer.cut}")
     return Exit.DONE
 
 
+def find_events(call: Call, client: Client, lines: int) -> EventsResult:
+    """Ask for the events that the options name."""
+    params: dict[str, object] = {"lines": lines}
+    for key in ("since", "until"):
+        moment: Moment | None = getattr(call.asked, key)
+        if isinstance(moment, Instant):
+            params[f"{key}_time"] = moment.seconds
+        elif moment is not None:
+            params[key] = moment
+    for key in ("name", "symbol"):
+        if (glob := getattr(call.asked, key)) is not None:
+            params[key] = glob
+    return call.decode(client.call("events", params, call.seconds()), EventsResult, "events")
+
+
 def follow_events(call: Call) -> int:
-    """Until Ctrl-C, which is a good end."""
+    """Until Ctrl-C, which is a good end. What was first, then what comes: only of the name and symbol asked for."""
+    if call.asked.until is not None:
+        parser().error("events: --until has no meaning with --follow")
     since, lines = call.asked.since, call.asked.lines
-    params = {"since": since, "lines": FOLLOW_LINES_DEFAULT if lines is None else lines}
     with contextlib.suppress(KeyboardInterrupt), call.connect() as client:
+        if isinstance(since, Instant) or call.asked.name or call.asked.symbol:
+            default = FOLLOW_LINES_DEFAULT if since is None else EVENTS_MAX
+            answer = find_events(call, client, default if lines is None else lines)
+            if answer.cut and since is not None:
+                complain(f"not all are shown: {answer.cut}")
+            say(event_text(call, event) for event in answer.events)
+            params: dict[str, object] = {"since": answer.newest}
+        else:
+            params = {"since": since, "lines": FOLLOW_LINES_DEFAULT if lines is None else lines}
         raw = client.call("events_follow", params, call.seconds())
         start = call.decode(raw, FollowResult, "events_follow")
-        warn_of_restart(since, start.newest)
+        warn_of_future(since, start.newest)
         last = start.since
         for event in client.events():
             if event.seq > last + 1:
                 complain(f"{event.seq - last - 1} events are missing: the daemon keeps the last {EVENTS_MAX}")
             last = event.seq
-            sys.stdout.write(event_text(call, event) + "\n")  # in one piece: readers of a pipe see whole lines
-            sys.stdout.flush()
+            if asked_for(call, event):
+                sys.stdout.write(event_text(call, event) + "\n")  # in one piece: readers of a pipe see whole lines
+                sys.stdout.flush()
     return Exit.DONE
+
+
+def asked_for(call: Call, event: EventLine) -> bool:
+    """Whether an event of the stream has the name and the symbol that were asked for."""
+    name, symbol = call.asked.name, call.asked.symbol
+    if name is not None and not fnmatchcase(event.name, name):
+        return False
+    if symbol is None:
+        return True
+    here = event.symbol or ""
+    return event.symbol is not None and (fnmatchcase(here, symbol) or fnmatchcase(f"{event.exchange}/{here}", symbol))
 
 
 def event_text(call: Call, event: EventLine) -> str:
     return encode(event).decode() if call.as_json else views.event_line(call.page, event)
 
 
-def warn_of_restart(since: int | None, newest: int) -> None:
-    if since is not None and since > newest:
-        complain(f"the newest event is number {newest}: the daemon has been restarted since {since}")
+def warn_of_future(since: Moment | None, newest: int) -> None:
+    if isinstance(since, int) and since > newest:
+        complain(f"the newest event is number {newest}: {since} is not there yet, or went with an earlier journal")
 
 
 # --- changing --------------------------------------------------------------------------------------

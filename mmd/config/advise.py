@@ -261,7 +261,7 @@ def _disk(config: Config, directory: Path) -> list[Finding]:
         return []
     if room >= wanted:
         return []
-    text = f"is {config.journal.keep_gib:g}, and the file system of {directory} has room for {room:.1f}"
+    text = f"is {config.effective['journal']['keep_gib']}, and the file system of {directory} has room for {room:.1f}"
     return [_at(config, "journal.keep_gib", f"{text}: it would be full before anything is deleted, and that halts all")]
 
 

@@ -44,6 +44,7 @@ from mmd.shell.desk import (
     Caller,
     ChangeResult,
     Desk,
+    EventQuery,
     FlattenPreview,
     PlanResult,
     ProtectionLine,
@@ -79,8 +80,10 @@ Result = (
 async def perform(method: Method, params: Params, desk: Desk, caller: Caller, role: Role) -> Result:
     """Carry out one request whose caller is allowed to make it. Raises what the desk raises."""
     match params:
-        case ViewParams() | ShowParams() | EventsParams():
+        case ViewParams() | ShowParams():
             return look(method.name, params, desk)
+        case EventsParams():
+            return await find_events(params, desk)
         case NoParams() if method.name == "version":
             return VersionResult(version=__version__, protocol=PROTOCOL, role=role, user=caller.name)
         case NoParams() if method.name == "plan":
@@ -107,12 +110,25 @@ async def perform(method: Method, params: Params, desk: Desk, caller: Caller, ro
             raise AssertionError(f"no handler for {method.name}")
 
 
-def look(name: str, params: ViewParams | ShowParams | EventsParams, desk: Desk) -> Result:
+async def find_events(params: EventsParams, desk: Desk) -> EventsResult:
+    """Those in memory and those in the journal."""
+    answer = await desk.find_events(
+        EventQuery(
+            above=params.since,
+            below=None if params.until is None else params.until + 1,
+            since=params.since_time or 0.0,
+            until=params.until_time,
+            name=params.name,
+            symbol=params.symbol,
+            lines=params.lines,
+        )
+    )
+    return EventsResult(newest=answer.newest, events=answer.events, cut=answer.cut)
+
+
+def look(name: str, params: ViewParams | ShowParams, desk: Desk) -> Result:
     """Requests that change nothing and need not wait."""
     match params:
-        case EventsParams(since=since, lines=lines):
-            events = desk.events_since(since, EVENTS_MAX)
-            return EventsResult(newest=newest_event(desk, since), events=events[-lines:] if lines else [])
         case ShowParams(what="config"):
             return ShowResult(config=desk.config(), symbols=[])
         case ShowParams(symbols=symbols):

@@ -109,6 +109,7 @@ Price = Annotated[
 ]
 Slippage = Annotated[float, Meta(ge=0, le=10_000, description="basis points from the mark, 0 to 10000 (default 50)")]
 Name = Annotated[str, Meta(min_length=1, max_length=100, pattern=ONE_LINE, description="a name on one line")]
+Time = Annotated[float, Meta(ge=0, le=1e11)]
 Lines = Annotated[int, Meta(ge=0, le=EVENTS_MAX, description=f"number of events, 0 to {EVENTS_MAX}")]
 
 
@@ -205,9 +206,17 @@ class LogLevelParams(Params, frozen=True, kw_only=True):
 
 
 class EventsParams(Params, frozen=True, kw_only=True):
-    """Events numbered above `since`; the last `lines` of them."""
+    """Events numbered above `since` and up to `until`, between two times, of a name and a symbol; the last `lines`.
+
+    What the daemon does not remember any more is read from its journal, for a few seconds at most.
+    """
 
     since: Sequence = 0
+    until: Annotated[Sequence | None, Meta(description="number of an event, 0 or more, or null")] = None
+    since_time: Annotated[Time | None, Meta(description="Unix seconds, or null")] = None
+    until_time: Annotated[Time | None, Meta(description="Unix seconds, or null")] = None
+    name: Annotated[Pattern, Meta(description='name of an event, or a glob ("*" is the default)')] = "*"
+    symbol: Annotated[Pattern, Meta(description='symbol, exchange/symbol or a glob ("*" is the default)')] = "*"
     lines: Lines = EVENTS_MAX
 
 
@@ -303,10 +312,14 @@ class LogLevelResult(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class EventsResult(msgspec.Struct, frozen=True, kw_only=True):
-    """`newest`: the number of the newest event the daemon knows, 0 if there is none."""
+    """`newest`: the number of the newest event the daemon knows, 0 if there is none.
+
+    `cut`: why older events that were asked for may be missing; empty where none is.
+    """
 
     newest: int
     events: list[EventLine]
+    cut: str = ""
 
 
 class FollowResult(msgspec.Struct, frozen=True, kw_only=True):

@@ -90,7 +90,7 @@ class Closer(Quoter):
             return
         self._orders_made += 1
         side = "b" if closing.side is Side.BID else "a"
-        label = f"{self._label_prefix}{side}-{self._epoch}-{base36(self._orders_made)}"
+        label = f"{self._label_prefix}{side}-{self.epoch}-{base36(self._orders_made)}"
         self.closing = msgspec.structs.replace(closing, order_lots=lots, before_lots=self.position.lots, label=label)
         self.own.put(state, Placing(label, closing.limit_ticks, lots, 0, now_ns), now_ns)
         self._out.append(ReduceOrder(label, closing.side, closing.limit_ticks, lots))

@@ -129,7 +129,7 @@ class Quoter(Stateful):
     def _place(self, state: SideState, wanted: Wanted, now_ns: int) -> None:
         self._orders_made += 1
         side = "b" if state.side is Side.BID else "a"
-        label = f"{self._label_prefix}{side}-{self._epoch}-{base36(self._orders_made)}"
+        label = f"{self._label_prefix}{side}-{self.epoch}-{base36(self._orders_made)}"
         self.own.put(state, Placing(label, wanted.price_ticks, wanted.size_lots, 0, now_ns), now_ns)
         self._out.append(PlaceOrder(label, state.side, wanted.price_ticks, wanted.size_lots))
 

@@ -90,7 +90,7 @@ class SymbolState:
         self.timer_ns = 0
         self.volatility = self._new_volatility()
         self._label_prefix = f"{label_prefix(settings.service)}{instrument.symbol}-"
-        self._epoch = epoch
+        self.epoch = epoch
         self._orders_made = 0
         self.imagined = Imagined(instrument)  # what shadow orders would have done
         self.held: dict[Switch, str] = {}  # switches of the exchange whose cause lasts

@@ -70,7 +70,7 @@ class Tracker(Closer):
     def _is_ours(self, label: str) -> bool:
         """Placed by this machine, or inherited: its fills are told to us."""
         parsed = parse_label(label)
-        return label in self.heirlooms or (parsed is not None and parsed.epoch == self._epoch)
+        return label in self.heirlooms or (parsed is not None and parsed.epoch == self.epoch)
 
     def on_refused(self, event: ev.OrderRefused, now_ns: int) -> None:
         state = self.own.find(event.label)

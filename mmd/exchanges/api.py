@@ -6,6 +6,7 @@ call `deliver`, which runs every machine that has mail and writes what came of i
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from decimal import Decimal
+from enum import StrEnum
 from typing import Protocol
 
 import msgspec
@@ -171,3 +172,56 @@ class Exchange(Protocol):
 
     async def accounts(self) -> list[Account]:
         """Account summary; asked now."""
+
+
+# --- reaping -------------------------------------------------------------------------------------
+
+
+class Reaped(StrEnum):
+    """What became of an order that a reaper found."""
+
+    LEFT = "left"
+    CANCELLED = "cancelled"
+    GONE = "gone"  # not open any more when its cancel arrived: filled, or cancelled by somebody else
+
+
+class ReapedOrder(msgspec.Struct, kw_only=True):
+    """An order of ours that rested. `side` is the exchange's word."""
+
+    order_id: str
+    label: str
+    symbol: str
+    side: str
+    outcome: Reaped = Reaped.LEFT
+
+
+class Reaping(msgspec.Struct, kw_only=True):
+    """What a reaper found and did up to now: true at every moment, also when its time is up.
+
+    `before`: orders of ours at the first look; `later` those that only a later look showed. `after`: at the
+    last look, None while nobody has looked since the last cancel. `proven`: a look after the worst-case
+    latency showed none. `refused`: the exchange does not take the credentials.
+    """
+
+    account: str
+    before: int | None = None
+    later: int = 0
+    after: int | None = None
+    proven: bool = False
+    refused: bool = False
+    orders: list[ReapedOrder] = []
+    errors: list[str] = []
+
+
+class Reaper(Protocol):
+    """Cancels what a dead daemon left at one exchange. Knows labels, and nothing of trading."""
+
+    name: str
+    network: str
+    progress: Reaping
+
+    async def reap(self, *, only_look: bool) -> None:
+        """Returns once nothing of ours is proven to rest, or the credentials are refused; else it goes on trying.
+
+        `only_look`: returns after the first look, and cancels nothing.
+        """

@@ -7,6 +7,7 @@ can write the file can write a whole new chain: what cannot be forged is a head 
 """
 
 import hashlib
+from collections.abc import Sequence
 
 import msgspec
 
@@ -39,6 +40,17 @@ def parts(line: bytes) -> tuple[str, bytes] | None:
     if not hash_.isalnum() or not hash_.isascii():
         return None
     return hash_.decode(), b"{" + line[BODY_AT:]
+
+
+def follow(head: str, lines: Sequence[bytes]) -> tuple[str, int]:
+    """How many of these lines (without their newlines) go on from this hash, and the hash of the last that does."""
+    previous = head.encode()
+    for whole, line in enumerate(lines):
+        start = OPENING + hashlib.sha256(previous + b"{" + line[BODY_AT:]).hexdigest().encode() + b'",'
+        if not line.startswith(start):
+            return previous.decode(), whole
+        previous = start[len(OPENING) : -2]
+    return previous.decode(), len(lines)
 
 
 def digest(actions: bytes) -> str:

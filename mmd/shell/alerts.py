@@ -17,6 +17,8 @@ from mmd.domain.actions import Tripped
 from mmd.domain.errors import ConfigError, CredentialError
 from mmd.domain.reasons import Response, Scope, Severity, Switch
 from mmd.domain.switches import SWITCHES
+from mmd.journal.records import Alerted
+from mmd.journal.writer import Journal
 from mmd.shell import logs
 from mmd.shell.clock import Clock
 from mmd.shell.counters import Counters
@@ -123,8 +125,10 @@ class Alerts:
         healthy: Callable[[], bool] = never,
         *,
         transport: Callable[[], httpx.AsyncBaseTransport] | None = None,
+        journal: Journal | None = None,
     ) -> None:
-        """`transport` replaces sockets under the HTTP clients."""
+        """`transport` replaces sockets under the HTTP clients. `journal`: where alerts are put on record."""
+        self._journal = journal
         self.healthy = healthy
         self._clock = clock
         self._diary = diary
@@ -223,12 +227,28 @@ class Alerts:
         )
         text = f"{alert.name} ({alert.severity}): {alert.summary}" + (f": {alert.detail}" if alert.detail else "")
         self._diary.note("alert.fired", text, symbol=alert.symbol, exchange=alert.exchange)
+        self._record(alert, "firing")
+
+    def _record(self, alert: Alert, state: str) -> None:
+        if self._journal is not None:
+            self._journal.put(
+                Alerted,
+                self._clock.now_ns(),
+                name=alert.name,
+                state=state,
+                severity=str(alert.severity),
+                summary=alert.summary,
+                detail=alert.detail,
+                symbol=alert.symbol,
+                exchange=alert.exchange,
+            )
 
     def _end(self, key: Name) -> None:
         alert = self._active.pop(key)
         now_ns = self._clock.now_ns()
         text = f"{alert.name} ({alert.severity}) after {(now_ns - alert.since_ns) * 1e-9:.0f} s, fired {alert.times}x"
         self._diary.note("alert.cleared", text, symbol=alert.symbol, exchange=alert.exchange)
+        self._record(alert, "resolved")
         self._put(alert.notice(now_ns))
 
     def _put(self, notice: Notice) -> None:

@@ -15,13 +15,22 @@ from mmd.domain.errors import ExchangeRefused, MmdError
 from mmd.domain.instruments import Instrument
 from mmd.domain.reasons import Why
 from mmd.exchanges.api import Exchange
+from mmd.journal.disk import Disk
 from mmd.journal.halts import HaltFile
+from mmd.journal.segments import DIRECTORY
+from mmd.journal.records import Stopped
+from mmd.journal.statefile import JournalFailed
+from mmd.journal.writer import Journal
 from mmd.shell import logs
 from mmd.shell.alerts import Alerts
+from mmd.shell.cases import CaseBook
 from mmd.shell.clock import Clock
 from mmd.shell.counters import Counters
 from mmd.shell.diary import Diary
 from mmd.shell.front import Front
+from mmd.shell.history import History
+from mmd.shell.heritage import NO_PAST, begin, open_journal, read_back
+from mmd.shell.keeper import InThread, Keeper
 from mmd.shell.lookout import Lookout
 from mmd.shell.office import Office
 from mmd.shell.prover import Prover
@@ -60,37 +69,64 @@ class Daemon(Front):
     """Made inside trio; `run` once."""
 
     def __init__(
-        self, config: Config, path: Path, wall_ns: Callable[[], int] | None = None, state: Path | None = None
+        self,
+        config: Config,
+        path: Path,
+        wall_ns: Callable[[], int] | None = None,
+        state: Path | None = None,
+        *,
+        disk: Disk | None = None,
+        in_thread: InThread = trio.to_thread.run_sync,
     ) -> None:
-        """`state`: the state directory; None keeps nothing. Raises CredentialError, JournalFailed."""
+        """`state`: the state directory; None keeps nothing. `disk`, `in_thread`: how the journal gets to work.
+
+        Reads back what the last process left. Raises CredentialError, JournalFailed.
+        """
         self.clock = Clock(wall_ns) if wall_ns else Clock()
         self.path = path
         self.started_ns = self.clock.now_ns()
-        self.diary = Diary(self.clock)
+        self.journal: Journal | None = None
+        self.past = NO_PAST
+        if state is not None:
+            self.journal = open_journal(state, config, self.started_ns, disk)
+            self.past = read_back(self.journal)
+            begin(self.journal, config, self.past, self.started_ns)
+        self.diary = Diary(self.clock, self.journal)
+        self.diary.restore(self.past.notes, self.past.number)
+        self.history = History(self.diary, None if state is None else state / DIRECTORY)
         self.counters = Counters()
         self.wired: dict[str, Wired] = {
             name: wire(exchange, config.service.name, self.started_ns, self.clock.now_ns)
             for name, exchange in config.exchanges.items()
         }
         exchanges: dict[str, Exchange] = {name: wired.exchange for name, wired in self.wired.items()}
-        self.alarms = Alerts(self.clock, self.diary, self.counters, config.service.name)
+        self.alarms = Alerts(self.clock, self.diary, self.counters, config.service.name, journal=self.journal)
         self.alarms.configure(config.alerts)
         self.alarms.healthy = self.healthy
-        self.pump = Pump(self.clock, self.diary, self.counters, exchanges, self.alarms)
+        self.pump = Pump(self.clock, self.diary, self.counters, exchanges, self.alarms, self.journal)
+        self.pump.cases = CaseBook(state, self.pump)
         halts = HaltFile(state, config.service.name) if state is not None else None
         self.register = HaltRegister(halts, self.pump)
+        self.register.inherit(self.past.machines)
         self.lookout = Lookout(config.switches, self.pump)
         self.prover = Prover(self.pump)
         self.sinks = {
             name: ExchangeSink(name, self.pump, self.counters.exchange(name), self.lookout.disconnected)
             for name in exchanges
         }
-        self.treasury = Treasury(config.portfolio, config.switches, self.pump, carried_losses(state))
+        carried = self.past.carried or carried_losses(state)
+        self.treasury = Treasury(config.portfolio, config.switches, self.pump, carried)
+        self.keeper: Keeper | None = None
         if state is not None:
             self.register.losses = LossKeeper(state, self.treasury.machine.carried)
+        if self.journal is not None:
+            self.keeper = Keeper(self.journal, config.journal, self.pump, in_thread)
         self.office = Office(self.pump)
         self._config = config
         self._protect(config)
+        for name, exchange in exchanges.items():
+            exchange.reconcile_every(config.reconciliation.interval_seconds)
+            exchange.known_until(self.past.known_ms(name))
         self._reloader: Reloader | None = None
         self._nursery: trio.Nursery | None = None
         self.phase = "starting"
@@ -117,6 +153,8 @@ class Daemon(Front):
                     symbols.start_soon(self.register.run)
                     symbols.start_soon(self.lookout.run)
                     symbols.start_soon(self.prover.run)
+                    if self.keeper is not None:
+                        symbols.start_soon(self.keeper.run, self.treasury.machine)
                     await self._reconciled()
                     self.treasury.value_all()  # who is ready has its bounds, and quotes as soon as it is resumed
                     await self.pump.deliver()
@@ -132,8 +170,22 @@ class Daemon(Front):
                     self.register.keep_losses()
                     symbols.cancel_scope.cancel()
             links.cancel_scope.cancel()
+        self._close_journal()
         self.phase = "stopped"
         self.stopped.set()
+
+    def _close_journal(self) -> None:
+        """The last words; a process that ends without them has crashed."""
+        if self.journal is None:
+            return
+        left = self.farewell.left if self.farewell is not None else {}
+        self.journal.put(Stopped, self.clock.now_ns(), left=left)
+        try:
+            self.journal.commit()
+            self.journal.sync()
+        except JournalFailed as failed:
+            log.error("journal.failed", detail=str(failed))
+        self.journal.close()
 
     def stop(self) -> None:
         """Drain and end; before there is anything that could quote, just end."""
@@ -155,12 +207,15 @@ class Daemon(Front):
 
     async def _enlist(self, symbols: trio.Nursery) -> None:
         resolution = await self._resolve(self._config)
-        roster = Roster(self.pump, self.treasury, self.register, self.lookout, symbols)
+        past = self.past
+        roster = Roster(self.pump, self.treasury, self.register, self.lookout, symbols, past.machines, past.doubts)
         workers = roster.prepare(resolution.symbols.values())
         first = Generation(1, self._config, resolution)
         parts = (self.pump, roster, self.treasury)
         self._reloader = Reloader(self.path, first, self._resolve, parts, self._adopt, self._committed)
         self.counters.config_applied_at = self.clock.now_ns() * 1e-9
+        if past.told:
+            self.diary.note("service.recovered", past.told)
         for note in resolution.notes:
             self.diary.note("config.note", note)
         roster.enlist(workers)
@@ -225,6 +280,10 @@ class Daemon(Front):
         """What of a configuration is not about symbols; CredentialError before anything has changed."""
         self.alarms.configure(config.alerts)
         self.lookout.change(config.switches)
+        if self.keeper is not None and self.journal is not None:
+            self.keeper.settings = self.journal.settings = config.journal
+        for exchange in self.pump.exchanges.values():
+            exchange.reconcile_every(config.reconciliation.interval_seconds)
         self._protect(config)
 
     def _protect(self, config: Config) -> None:

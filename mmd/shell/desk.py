@@ -324,6 +324,29 @@ class EventLine(msgspec.Struct, frozen=True, kw_only=True):
     by: str | None
 
 
+class EventQuery(msgspec.Struct, frozen=True, kw_only=True):
+    """Events numbered above `above` and below `below`, from `since` to `until` (Unix seconds), the last `lines` of them.
+
+    `name` and `symbol` are globs; the symbol's also matches `exchange/symbol`.
+    """
+
+    above: int = 0
+    below: int | None = None
+    since: float = 0.0
+    until: float | None = None
+    name: str = "*"
+    symbol: str = "*"
+    lines: int
+
+
+class EventAnswer(msgspec.Struct, frozen=True, kw_only=True):
+    """Oldest first. `newest`: the last number there is. `cut`: why there may be more, older ones; else empty."""
+
+    newest: int
+    events: list[EventLine]
+    cut: str
+
+
 class Desk(Protocol):
     """The command layer's view of the daemon. `symbols` are names, globs or `all`, matched by the daemon.
 
@@ -399,6 +422,9 @@ class Desk(Protocol):
 
     def events_since(self, seq: int, limit: int) -> list[EventLine]:
         """Events with a number above `seq`, oldest first; the daemon keeps the last 10,000."""
+
+    async def find_events(self, query: EventQuery) -> EventAnswer:
+        """Those in memory, then those in the journal, as far as it can be read in a few seconds."""
 
     async def wait_event(self, seq: int) -> None:
         """Return once an event with a number above `seq` exists."""

@@ -21,7 +21,9 @@ from mmd.shell.desk import (
     AlertLine,
     Caller,
     ChangeResult,
+    EventAnswer,
     EventLine,
+    EventQuery,
     ExchangeStatus,
     Explanation,
     FlattenPreview,
@@ -37,6 +39,7 @@ from mmd.shell.desk import (
     TotalLine,
 )
 from mmd.shell.diary import Diary
+from mmd.shell.history import History
 from mmd.shell.lookout import Lookout
 from mmd.shell.office import Office, caller_name, matching
 from mmd.shell.pump import Pump
@@ -63,6 +66,7 @@ class Front:
 
     clock: Clock
     diary: Diary
+    history: History
     counters: Counters
     pump: Pump
     treasury: Treasury
@@ -306,6 +310,9 @@ class Front:
 
     def events_since(self, seq: int, limit: int) -> list[EventLine]:
         return self.diary.since(seq, limit)
+
+    async def find_events(self, query: EventQuery) -> EventAnswer:
+        return await self.history.find(query)
 
     async def wait_event(self, seq: int) -> None:
         await self.diary.wait(seq)

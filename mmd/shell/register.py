@@ -4,12 +4,13 @@ Halts are restored when a symbol comes into service and written when one halts o
 are written every few seconds, and the next process counts the day and the drawdown on from there.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import msgspec
 import trio
 
+from mmd.core.machine import SymbolMachine
 from mmd.domain.actions import StateChanged, Tripped
 from mmd.domain.events import HaltRequested
 from mmd.domain.reasons import Response, Scope, State, Switch
@@ -71,6 +72,7 @@ class HaltRegister:
         self._pump = pump
         self.halts: dict[str, Halt] = file.read() if file is not None else {}
         self.failed: str = ""  # why it cannot be written; empty while it can
+        pump.journal_failed = self.fail
         pump.remember = self.remember
         pump.write = self.write
 
@@ -112,15 +114,27 @@ class HaltRegister:
             if self.failed:
                 self._file.write(self.halts)  # what could not be written then; only now is it over
         except JournalFailed as error:
-            if not self.failed:
-                self.failed = str(error)
-                log.error("journal.failed", detail=self.failed)
-                self._trip()
+            self.fail(str(error))
             return
-        if self.failed:
+        journal = self._pump.journal
+        if self.failed and (journal is None or not journal.failing):
             self.failed = ""
             self._pump.clear(Switch.JOURNAL_FAILURE)
             self._pump.diary.note("journal.writable", "the state directory can be written again")
+
+    def fail(self, detail: str) -> None:
+        """The state directory, or the journal in it, cannot be written: everybody halts."""
+        if not self.failed:
+            self.failed = detail
+            log.error("journal.failed", detail=detail)
+            self._trip()
+
+    def inherit(self, past: Mapping[str, SymbolMachine]) -> None:
+        """Halts that the journal has and the register has not: the last process ended between the two."""
+        for key, machine in past.items():
+            if machine.state is State.HALTED and key not in self.halts:
+                self.halts[key] = Halt(machine.why, machine.detail, machine.by, machine.since_ns)
+                self._pump.unwritten = True
 
     def _trip(self) -> None:
         self._pump.trip(Tripped(Switch.JOURNAL_FAILURE, Scope.PORTFOLIO, "", Response.HALT, self.failed))

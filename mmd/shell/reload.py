@@ -14,6 +14,7 @@ from mmd.core.rules import rules_for
 from mmd.domain.errors import ConfigError, MmdError
 from mmd.domain.reasons import Why
 from mmd.shell.desk import Outcome, PlanLine, PlanResult, ReloadResult
+from mmd.shell.heritage import configured
 from mmd.shell.pump import Pump
 from mmd.shell.roster import Roster
 from mmd.shell.totals import Treasury
@@ -157,7 +158,7 @@ class Reloader:
         """One step between two events: no await in here."""
         new = candidate.resolution.symbols
         workers = self.roster.prepare([new[key] for key in plan.added])
-        self.current = candidate
+        before, self.current = self.current, candidate
         self.error = None
         self.roster.remove([key for key in plan.removed if key in self._pump.workers], Why.REMOVED)
         for key in plan.changed:
@@ -174,6 +175,9 @@ class Reloader:
         counters = self._pump.counters
         counters.reloads_applied += 1
         counters.last_reload_ok = True
+        journal, now_ns = self._pump.journal, self._pump.clock.now_ns()
+        if journal is not None:
+            configured(journal, candidate.config, candidate.number, before.config.sha256, now_ns)
         counters.config_applied_at = self._pump.clock.now_ns() * 1e-9
         self._committed()
 

@@ -1,29 +1,44 @@
 """One nursery per symbol: its timer lives in it, its end ends it."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from types import MappingProxyType
 
 import trio
 
 from mmd.config.select import Resolved
 from mmd.core.machine import SymbolMachine
 from mmd.domain.errors import ConfigError
-from mmd.domain.events import RemovalRequested, SettingsChanged, TimerFired
+from mmd.domain.events import JournalDoubted, RemovalRequested, SettingsChanged, TimerFired
 from mmd.domain.ids import base36
 from mmd.domain.reasons import Why
+from mmd.journal.records import Joined, Left
 from mmd.shell.lookout import Lookout
 from mmd.shell.pump import Pump
 from mmd.shell.register import HaltRegister
 from mmd.shell.totals import Treasury
 from mmd.shell.worker import Worker
 
+NOTHING: Mapping[str, SymbolMachine] = MappingProxyType({})
+NO_DOUBTS: Mapping[str, str] = MappingProxyType({})
+
 
 class Roster:
     """Adds and removes symbols on the running daemon."""
 
     def __init__(
-        self, pump: Pump, treasury: Treasury, register: HaltRegister, lookout: Lookout, nursery: trio.Nursery
+        self,
+        pump: Pump,
+        treasury: Treasury,
+        register: HaltRegister,
+        lookout: Lookout,
+        nursery: trio.Nursery,
+        past: Mapping[str, SymbolMachine] = NOTHING,
+        doubts: Mapping[str, str] = NO_DOUBTS,
     ) -> None:
-        """`nursery`: where the symbols' own nurseries live."""
+        """`nursery`: where the symbols' own nurseries live. `past`: what the last process left, by symbol's key;
+        `doubts`: of which of them something could not be read back, and why."""
+        self._past = dict(past)
+        self._doubts = dict(doubts)
         self._register = register
         self._lookout = lookout
         self._pump = pump
@@ -44,6 +59,9 @@ class Roster:
             except ValueError as wrong:
                 errors.append(f"{resolved.entry}: {wrong}")
                 continue
+            old = self._past.get(machine.instrument.key)
+            if old is not None and not machine.cannot_inherit(old):
+                machine.inherit(old, now_ns)
             workers.append(Worker(machine, self._pump.counters.symbol(resolved.instrument.key)))
         if errors:
             raise ConfigError(errors)
@@ -52,12 +70,37 @@ class Roster:
     def enlist(self, workers: list[Worker]) -> None:
         """Put prepared workers into service and follow their instruments."""
         for worker in workers:
+            self._put_on_record(worker)
             self._pump.add(worker)
             self._nursery.start_soon(self._live, worker)
         self._register.restore(workers)
         self._lookout.brief(workers)
         self._treasury.join(workers)
         self.watch()
+
+    def _put_on_record(self, worker: Worker) -> None:
+        """That it came into service, what it took over, and what it could not."""
+        machine, key = worker.machine, worker.key
+        journal, old = self._pump.journal, self._past.pop(key, None)
+        doubt = self._doubts.pop(key, "")
+        if old is not None and not machine.heir:
+            doubt = f"{machine.cannot_inherit(old)}; {doubt}".rstrip("; ")
+        if journal is not None:
+            journal.put(
+                Joined,
+                machine.since_ns,
+                key=key,
+                instrument=machine.instrument,
+                settings=machine.settings,
+                epoch=machine.epoch,
+                inherits=machine.heir,
+            )
+        if machine.heir:
+            worker.shadow.number = machine.imagined.pessimistic.fills + machine.imagined.optimistic.fills
+        if self._pump.cases is not None and machine.cases:
+            self._pump.cases.restored(worker)
+        if doubt:
+            self._pump.post(worker, JournalDoubted(doubt, self._pump.clock.now_ns()))
 
     def change(self, key: str, resolved: Resolved) -> None:
         """New settings for a running symbol; its orders stay where the new quote allows."""
@@ -90,6 +133,8 @@ class Roster:
             detail = f"{machine.instrument.amount_text(machine.position.lots)} stays and counts towards the totals"
             self._pump.diary.note("position.left", detail, symbol=worker.symbol, exchange=worker.exchange)
         self._pump.drop(worker)
+        if self._pump.journal is not None:
+            self._pump.journal.put(Left, self._pump.clock.now_ns(), key=worker.key)
         self.parting.pop(worker.key, None)
         self.watch()
         self._pump.turned.unpark_all()

@@ -110,7 +110,7 @@ class Treasury:
         values = [one for one in (valued(worker.machine) for worker in looked_at) if one is not None]
         actions = self.machine.handle([*told, *values], now_ns)
         if journal is not None:
-            journal.totals(now_ns, told, None if workers is None else [w.key for w in looked_at], actions)
+            journal.totals(now_ns, told, None if workers is None else tuple(w.key for w in looked_at), actions)
         self._act(actions, now_ns)
 
     def _act(self, actions: list[PortfolioAction], now_ns: int) -> None:

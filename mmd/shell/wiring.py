@@ -10,7 +10,8 @@ import msgspec
 from mmd.config.model import ExchangeConfig, NetworkKind, SandboxMarket
 from mmd.config.secrets import ExposedSecret
 from mmd.domain.errors import CredentialError
-from mmd.exchanges.api import Dial, Exchange
+from mmd.exchanges.api import Dial, Exchange, Reaper, Reaping
+from mmd.exchanges.deribit.reaping import DeribitReaper
 from mmd.exchanges.deribit.session import Deribit
 from mmd.exchanges.link import tcp_dialer
 from mmd.sandbox.markets import GeneratorSettings, generated_market, recorded_market
@@ -107,3 +108,56 @@ def wire(config: ExchangeConfig, service: str, started_ns: int, now_ns: Callable
         started_ns=started_ns,
     )
     return Wired(exchange, sandbox, network)
+
+
+# --- reaping -------------------------------------------------------------------------------------
+
+
+class Vanished:
+    """Implements Reaper for the sandbox inside the daemon's own process: it is gone with the process."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.network = "sandbox, gone with its process"
+        self.progress = Reaping(account=SANDBOX_KEY[0])
+
+    async def reap(self, *, only_look: bool) -> None:
+        self.progress.before = self.progress.after = 0
+        self.progress.proven = not only_look
+
+
+def wire_reaper(config: ExchangeConfig, service: str, now_ns: Callable[[], int], *, settled: bool) -> Reaper:
+    """Build, not connect, with the reaper's own key where there is one. Raises CredentialError.
+
+    `settled`: the daemon itself has seen to it that nothing of it is under way to the exchange.
+    """
+    if config.network is NetworkKind.SANDBOX:
+        return Vanished(config.name)
+    url = config.url or DERIBIT_URLS[config.network]
+    notes: list[str] = []
+    try:
+        own = config.credentials if config.reaper is None else config.reaper
+        client_id, client_secret = credentials(msgspec.structs.replace(config, credentials=own))
+    except CredentialError as error:
+        if config.reaper is None:
+            raise
+        client_id, client_secret = credentials(config)
+        notes = [f"the reaper's own key cannot be read, so the daemon's is used: {error}"]
+    server = urlsplit(url)
+    reaper = DeribitReaper(
+        name=config.name,
+        network=config.url or str(config.network),
+        service=service,
+        dial=tcp_dialer(url),
+        host=server.netloc,
+        path=server.path.rstrip("/") or urlsplit(SANDBOX_URL).path,
+        client_id=client_id,
+        client_secret=client_secret,
+        grant=str(config.grant),
+        wall_clock_ns=now_ns,
+        rng=random.Random(f"{service}/{config.name}/reaper/{now_ns()}"),
+        order_valid_ms=config.order_valid_ms,
+        settled=settled,
+    )
+    reaper.progress.errors += notes
+    return reaper

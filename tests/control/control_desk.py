@@ -12,7 +12,9 @@ from mmd.shell.desk import (
     Caller,
     ChangeResult,
     CheckLine,
+    EventAnswer,
     EventLine,
+    EventQuery,
     ExchangeStatus,
     Explanation,
     FlattenPreview,
@@ -33,6 +35,7 @@ from mmd.shell.desk import (
     SymbolStatus,
     TotalLine,
 )
+from mmd.shell.history import matcher
 
 NOW = 1_767_225_600.0
 LONG_OPTION = "BTC-25DEC26-120000-C"
@@ -222,6 +225,7 @@ class FakeDesk:
         self.closes = Decimal(10**6)  # how much of the position a flatten finds at most
         self.frozen_until: float | None = None
         self.detail: str | None = None  # of changes
+        self.cut = ""
         self.row_detail = "1 check failed"
 
     def happen(self, name: str, **fields: object) -> None:
@@ -535,6 +539,13 @@ class FakeDesk:
 
     def events_since(self, seq: int, limit: int) -> list[EventLine]:
         return self.events[seq : seq + limit]
+
+    async def find_events(self, query: EventQuery) -> EventAnswer:
+        self.calls.append(("find_events", query))
+        wanted = matcher(query)
+        found = [line for line in self.events_since(query.above, 10**6) if wanted(line) and line.time >= query.since]
+        newest = self.events[-1].seq if self.events else 0
+        return EventAnswer(newest=newest, events=found[-query.lines :] if query.lines else [], cut=self.cut)
 
     async def wait_event(self, seq: int) -> None:
         while len(self.events) <= seq:

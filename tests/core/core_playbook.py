@@ -17,6 +17,8 @@ from mmd.domain.actions import (
     Action,
     AmendOrder,
     CancelOrder,
+    CaseClosed,
+    CaseOpened,
     Noted,
     PlaceOrder,
     Reply,
@@ -41,6 +43,7 @@ class Play:
         self.replies: list[Reply] = []
         self.moves: list[StateChanged] = []
         self.trips: list[Tripped] = []
+        self.cases: list[CaseOpened | CaseClosed] = []
         self.timer_ns = 0
         self.wakeups = 0
         self.requests = 0
@@ -65,6 +68,8 @@ class Play:
                 self.moves.append(action)
             case Tripped():
                 self.trips.append(action)
+            case CaseOpened() | CaseClosed():
+                self.cases.append(action)
             case _:
                 self.todo.append(action)
 

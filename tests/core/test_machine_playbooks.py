@@ -25,7 +25,7 @@ from mmd.core.quoting import Wanted, Withheld
 from mmd.core.states import MOVES
 from mmd.domain import events as ev
 from mmd.domain.actions import AckBounds, QueryOrder, QueryState
-from mmd.domain.reasons import CashKind, Fault, Missing, Mode, Phase, Response, Rule, State, Switch, Why
+from mmd.domain.reasons import CaseKind, CashKind, Fault, Missing, Mode, Phase, Response, Rule, State, Switch, Why
 from mmd.domain.settings import Fair, Style
 
 E, P, L, A, C, U = Phase.EMPTY, Phase.PLACING, Phase.LIVE, Phase.AMENDING, Phase.CANCELLING, Phase.UNKNOWN
@@ -739,6 +739,8 @@ SAMPLES: dict[type, Callable[[], ev.Mail]] = {
     ev.PauseRequested: lambda: ev.PauseRequested(1, "root", "", 1),
     ev.HaltRequested: lambda: ev.HaltRequested(1, Why.OPERATOR, "root", "", 1),
     ev.ResetRequested: lambda: ev.ResetRequested(1, "root", "", 1),
+    ev.JournalDoubted: lambda: ev.JournalDoubted("a record is missing", 1),
+    ev.CaseAccepted: lambda: ev.CaseAccepted(1, CaseKind.JOURNAL, "", "root", "looked", 1),
     ev.RemovalRequested: lambda: ev.RemovalRequested(Why.REMOVED, 1),
 }
 

@@ -46,7 +46,7 @@ class LoginRefused(ExchangeRefused):
 
 
 class ClockSkew:
-    """The exchange's clock minus ours, from request and answer times: always a finite number.
+    """The exchange's clock minus one of ours, from request and answer times: always a finite number.
 
     An answer proves that the difference lies between two bounds (it cannot have left before it was
     asked for, nor come before it left), as far apart as its way was long. Bounds are intersected, and
@@ -57,6 +57,7 @@ class ClockSkew:
 
     def __init__(self) -> None:
         self.skew_ms = 0.0
+        self.known = False
         self._low_ns = self._high_ns = 0.0
         self._at_ns = 0
 
@@ -66,12 +67,12 @@ class ClockSkew:
         high_ns: float = us_in * 1000 - sent_ns
         if low_ns > high_ns:
             return  # a clock was set while it was on its way
-        if self._at_ns:
+        if self.known:
             slack_ns = abs(received_ns - self._at_ns) * DRIFT + SLACK_NS
             least_ns, most_ns = self._low_ns - slack_ns, self._high_ns + slack_ns
             if low_ns <= most_ns and high_ns >= least_ns:
                 low_ns, high_ns = max(low_ns, least_ns), min(high_ns, most_ns)
-        self._low_ns, self._high_ns, self._at_ns = low_ns, high_ns, received_ns
+        self._low_ns, self._high_ns, self._at_ns, self.known = low_ns, high_ns, received_ns, True
         self.skew_ms = (low_ns + high_ns) / 2e6
 
 
@@ -118,7 +119,8 @@ class House:
         self.started_ns = started_ns
         self.budget = budget
         self.order_valid_ms = order_valid_ms
-        self.skew = ClockSkew()
+        self.skew = ClockSkew()  # against our wall clock
+        self._steady = ClockSkew()  # against a clock that nobody can set
         self.instruments: dict[str, Instrument] = {}
         self.watched: tuple[str, ...] = ()
         self.watching = False  # `watch` was called at least once
@@ -130,8 +132,19 @@ class House:
         self._log = Pace(LOG_RATE, LOG_BURST)
 
     def exchange_ms(self) -> int:
-        """The exchange's clock, as well as we know it."""
-        return int(self.wall_clock_ns() // 1_000_000 + self.skew.skew_ms)
+        """The exchange's clock, as well as we know it: that our wall clock is set does not change it."""
+        if self._steady.known:
+            return round(trio.current_time() * 1000 + self._steady.skew_ms)
+        return round(self.wall_clock_ns() / 1_000_000 + self.skew.skew_ms)
+
+    def heard(self, sent_at: float, received_at: float, received_ns: int, us_in: int, us_out: int) -> None:
+        """An answer told the exchange's clock: trio's times of the request and of the answer, our wall clock then."""
+        self.skew.add(received_ns - int((received_at - sent_at) * 1e9), received_ns, us_in, us_out)
+        self._steady.add(int(sent_at * 1e9), int(received_at * 1e9), us_in, us_out)
+
+    def told_us(self, head: Head) -> int:
+        """When the exchange took the request of this answer, by its own clock, µs."""
+        return head.us_in or self.exchange_ms() * 1000
 
     def charge(self, method: str) -> float:
         """Take a call's credits; returns the seconds to wait before sending it."""
@@ -347,8 +360,7 @@ class Connection:
             self.malformed(f"an answer to a request that was not made (id {head.id})")
             return
         if head.us_in and head.us_out:
-            sent_ns = received_ns - int((self._heard_at - sent.sent_at) * 1e9)
-            self._house.skew.add(sent_ns, received_ns, head.us_in, head.us_out)
+            self._house.heard(sent.sent_at, self._heard_at, received_ns, head.us_in, head.us_out)
         if head.error is not None and head.error.code == TOO_MANY_REQUESTS:
             self.throttled = True
             self._house.budget.empty_until(received_ns)

@@ -3,9 +3,14 @@
 Every answer is posted by the reading task, in the order of the stream. A position report is
 posted only if no fill of that symbol came between question and answer; else it is asked again,
 so that what was posted before it is what it counts.
+
+What comes in pages is read to its end, which the exchange has to prove: trades (`has_more` false) and
+the transaction log (`continuation` null, see `cash`). Open orders and positions have no pages there:
+private/get_open_orders* and private/get_positions know neither count nor continuation and return all
+rows in one array. Source: docs.deribit.com, those methods, September 2026.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from decimal import Decimal
 from typing import Protocol
 
@@ -27,6 +32,7 @@ from mmd.domain.events import (
 from mmd.domain.reasons import Fault
 from mmd.exchanges.deribit import orders
 from mmd.exchanges.deribit.connection import Connection, House
+from mmd.exchanges.deribit.known import OVERLAP_MS, Known
 from mmd.exchanges.deribit.messages import (
     CancelParams,
     InstrumentParams,
@@ -39,14 +45,14 @@ from mmd.exchanges.deribit.messages import (
 )
 from mmd.exchanges.jsonrpc import Head
 
-OVERLAP_MS = 60_000  # fills are asked again from this long before the last one could be missing
 RECENT_MS = 23 * 3_600_000  # the exchange keeps older trades in another drawer ("historical")
-BASELINE_REACH_US = 7 * 86_400_000_000  # trades older than that before the baseline are not compared with it
 QUIET_TRIES = 3
 STRAY_SECONDS = 5.0
 FIND_TRIES = 4
 FIND_PAUSE_SECONDS = 0.25
 SETTLE_SECONDS = 2.05  # after a loss: no request of the old connection arrives later than that
+SETTLE_MARGIN_SECONDS = 0.25  # beyond what orders are valid for
+LATE_SECONDS = 0.01
 _FAILURES = (ExchangeRefused, ExchangeAmbiguous, ExchangeMalformed)
 
 
@@ -66,6 +72,10 @@ class OrderRecord(Protocol):
 
     def is_flying(self, label: str) -> bool: ...
 
+    def may_come_until_ms(self, label: str) -> int: ...
+
+    def unsettled_until_ms(self, symbol: str) -> int: ...
+
 
 class Inquiry:
     """One per exchange; survives connections, so that it knows from when fills may be missing."""
@@ -73,11 +83,10 @@ class Inquiry:
     def __init__(self, house: House, record: OrderRecord) -> None:
         self._house = house
         self._record = record
+        self.known = Known()
         self._armed = False
         self._up: set[str] = set()  # heard TradeLinkUp on this connection
         self._doubted: set[str] = set()
-        self._baseline_us: dict[str, int] = {}  # the exchange's clock at a symbol's first position report
-        self._known_ms: dict[str, int] = {}  # all fills up to here were posted
         self._look_for_strays = True
         self._wake = trio.Event()
         self._lost_at: float | None = None  # trio's clock, when the last connection was lost
@@ -85,25 +94,25 @@ class Inquiry:
     # --- when ---
 
     def wake(self) -> None:
-        """The watched symbols changed. One that left starts anew if it ever comes back."""
-        watched = set(self._house.watched)
-        for symbol in [symbol for symbol in self._baseline_us if symbol not in watched]:
-            del self._baseline_us[symbol]
-            self._known_ms.pop(symbol, None)
-        self._up &= watched
+        """The watched symbols changed."""
+        self.known.align(self._house.watched)
+        self._up.intersection_update(self._house.watched)
         self._look_for_strays = True
         self._wake.set()
+
+    def recover(self, known_ms: Mapping[str, int], from_ms: Mapping[str, int]) -> None:
+        """These symbols go on where an earlier process ended: see `Known.recover`."""
+        self.known.recover(known_ms, from_ms)
+        if known_ms and self._lost_at is None:
+            self._lost_at = trio.current_time()  # what that process sent last may arrive yet
 
     def doubt_all(self) -> None:
         """Something could not be read: ask for everything again."""
         self._doubted.update(self._house.watched)
         self._wake.set()
 
-    def forget_link(self, heard_ns: int) -> None:
-        """The connection is gone; it was last heard at `heard_ns` (our clock)."""
-        heard_ms = int(heard_ns // 1_000_000 + self._house.skew.skew_ms)
-        for symbol in self._up - self._doubted:
-            self._known_ms[symbol] = max(heard_ms, self._known_ms.get(symbol, 0))
+    def forget_link(self) -> None:
+        """The connection is gone."""
         self._up.clear()
         self._look_for_strays = True
         self._lost_at = trio.current_time()
@@ -111,18 +120,6 @@ class Inquiry:
     def is_up(self, symbol: str) -> bool:
         """It is reconciled on this connection."""
         return symbol in self._up
-
-    def is_in_baseline(self, trade: UserTradeData) -> bool:
-        """Whether a symbol's first position report counted this trade already."""
-        baseline_us = self._baseline_us.get(trade.instrument_name)
-        if baseline_us is None:
-            return False
-        return baseline_us - BASELINE_REACH_US < trade.timestamp * 1000 < baseline_us // 1000 * 1000
-
-    def counts_from_ms(self, symbol: str) -> int | None:
-        """The moment of a symbol's first position report, by the exchange's clock; None before it."""
-        baseline_us = self._baseline_us.get(symbol)
-        return None if baseline_us is None else baseline_us // 1000
 
     async def serve(self, connection: Connection, armed: bool) -> None:
         """Reconcile whatever needs it, until cancelled."""
@@ -141,11 +138,11 @@ class Inquiry:
         self._doubted.difference_update(symbols)
         self._look_for_strays = False
         for symbol in symbols:
-            await self._catch_up(connection, symbol)
+            await self.catch_up(connection, symbol)
         strays = await self._ask_open_orders(connection, symbols)
         if self._lost_at is not None:
             # A second look for all at once: what is absent then, and was before, is absent.
-            await trio.sleep(max(0.0, self._lost_at + SETTLE_SECONDS - trio.current_time()))
+            await trio.sleep(max(0.0, self._lost_at + self._settle_seconds - trio.current_time()))
             strays = await self._ask_open_orders(connection, symbols)
             self._lost_at = None
         await self._ask_positions(connection, symbols)
@@ -158,12 +155,18 @@ class Inquiry:
         for stray in strays:
             await self._cancel_stray(connection, stray)
 
+    @property
+    def _settle_seconds(self) -> float:
+        """After a loss: no order of the old connection is taken later than that."""
+        valid_seconds = (self._house.order_valid_ms or 0) / 1000
+        return max(SETTLE_SECONDS, valid_seconds + SETTLE_MARGIN_SECONDS)
+
     # --- questions of the machine ---
 
     async def ask_state(self, connection: Connection, symbol: str) -> None:
         """Answer QueryState: fills, OrdersReported, PositionReported."""
         try:
-            await self._catch_up(connection, symbol)
+            await self.catch_up(connection, symbol)
             await self._ask_orders_of(connection, symbol)
             await self._ask_positions(connection, [symbol])
         except (*_FAILURES, LinkLost) as error:
@@ -206,27 +209,26 @@ class Inquiry:
 
     # --- fills ---
 
-    async def _catch_up(self, connection: Connection, symbol: str) -> None:
+    async def catch_up(self, connection: Connection, symbol: str) -> None:
         """Post the fills that may have been missed. Before the first position report there is nothing to miss."""
-        baseline_us = self._baseline_us.get(symbol)
-        if baseline_us is None:
-            return
         asked_ms = self._house.exchange_ms()
-        since_ms = max(baseline_us // 1000, self._known_ms.get(symbol, 0) - OVERLAP_MS)
-        await self._fetch_trades(connection, symbol, since_ms)
-        self._known_ms[symbol] = asked_ms
+        since_ms = self.known.missing_since_ms(symbol, asked_ms)
+        if since_ms is not None:
+            await self._fetch_trades(connection, symbol, since_ms, {})
+            self.known.told(symbol, asked_ms)
 
-    async def _fetch_trades(self, connection: Connection, symbol: str, since_ms: int) -> list[UserTradeData]:
-        """Ask for all trades since, page by page to the end, and post them."""
-        # Both orders of a trade with ourselves carry the same trade id.
-        seen: dict[tuple[str, str], UserTradeData] = {}
+    async def _fetch_trades(
+        self, connection: Connection, symbol: str, since_ms: int, posted: dict[tuple[str, str], UserTradeData]
+    ) -> None:
+        """Ask for all trades since, page by page to the proven end; those that are not in `posted` are posted."""
         pages: list[TradePage] = []
 
         def take(head: Head) -> None:
             pages.append(orders.decode_trade_page(head.result))
             for trade in pages[-1].trades:
-                if (trade.trade_id, trade.order_id) not in seen:
-                    seen[trade.trade_id, trade.order_id] = trade
+                # Both orders of a trade with ourselves carry the same trade id.
+                if (trade.trade_id, trade.order_id) not in posted:
+                    posted[trade.trade_id, trade.order_id] = trade
                     self._record.take_trade(trade, self._house.wall_clock_ns())
 
         now_ms = self._house.exchange_ms()
@@ -236,14 +238,13 @@ class Inquiry:
             while more:
                 params = TradesParams(symbol, start_ms, now_ms + OVERLAP_MS, historical)
                 await connection.call("private/get_user_trades_by_instrument_and_time", params, apply=take)
-                more = pages[-1].has_more and bool(pages[-1].trades)
+                more = pages[-1].has_more
                 if more:
                     # The last millisecond is asked again: the page may have cut through it.
-                    last_ms = max(trade.timestamp for trade in pages[-1].trades)
+                    last_ms = max((trade.timestamp for trade in pages[-1].trades), default=start_ms)
                     if last_ms <= start_ms:
                         raise ExchangeMalformed(f"{symbol}: more than a page of trades in the millisecond {start_ms}")
                     start_ms = last_ms
-        return list(seen.values())
 
     # --- open orders ---
 
@@ -268,7 +269,11 @@ class Inquiry:
         return strays
 
     async def _ask_orders_of(self, connection: Connection, symbol: str) -> None:
-        """Report one symbol's open orders, if possible at a moment when nothing else changed them."""
+        """Report one symbol's open orders, if possible at a moment when nothing else changed them.
+
+        Not before what was sent and not answered is either listed or too late to be.
+        """
+        await trio.sleep(max(0.0, self._seconds_to(self._record.unsettled_until_ms(symbol))))
         for attempt in range(1, QUIET_TRIES + 1):
             before = self._record.activity.get(symbol, 0)
             posted = False
@@ -343,9 +348,8 @@ class Inquiry:
         else:
             event = orders.position(row, instrument, now_ns)
         house.sink.post(symbol, event)
-        if symbol in house.watched and symbol not in self._baseline_us:
-            self._baseline_us[symbol] = head.us_in or house.exchange_ms() * 1000
-            self._known_ms[symbol] = self._baseline_us[symbol] // 1000
+        if symbol in house.watched:
+            self.known.begin(symbol, house.told_us(head))
 
     # --- one order ---
 
@@ -375,39 +379,76 @@ class Inquiry:
         label: str,
         verdict: Callable[[OrderAcked | OrderClosed | None, int], None],
     ) -> None:
-        """Its fills first, then `verdict` with what it is now (None: the exchange knows no such order)."""
-        house = self._house
+        """Its fills first, then `verdict` with what it is now (None: the exchange knows no such order).
+
+        It knows none only once no request about it can arrive any more, and what it has filled is told
+        only once all those trades are listed. Where the symbol started anew, an order of an earlier
+        process is excepted from that: its trades are part of the baseline, and not all are asked for.
+        """
+        house, known = self._house, self.known
         instrument = house.instruments[symbol]
         params = LabelParams(instrument.settlement, label)
         epoch_ms = orders.label_epoch_ms(label) or 0
-        since_ms = max(epoch_ms, house.started_ns // 1_000_000) - OVERLAP_MS
-        # Fills of an earlier process are part of the baseline: there is nothing to compare with.
-        complete_from_ms = house.started_ns // 1_000_000 - 1000
+        started_ms = house.started_ns // 1_000_000
+        counted = known.is_recovered(symbol) or epoch_ms >= started_ms - 1000
+        posted: dict[tuple[str, str], UserTradeData] = {}
+        found: OrderData | None = None
+        why = ""
         for _ in range(FIND_TRIES):
-            trades = await self._fetch_trades(connection, symbol, since_ms)
-            listed = sum((trade.amount for trade in trades if trade.label == label), Decimal(0))
-            settled = False
+            asked_ms = house.exchange_ms()
+            missing_ms = known.missing_since_ms(symbol, asked_ms)
+            since_ms = started_ms - OVERLAP_MS if missing_ms is None else missing_ms
+            if found is not None and counted:
+                since_ms = min(since_ms, found.creation_timestamp or epoch_ms - OVERLAP_MS)
+            await self._fetch_trades(connection, symbol, since_ms, posted)
+            known.told(symbol, asked_ms)
+            listed = sum((trade.amount for trade in posted.values() if trade.label == label), Decimal(0))
 
-            def take(head: Head, listed: Decimal = listed) -> None:
-                nonlocal settled
-                row = _choose(orders.decode_orders(head.result), symbol, label)
-                if row is None:
-                    return
-                if orders.must_end(row) or (epoch_ms >= complete_from_ms and (row.filled_amount or 0) > listed):
-                    return
+            def settle(row: OrderData, listed: Decimal = listed) -> str:
+                """Give the verdict, or say what it waits for."""
+                if orders.must_end(row):
+                    return "its end is not listed yet"
+                if counted and (row.filled_amount or 0) > listed:
+                    return f"of {row.filled_amount} filled only {listed} are listed yet"
                 verdict(orders.order_state(row, instrument, house.wall_clock_ns()), house.wall_clock_ns())
-                settled = True
+                return ""
 
-            raw = await connection.call("private/get_order_state_by_label", params, apply=take)
-            if not settled and _choose(orders.decode_orders(raw), symbol, label) is None:
-                raw = await connection.call("private/get_open_orders_by_label", params, apply=take)
-                if not settled and _choose(orders.decode_orders(raw), symbol, label) is None:
-                    verdict(self._record.was_closed(label), house.wall_clock_ns())
+            found, why, told_ms = await self._ask_label(connection, symbol, params, settle)
+            if found is None:
+                closing, until_ms = self._record.was_closed(label), self._record.may_come_until_ms(label)
+                if closing is not None or told_ms > until_ms:
+                    verdict(closing, house.wall_clock_ns())
                     return
-            if settled:
+                why = "it is not there, and may come yet"
+                await trio.sleep(max(FIND_PAUSE_SECONDS, self._seconds_to(until_ms)))
+            elif not why:
                 return
-            await trio.sleep(FIND_PAUSE_SECONDS)
-        raise ExchangeAmbiguous(f"order {label}: its end or its trades are not listed yet")
+            else:
+                await trio.sleep(FIND_PAUSE_SECONDS)
+        raise ExchangeAmbiguous(f"order {label}: {why}")
+
+    async def _ask_label(
+        self, connection: Connection, symbol: str, params: LabelParams, settle: Callable[[OrderData], str]
+    ) -> tuple[OrderData | None, str, int]:
+        """The order's row as it was listed, what `settle` said of it, and when (the exchange's clock) it was asked."""
+        found: OrderData | None = None
+        why, told_ms = "", 0
+
+        def take(head: Head) -> None:
+            nonlocal found, why, told_ms
+            told_ms = told_ms or self._house.told_us(head) // 1000
+            found = _choose(orders.decode_orders(head.result), symbol, params.label)
+            if found is not None:
+                why = settle(found)
+
+        await connection.call("private/get_order_state_by_label", params, apply=take)
+        if found is None:
+            await connection.call("private/get_open_orders_by_label", params, apply=take)
+        return found, why, told_ms
+
+    def _seconds_to(self, exchange_ms: int) -> float:
+        """Until the exchange's clock is surely past that."""
+        return (exchange_ms - self._house.exchange_ms()) / 1000 + LATE_SECONDS
 
     def _post_found(self, symbol: str, found: OrderAcked | OrderClosed | OrderAbsent) -> None:
         """The newest word on a label; a closing that was seen before stands."""

@@ -107,10 +107,11 @@ def _resting(order: OrderData, instrument: Instrument) -> tuple[int, int, int]:
 
 
 def position(data: PositionData, instrument: Instrument, received_ns: int) -> PositionReported:
-    """Signed lots; a size that contradicts its direction is taken by the direction."""
+    """Signed lots, and the profit since it was opened; a size that contradicts its direction is taken by the direction."""
     size = -abs(data.size) if data.direction == "sell" else data.size
     lots = _lots(size, instrument, "position")
-    return PositionReported(lots, data.average_price or Decimal(0), received_ns)
+    average = data.average_price or Decimal(0)
+    return PositionReported(lots, average, received_ns, data.mark_price or 0.0, data.total_profit_loss)
 
 
 def order_state(order: OrderData, instrument: Instrument, received_ns: int) -> OrderAcked | OrderClosed:
@@ -161,13 +162,14 @@ def not_cancelled(order: CancelOrder, received_ns: int) -> OrderRefused:
     return OrderRefused(order.label, Fault.STATE, "not_cancelled", "the order is still open", False, received_ns)
 
 
-def refused(order: Order, error: RpcError, received_ns: int) -> OrderRefused | Lost:
-    """An error answer: a definite no, or, where the table says so, an outcome to look up."""
+def refused(order: Order, error: RpcError, received_ns: int, remark: str = "") -> OrderRefused | Lost:
+    """An error answer: a definite no, or, where the table says so, an outcome to look up. `remark`: for people."""
     told = meaning(error.code)
     if told.fault is Fault.AMBIGUOUS:
         return Lost(order.label, f"{told.name} ({error.code}): {error.text}", received_ns)
     gone = told.gone and not isinstance(order, PlaceOrder | ReduceOrder)
-    return OrderRefused(order.label, told.fault, told.name, f"{error.text} ({error.code})", gone, received_ns)
+    detail = f"{error.text} ({error.code})" + (f": {remark}" if remark else "")
+    return OrderRefused(order.label, told.fault, told.name, detail, gone, received_ns)
 
 
 def accounts(summaries: Summaries) -> list[Account]:

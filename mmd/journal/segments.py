@@ -1,0 +1,144 @@
+"""The journal's files: their names, their order, and how a closed one is compressed.
+
+`<state>/journal/journal-<number>.jsonl` is written or was; `.jsonl.gz` is closed and compressed. A
+compressed file is gzip of one member whose header has no time, no name and one comment: the SHA-256
+of all bytes behind the header, because gzip's own checksum covers neither its header nor the unused
+bits of its last block, and a changed byte must be found wherever it is. `zcat` reads it as any other.
+"""
+
+import hashlib
+import re
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+
+import msgspec
+
+from mmd.domain.errors import MmdError
+from mmd.journal.disk import Disk
+
+DIRECTORY = "journal"
+NAME = re.compile(r"journal-(\d{8})\.jsonl(\.gz)?", re.ASCII)
+FRESH = ".new"
+READ_SIZE = 1 << 20
+
+# magic, deflate, a comment and nothing else, no time, no level, system unknown
+GZIP_START = b"\x1f\x8b\x08\x10\x00\x00\x00\x00\x00\xffsha256 of what follows: "
+GZIP_HEADER_SIZE = len(GZIP_START) + 65
+
+
+class Damaged(MmdError):
+    """A compressed file is not what was written; the text says how."""
+
+
+class SegmentFile(msgspec.Struct, frozen=True):
+    """One file of the journal. `spare`: the same content is there compressed as well (an interruption left both)."""
+
+    number: int
+    path: Path
+    compressed: bool
+    spare: Path | None = None
+
+    @property
+    def name(self) -> str:
+        return self.path.name
+
+
+def plain_name(number: int) -> str:
+    return f"journal-{number:08}.jsonl"
+
+
+def segment_files(disk: Disk, directory: Path) -> list[SegmentFile]:
+    """What is there, oldest first; nothing if the directory is missing. Raises OSError."""
+    try:
+        names = sorted(disk.names(directory))
+    except FileNotFoundError:
+        return []
+    found: dict[int, SegmentFile] = {}
+    for name in names:  # the plain one comes before its .gz
+        match = NAME.fullmatch(name)
+        if match is None:
+            continue
+        number, path = int(match[1]), directory / name
+        plain = found.get(number)
+        if plain is not None:
+            found[number] = msgspec.structs.replace(plain, spare=path)
+        else:
+            found[number] = SegmentFile(number, path, compressed=match[2] is not None)
+    return [found[number] for number in sorted(found)]
+
+
+def chunks(disk: Disk, handle: int, *, compressed: bool) -> Iterator[bytes]:
+    """The content from its beginning, decompressed. Raises OSError, Damaged."""
+    raw = raw_chunks(disk, handle, 0)
+    return inflate(raw) if compressed else raw
+
+
+def raw_chunks(disk: Disk, handle: int, offset: int) -> Iterator[bytes]:
+    while chunk := disk.read(handle, offset, READ_SIZE):
+        yield chunk
+        offset += len(chunk)
+
+
+def lines_of(content: Iterator[bytes]) -> Iterator[tuple[list[bytes], bytes]]:
+    """Lots of lines without their newlines; the last lot has no line, and what follows the last newline."""
+    rest = b""
+    for chunk in content:
+        lines = (rest + chunk).split(b"\n")
+        rest = lines.pop()
+        if lines:
+            yield lines, b""
+    yield [], rest
+
+
+def gzip_header(sha256: str) -> bytes:
+    return GZIP_START + sha256.encode() + b"\0"
+
+
+def deflate(content: Iterator[bytes], level: int) -> Iterator[bytes]:
+    """What follows the header: one deflate stream, its CRC-32 and its size, as RFC 1952 has it."""
+    packer = zlib.compressobj(level, zlib.DEFLATED, -zlib.MAX_WBITS)
+    crc = size = 0
+    for chunk in content:
+        crc = zlib.crc32(chunk, crc)
+        size += len(chunk)
+        if packed := packer.compress(chunk):
+            yield packed
+    yield packer.flush() + crc.to_bytes(4, "little") + (size & 0xFFFFFFFF).to_bytes(4, "little")
+
+
+def inflate(content: Iterator[bytes]) -> Iterator[bytes]:
+    """The content of a compressed file, from its bytes. Raises Damaged at the first sign, at the latest at the end."""
+    head = b""
+    while len(head) < GZIP_HEADER_SIZE:
+        chunk = next(content, b"")
+        if not chunk:
+            raise Damaged("it ends within its header")
+        head += chunk
+    header, body = head[:GZIP_HEADER_SIZE], head[GZIP_HEADER_SIZE:]
+    if not header.startswith(GZIP_START):
+        raise Damaged("its header is not the one that was written")
+    hashed = hashlib.sha256()
+    unpacker = zlib.decompressobj(-zlib.MAX_WBITS)
+    crc = size = 0
+    trailer = b""
+    while body:
+        hashed.update(body)
+        if unpacker.eof:
+            trailer += body
+        else:
+            try:
+                plain = unpacker.decompress(body)
+            except zlib.error as error:
+                raise Damaged(f"it cannot be decompressed: {error}") from error
+            trailer = unpacker.unused_data
+            crc, size = zlib.crc32(plain, crc), size + len(plain)
+            if plain:
+                yield plain
+        body = next(content, b"")
+    if not unpacker.eof:
+        raise Damaged("it ends too early")
+    if trailer != crc.to_bytes(4, "little") + (size & 0xFFFFFFFF).to_bytes(4, "little"):
+        raise Damaged("its checksum does not fit its content")
+    if header != gzip_header(hashed.hexdigest()):
+        raise Damaged("its SHA-256 is not the one in its header")

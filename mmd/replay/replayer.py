@@ -1,0 +1,348 @@
+"""A journal's records fed to fresh machines: the same events must lead to the same actions.
+
+What is compared: the digest of every batch's actions, the text of an error that a machine raised, and
+the whole state where a snapshot was written. A symbol that differed is `broken`: its machine is still
+fed, because it is the best there is to recover from, but it is compared no more until its state is
+known for sure again, by a snapshot or because a new process has begun with it.
+"""
+
+import itertools
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import msgspec
+
+from mmd.core.machine import SymbolMachine
+from mmd.core.portfolio import PORTFOLIO, PortfolioMachine
+from mmd.domain.actions import Decision
+from mmd.domain.totals import PortfolioAction, PortfolioEvent
+from mmd.journal import records as rec
+from mmd.journal.chain import digest_of
+from mmd.replay import memory
+from mmd.replay.forced import take_out
+from mmd.replay.valuing import valued
+
+Machine = SymbolMachine | PortfolioMachine
+SHOWN_MAX = 300  # characters of one value in a difference
+
+
+class Difference(msgspec.Struct, frozen=True, kw_only=True):
+    """Where the replay left the record. `key` "": the portfolio machine. `events`: what was fed, for people."""
+
+    seq: int
+    at: int
+    key: str
+    where: str
+    recorded: str
+    replayed: str
+    events: tuple[str, ...] = ()
+
+
+class Stop(msgspec.Struct, frozen=True, kw_only=True):
+    """From this record on a symbol is compared no more; `why` in words."""
+
+    seq: int
+    key: str
+    why: str
+
+
+class Replayer:
+    """`feed` it every record in order. It may begin with any file of the journal.
+
+    `machines`: of the present process, in the order in which they joined; `past`: those that the processes
+    before left and nobody has inherited from yet. `broken`: why a symbol cannot be compared any more.
+    """
+
+    def __init__(self) -> None:
+        self.machines: dict[str, SymbolMachine] = {}
+        self.portfolio: PortfolioMachine | None = None
+        self.past: dict[str, SymbolMachine] = {}
+        self.past_portfolio: PortfolioMachine | None = None
+        self.broken: dict[str, str] = {}
+        self.stops: list[Stop] = []  # every one that ever broke
+        self.compared = 0  # digests, errors and states that were held against the record
+        self.skipped = 0  # records of machines that are not known yet, or not comparable any more
+        self.version = ""  # of the program that wrote the file
+        self.code = memory.CODE  # what its snapshots can be read by
+        self.waiting = False  # for the snapshots of the file with which the replay began
+        self._fed = 0
+        self._taken_out: set[str] = set()
+
+    @property
+    def other_code(self) -> bool:
+        """Whether another version wrote this: its snapshots are salvaged, and not compared."""
+        return self.code != memory.CODE
+
+    def feed(self, record: rec.AnyRecord) -> Difference | None:
+        """Do what the record says was done; the difference if something else came out."""
+        self._fed += 1
+        handler = HANDLERS.get(type(record))
+        return handler(self, record) if handler is not None else None
+
+    # --- the file ----------------------------------------------------------------------------------
+
+    def _segment(self, record: rec.Segment) -> None:
+        self.code, self.version = record.code, record.version
+        if self._fed == 1 and record.previous:
+            self.waiting = True
+
+    def _snapshots_done(self, record: rec.SnapshotsDone) -> None:
+        self.waiting = False
+
+    def _lost(self, record: rec.Lost) -> None:
+        for key in (PORTFOLIO, *self.machines):
+            self._break(record, key, f"{record.records} records before this one could not be written")
+
+    def _snapshot(self, record: rec.Snapshot) -> Difference | None:
+        key = record.key
+        machine: Machine | None = self.machines.get(key) if key else self.portfolio
+        if machine is None or key in self.broken or key in self._taken_out:
+            self._load(record)
+            return None
+        if self.other_code:
+            return None
+        self.compared += 1
+        state = memory.save(machine)
+        if state == bytes(record.state):
+            return None
+        found = first_difference(msgspec.json.decode(record.state), msgspec.json.decode(state))
+        if found is None:
+            return None
+        where, recorded, replayed = found
+        self._break(record, key, f"its state differs: {where}")
+        self._load(record)
+        return Difference(
+            seq=record.seq,
+            at=record.at,
+            key=key,
+            where=f"state: {where}",
+            recorded=shortened(recorded),
+            replayed=shortened(replayed),
+        )
+
+    def _load(self, record: rec.Snapshot) -> None:
+        key = record.key
+        try:
+            machine = memory.salvage(record.state) if self.other_code else memory.load(record.state)
+        except memory.CannotLoad as wrong:
+            self._break(record, key, f"its snapshot cannot be read: {wrong}")
+            return
+        if isinstance(machine, PortfolioMachine):
+            self.portfolio = machine
+        else:
+            self.machines[key] = machine
+        self._heal(key)
+
+    # --- the daemon's life -------------------------------------------------------------------------
+
+    def _started(self, record: rec.Started) -> None:
+        self.past.update(self.machines)
+        self.past_portfolio = self.portfolio or self.past_portfolio
+        self.machines, self.portfolio = {}, None
+        self.broken.clear()
+        self._taken_out.clear()
+
+    def _began(self, record: rec.Began) -> None:
+        self.portfolio = PortfolioMachine(record.limits, record.switches, record.at, record.carried)
+        self._heal(PORTFOLIO)
+
+    def _joined(self, record: rec.Joined) -> Difference | None:
+        key = record.key
+        past = self.past.pop(key, None)
+        if record.inherits and past is None and self.waiting:
+            self.skipped += 1
+            return None
+        self._heal(key)
+        machine = SymbolMachine(record.instrument, record.settings, record.epoch, record.at)
+        self.machines[key] = machine
+        if not record.inherits:
+            return None
+        if past is None:
+            self._break(record, key, "it inherits from a machine of an earlier process, which is not in this part")
+            return None
+        try:
+            machine.inherit(past, record.at)
+        except ValueError as refused:
+            self._break(record, key, f"it cannot inherit: {refused}")
+            return Difference(
+                seq=record.seq, at=record.at, key=key, where="joining", recorded="inherited", replayed=str(refused)
+            )
+        return None
+
+    def _left(self, record: rec.Left) -> None:
+        self.machines.pop(record.key, None)
+        self._heal(record.key)
+
+    # --- decisions ---------------------------------------------------------------------------------
+
+    def _batch(self, record: rec.Batch) -> Difference | None:
+        key = record.key
+        machine = self.machines.get(key)
+        if machine is None:
+            self._unknown(record, key)
+            return None
+        actions: list[Decision] = []
+        error = ""
+        try:
+            actions = machine.handle(record.events, record.at)
+        except Exception as bug:  # noqa: BLE001  as the pump, the supervisor whose work is repeated here
+            error = error_text(bug)
+        if record.called_off:
+            self._break(record, key, "it was stopped from outside in the middle of this batch")
+        if key in self.broken:
+            self.skipped += 1
+            return None
+        self.compared += 1
+        if error == record.error and (error or digest_of(actions) == record.digest):
+            return None
+        if error != record.error:
+            found = ("raising", record.error or "nothing raised", error or "nothing raised")
+        else:
+            found = between(record.actions, actions)
+        return self._differs(record, key, found, record.events)
+
+    def _taken(self, record: rec.TakenOut) -> None:
+        machine = self.machines.get(record.key)
+        if machine is None:
+            self._unknown(record, record.key)
+            return
+        take_out(machine, record.detail, record.at)
+        self._taken_out.add(record.key)
+
+    def _totals(self, record: rec.Totals) -> Difference | None:
+        portfolio = self.portfolio
+        if portfolio is None:
+            self._unknown(record, PORTFOLIO)
+            return None
+        keys = record.valued if record.valued is not None else tuple(self.machines)
+        events: list[PortfolioEvent] = list(record.told)
+        for key in keys:
+            machine = self.machines.get(key)
+            if machine is None and self.waiting:
+                self.portfolio = None  # it comes with its snapshot, after all the others
+                self.skipped += 1
+                return None
+            if machine is None or key in self.broken:
+                why = self.broken.get(key, "there is no machine of it")
+                self._break(record, PORTFOLIO, f"it hears of {key}: {why}")
+            value = valued(machine) if machine is not None else None
+            if value is not None:
+                events.append(value)
+        actions = portfolio.handle(events, record.at)
+        if PORTFOLIO in self.broken:
+            self.skipped += 1
+            return None
+        self.compared += 1
+        if digest_of(actions) == record.digest:
+            return None
+        return self._differs(record, PORTFOLIO, between(record.actions, actions), events)
+
+    # --- what is not as it should be ---------------------------------------------------------------
+
+    def _differs(
+        self, record: rec.Record, key: str, found: tuple[str, str, str], events: Sequence[msgspec.Struct]
+    ) -> Difference:
+        where, recorded, replayed = found
+        self._break(record, key, f"it differs from the record: {where}")
+        return Difference(
+            seq=record.seq,
+            at=record.at,
+            key=key,
+            where=where,
+            recorded=shortened(recorded),
+            replayed=shortened(replayed),
+            events=tuple(words(event) for event in events),
+        )
+
+    def _unknown(self, record: rec.Record, key: str) -> None:
+        self.skipped += 1
+        if not self.waiting:
+            self._break(record, key, "there is no machine of it: it neither joined nor was in a snapshot")
+
+    def _break(self, record: rec.Record, key: str, why: str) -> None:
+        """The first reason counts."""
+        if key not in self.broken:
+            self.broken[key] = why
+            self.stops.append(Stop(seq=record.seq, key=key, why=why))
+
+    def _heal(self, key: str) -> None:
+        self.broken.pop(key, None)
+        self._taken_out.discard(key)
+
+
+HANDLERS: dict[type, Callable[[Replayer, Any], Difference | None]] = {
+    rec.Segment: Replayer._segment,
+    rec.Snapshot: Replayer._snapshot,
+    rec.SnapshotsDone: Replayer._snapshots_done,
+    rec.Lost: Replayer._lost,
+    rec.Started: Replayer._started,
+    rec.Began: Replayer._began,
+    rec.Joined: Replayer._joined,
+    rec.Left: Replayer._left,
+    rec.Batch: Replayer._batch,
+    rec.TakenOut: Replayer._taken,
+    rec.Totals: Replayer._totals,
+}
+"""The other kinds of records are about people and move no machine."""
+
+
+def error_text(bug: Exception) -> str:
+    """What a machine raised, as `Batch.error` has it."""
+    return f"{type(bug).__name__}: {bug}"
+
+
+# --- in words ---------------------------------------------------------------------------------------
+
+
+def words(value: msgspec.Struct) -> str:
+    """An event or an action on one line: its name, then its fields as the journal has them."""
+    fields = (f"{name}={_text(getattr(value, name))}" for name in value.__struct_fields__)
+    return " ".join((type(value).__name__, *fields))
+
+
+def _text(value: object) -> str:
+    return value if isinstance(value, str) else msgspec.json.encode(value).decode()
+
+
+def shortened(text: str) -> str:
+    return text if len(text) <= SHOWN_MAX else f"{text[:SHOWN_MAX]}… ({len(text)} characters)"
+
+
+def between(
+    recorded: Sequence[Decision | PortfolioAction], replayed: Sequence[Decision | PortfolioAction]
+) -> tuple[str, str, str]:
+    """Where two lists of actions part: which one, what was recorded, what came out."""
+    count = f"{len(recorded)} recorded, {len(replayed)} replayed"
+    for number, (ours, theirs) in enumerate(itertools.zip_longest(recorded, replayed), 1):
+        if ours != theirs or type(ours) is not type(theirs):
+            return (
+                f"action {number} ({count})",
+                words(ours) if ours is not None else "nothing more",
+                words(theirs) if theirs is not None else "nothing more",
+            )
+    return ("the digest, not the actions", "a digest of other actions than those beside it", "these actions")
+
+
+def first_difference(recorded: Any, replayed: Any) -> tuple[str, str, str] | None:
+    """The path in two trees of JSON at which they part, and both values there; None if they are equal."""
+    for path, ours, theirs in _differing(recorded, replayed, ""):
+        return (path.removeprefix(".machine").removeprefix("."), _json(ours), _json(theirs))
+    return None
+
+
+MISSING = object()
+
+
+def _json(value: object) -> str:
+    return "nothing" if value is MISSING else msgspec.json.encode(value).decode()
+
+
+def _differing(ours: Any, theirs: Any, path: str) -> Iterator[tuple[str, Any, Any]]:
+    if isinstance(ours, dict) and isinstance(theirs, dict):
+        for name in [*ours, *(name for name in theirs if name not in ours)]:
+            yield from _differing(ours.get(name, MISSING), theirs.get(name, MISSING), f"{path}.{name}")
+    elif isinstance(ours, list) and isinstance(theirs, list):
+        for at, (one, other) in enumerate(itertools.zip_longest(ours, theirs, fillvalue=MISSING)):
+            yield from _differing(one, other, f"{path}[{at}]")
+    elif ours != theirs or type(ours) is not type(theirs):
+        yield (path, ours, theirs)

@@ -1,0 +1,106 @@
+"""What the last process left: read back from the journal before anything is connected."""
+
+import os
+import socket
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import msgspec
+
+import mmd
+from mmd.config.model import Config
+from mmd.core.machine import SymbolMachine
+from mmd.domain.totals import CarriedLosses
+from mmd.journal.disk import Disk
+from mmd.journal.records import Configured, Note, Started
+from mmd.journal.writer import Journal
+from mmd.replay.memory import CODE
+from mmd.replay.recover import recover
+
+JOURNAL = "journal"
+NS_PER_MS = 1_000_000
+
+
+class Past(msgspec.Struct, frozen=True, kw_only=True):
+    """`machines` by symbol's key; `doubts`: of which of them something could not be read back; `told`: for people.
+
+    `number`: of the last note. `sha256`: of the last configuration. `at`: the last record's time.
+    """
+
+    machines: Mapping[str, SymbolMachine]
+    doubts: Mapping[str, str]
+    carried: CarriedLosses | None
+    notes: Sequence[Note]
+    number: int
+    sha256: str
+    at: int
+    told: str
+
+    def known_ms(self, exchange: str) -> dict[str, int]:
+        """Up to when all fills are known, by symbol: when exchange and journal last agreed on the position."""
+        return {
+            machine.instrument.symbol: machine.reported_ns // NS_PER_MS
+            for machine in self.machines.values()
+            if machine.instrument.exchange == exchange and machine.position.known and machine.reported_ns
+        }
+
+
+NO_PAST = Past(machines={}, doubts={}, carried=None, notes=(), number=0, sha256="", at=0, told="")
+
+
+def open_journal(state: Path, config: Config, now_ns: int, disk: Disk | None) -> Journal:
+    """Raises JournalFailed."""
+    return Journal(
+        state / JOURNAL,
+        config.journal,
+        service=config.service.name,
+        version=mmd.__version__,
+        code=CODE,
+        now_ns=now_ns,
+        disk=disk,
+    )
+
+
+def read_back(journal: Journal) -> Past:
+    """Replay the end of the journal. Raises JournalFailed where it cannot be read."""
+    found = recover(journal.directory)
+    portfolio = found.portfolio
+    doubts = dict(found.broken)
+    for difference in found.differences:
+        doubts.setdefault(difference.key, f"the replay differs from the journal at record {difference.seq}")
+    held = [key for key, machine in found.machines.items() if machine.position.lots]
+    orders = sum(machine.own.resting for machine in found.machines.values())
+    end = "stopped" if found.stopped else "crashed"
+    told = (
+        f"{found.records} records of a process that {end}: {len(found.machines)} symbols, {len(held)} positions, "
+        f"{orders} orders that may be out, {len(doubts)} symbols in doubt"
+    )
+    return Past(
+        machines=found.machines,
+        doubts=doubts,
+        carried=portfolio.carried() if portfolio is not None else None,
+        notes=found.notes,
+        number=found.number,
+        sha256=found.sha256,
+        at=found.at,
+        told=told if found.machines else "",
+    )
+
+
+def begin(journal: Journal, config: Config, past: Past, now_ns: int) -> None:
+    """The first records of this process."""
+    journal.put(Started, now_ns, version=mmd.__version__, pid=os.getpid(), host=socket.gethostname())
+    configured(journal, config, 1, past.sha256, now_ns)
+
+
+def configured(journal: Journal, config: Config, generation: int, old_sha256: str, now_ns: int, by: str = "") -> None:
+    """A configuration takes effect."""
+    journal.put(
+        Configured,
+        now_ns,
+        generation=generation,
+        sha256=config.sha256,
+        old_sha256=old_sha256,
+        effective=config.effective,
+        by=by,
+    )

@@ -1,0 +1,117 @@
+"""Keeps the journal: durable in time, in files of bearable size, each of which a replay can begin with.
+
+A new file begins with its `segment` record; then every machine's state is written, one a turn so that
+nobody waits for them, the portfolio's last. Closed files are compressed and old ones deleted in a thread.
+"""
+
+from collections.abc import Awaitable, Callable
+
+import msgspec
+import trio
+
+from mmd.core.portfolio import PortfolioMachine
+from mmd.domain.settings import FsyncPolicy, JournalSettings
+from mmd.journal.keeping import tidy
+from mmd.journal.records import Snapshot, SnapshotsDone
+from mmd.journal.statefile import JournalFailed
+from mmd.journal.writer import Journal
+from mmd.replay.memory import save
+from mmd.shell.pump import Pump
+
+LOOK_SECONDS = 0.1
+PORTFOLIO = ""
+InThread = Callable[[Callable[[], list[str]]], Awaitable[list[str]]]
+
+
+async def inline(work: Callable[[], list[str]]) -> list[str]:
+    """Instead of a thread, where time is not real."""
+    return work()
+
+
+class Keeper:
+    """One for each journal; `run` for as long as the daemon lives."""
+
+    def __init__(self, journal: Journal, settings: JournalSettings, pump: Pump, in_thread: InThread) -> None:
+        self.settings = settings
+        self._journal = journal
+        self._pump = pump
+        self._in_thread = in_thread
+        self._waiting: list[str] = []  # keys of machines that are to be written
+        self._round = False
+        self._tidying = False
+
+    def begin_round(self) -> None:
+        """Write every machine's state from here on."""
+        self._waiting = [*self._pump.workers, PORTFOLIO]
+        self._round = True
+
+    async def run(self, portfolio: PortfolioMachine) -> None:
+        """Look ten times a second, for ever."""
+        self.begin_round()
+        synced_at = trio.current_time()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._tidy)
+            while True:
+                if self._rotated():
+                    nursery.start_soon(self._tidy)
+                self._snapshot(portfolio)
+                await self._pump.deliver()  # what was put on record outside a turn is written now
+                if (
+                    self.settings.fsync is FsyncPolicy.INTERVAL
+                    and trio.current_time() - synced_at >= self.settings.fsync_seconds
+                ):
+                    synced_at = trio.current_time()
+                    await self._sync()
+                await trio.sleep(0 if self._waiting else LOOK_SECONDS)
+
+    def _rotated(self) -> bool:
+        now_ns = self._pump.clock.now_ns()
+        if not self._journal.due(now_ns):
+            return False
+        try:
+            self._journal.rotate(now_ns)
+        except JournalFailed as failed:
+            self._pump.journal_failed(str(failed))
+            return False
+        self.begin_round()
+        return True
+
+    def _snapshot(self, portfolio: PortfolioMachine) -> None:
+        """The next machine's state; its own records before and after it are what it is compared with."""
+        if not self._round or self._journal.failing:
+            return
+        now_ns = self._pump.clock.now_ns()
+        while self._waiting:
+            key = self._waiting.pop(0)
+            worker = self._pump.workers.get(key)
+            if key == PORTFOLIO:
+                self._journal.put(Snapshot, now_ns, key=key, state=msgspec.Raw(save(portfolio)))
+                return
+            if worker is not None:
+                self._journal.put(Snapshot, now_ns, key=key, state=msgspec.Raw(save(worker.machine)))
+                return
+        self._round = False
+        self._journal.put(SnapshotsDone, now_ns)
+
+    async def _sync(self) -> None:
+        try:
+            await self._in_thread(self._synced)
+        except JournalFailed as failed:
+            self._pump.journal_failed(str(failed))
+
+    def _synced(self) -> list[str]:
+        self._journal.sync()
+        return []
+
+    async def _tidy(self) -> None:
+        """Compress closed files, delete what is too old or too much."""
+        if self._tidying:
+            return
+        self._tidying = True
+        try:
+            for line in await self._in_thread(lambda: tidy(self._journal.directory, self.settings)):
+                self._pump.diary.note("journal.tidied", line)
+        except JournalFailed as failed:
+            self._pump.diary.note("journal.untidy", str(failed))
+        finally:
+            self._tidying = False
