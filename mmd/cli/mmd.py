@@ -1,11 +1,11 @@
-"""The program `mmd`: run, check, show-config, init, sandbox, demo."""
+"""The program `mmd`: run, check, show-config, init, sandbox, demo, reap."""
 
 import argparse
 import sys
 from typing import NoReturn
 
 import mmd
-from mmd.cli import config_commands, demo, run, sandbox
+from mmd.cli import config_commands, demo, reap, run, sandbox, verify
 from mmd.shell.listing import list_instruments
 
 EXIT_USAGE = 64
@@ -27,6 +27,8 @@ def parser() -> argparse.ArgumentParser:
     config_commands.add_parsers(commands, list_instruments)
     sandbox.add_parser(commands)
     demo.add_parser(commands)
+    reap.add_parser(commands)
+    verify.add_parser(commands)
     return main
 
 

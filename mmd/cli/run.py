@@ -1,11 +1,10 @@
 """`mmd run`: the daemon, composed: configuration, exchanges, control socket, metrics, signals, systemd."""
 
 import argparse
-import fcntl
 import os
 import sys
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 import trio
 
@@ -14,10 +13,14 @@ from mmd.config.locate import config_path, socket_path, state_directory
 from mmd.config.model import Config
 from mmd.config.secrets import ExposedSecret
 from mmd.control.server import describe, serve_control
+from mmd.domain.actions import Tripped
 from mmd.domain.errors import ConfigError, CredentialError, ExchangeRefused, MmdError
-from mmd.shell import logs, notify
+from mmd.domain.reasons import Response, Scope, Switch
+from mmd.journal.statefile import JournalFailed
+from mmd.shell import logs, notify, whereabouts
 from mmd.shell.daemon import Daemon
 from mmd.shell.desk import Caller
+from mmd.shell.locks import AccountLocks, StateLock, lock_accounts, lock_state
 from mmd.shell.sentinel import sentinel
 from mmd.shell.service import attend, heed_signals, serve_metrics
 from mmd.shell.statistics import sentence
@@ -26,6 +29,7 @@ EXIT_OK = 0
 EXIT_INTERNAL = 70
 EXIT_PERMISSION = 77
 EXIT_CONFIG = 78
+GUARD_SECONDS = 1.0
 LAST_WORDS_SECONDS = 3.0  # for alerts that were fired while it stopped
 log = logs.get("mmd")
 
@@ -53,9 +57,10 @@ def run(args: argparse.Namespace) -> int:
             args.log_level or config.service.log_level, logs.Format(args.log_format or config.service.log_format)
         )
         state = state_directory(args.state_dir, config.service.state_dir, os.environ)
-        with lock_state(state):
+        with lock_state(state) as lock, lock_accounts(config.exchanges.values()) as accounts:
+            whereabouts.keep(state, config)
             socket = socket_path(args.socket, config.service.control.socket, os.environ)
-            return trio.run(main, config, path, socket, state, outlet)
+            return trio.run(main, config, path, socket, state, outlet, lock, accounts)
     except ConfigError as wrong:
         complain("\n".join(wrong.lines))
         return EXIT_CONFIG
@@ -76,22 +81,15 @@ def run(args: argparse.Namespace) -> int:
         return EXIT_PERMISSION if isinstance(wrong.__cause__, PermissionError) else EXIT_INTERNAL
 
 
-def lock_state(directory: Path) -> TextIO:
-    """One daemon per state directory: holds `mmd.lock` until it is closed. Raises OSError."""
-    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-    lock = (directory / "mmd.lock").open("a")
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        lock.close()
-        raise OSError(f"{directory}/mmd.lock is held: another mmd uses this state directory") from None
-    lock.truncate(0)
-    lock.write(f"{os.getpid()}\n")
-    lock.flush()
-    return lock
-
-
-async def main(config: Config, path: Path, socket: Path, state: Path, outlet: logs.Outlet) -> int:
+async def main(
+    config: Config,
+    path: Path,
+    socket: Path,
+    state: Path,
+    outlet: logs.Outlet,
+    lock: StateLock,
+    accounts: AccountLocks,
+) -> int:
     """The nurseries: control outermost, so that it answers while everything else starts and stops."""
     notifier = notify.Notifier(notify.connect())
     daemon = Daemon(config, path, state=state)
@@ -116,6 +114,8 @@ async def main(config: Config, path: Path, socket: Path, state: Path, outlet: lo
             outer.start_soon(attend, daemon, notifier, outlet)
             outer.start_soon(daemon.alarms.run)
             outer.start_soon(announce, daemon, notifier)
+            outer.start_soon(guard, daemon, lock, accounts)
+            outer.start_soon(keep_whereabouts, daemon, state)
             notifier.status("connecting to " + ", ".join(config.exchanges))
             log.info("service.started", config=str(path), sha256=config.sha256[:12], socket=str(socket))
             with sentinel(daemon.pump):
@@ -178,6 +178,41 @@ async def announce(daemon: Daemon, notifier: notify.Notifier) -> None:
     await daemon.running.wait()
     notifier.ready(f"ready, {len(daemon.pump.workers)} symbols PAUSED: mmdctl resume all")
     log.info("service.ready", symbols=len(daemon.pump.workers))
+
+
+async def guard(daemon: Daemon, lock: StateLock, accounts: AccountLocks) -> None:
+    """A state directory that was replaced under us: halt until a restart, and lock what is there now.
+
+    What was opened there before is written where nobody will find it.
+    """
+    lost = ""
+    while True:
+        await trio.sleep(GUARD_SECONDS)
+        accounts.answer()
+        why = lock.lost()
+        if why and not lost:
+            lost = f"{why}; restart mmd"
+            log.critical("state.lost", detail=lost)
+            daemon.pump.over.add((Switch.JOURNAL_FAILURE, None))
+        if lost and (Switch.JOURNAL_FAILURE, None) in daemon.pump.over:
+            # That it can be written again does not end this.
+            daemon.pump.trip(Tripped(Switch.JOURNAL_FAILURE, Scope.PORTFOLIO, "", Response.HALT, lost))
+            await daemon.pump.deliver()
+        if why:
+            try:
+                lock.renew()
+            except OSError as error:
+                log.error("state.locked_out", detail=str(error))
+
+
+async def keep_whereabouts(daemon: Daemon, state: Path) -> None:
+    """Tell the reaper what a reload changed."""
+    while True:
+        await daemon.reconfigured.wait()
+        try:
+            whereabouts.keep(state, daemon.in_force)
+        except JournalFailed as error:
+            log.error("whereabouts.failed", detail=str(error))
 
 
 async def reload(daemon: Daemon) -> None:

@@ -48,6 +48,10 @@ def plain_name(number: int) -> str:
     return f"journal-{number:08}.jsonl"
 
 
+def compressed_name(number: int) -> str:
+    return plain_name(number) + ".gz"
+
+
 def segment_files(disk: Disk, directory: Path) -> list[SegmentFile]:
     """What is there, oldest first; nothing if the directory is missing. Raises OSError."""
     try:

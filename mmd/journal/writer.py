@@ -236,7 +236,8 @@ class Journal:
             self._admit()
         if self._write_fault:
             self._cut_back()
-        if self.settings.fsync is FsyncPolicy.ALWAYS and not self._write_fault:
+        policy = self.settings.fsync
+        if policy is FsyncPolicy.ALWAYS or (policy is FsyncPolicy.NEVER and self._sync_fault):
             self._sync()
         if fault := self._write_fault or self._sync_fault or self._reserve.fault:
             raise JournalFailed(fault)
@@ -289,6 +290,8 @@ class Journal:
     def _sync(self) -> None:
         with self._syncing:
             written = self._written
+            if self._handle < 0:
+                return
             if self._durable == written and not self._sync_fault:
                 return
             began = time.perf_counter()
@@ -341,12 +344,7 @@ class Journal:
             self.sync()
             old = self._handle
             try:
-                try:
-                    self._begin(self.segment + 1, now_ns)
-                except OSError as error:
-                    if not self._reserve.give(error):
-                        raise
-                    self._begin(self.segment + 1, now_ns)
+                self._begin(self.segment + 1, now_ns)
             except OSError as error:
                 self._rotation_fault = self._said(error)
                 raise JournalFailed(self._rotation_fault) from error
@@ -361,8 +359,10 @@ class Journal:
     def close(self) -> None:
         """Write and make durable what is left. Raises JournalFailed; the file is closed all the same."""
         try:
-            self.commit()
-            self.sync()
+            try:
+                self.commit()
+            finally:
+                self.sync()
         finally:
             self._abandon()
 
@@ -395,6 +395,22 @@ class Journal:
         head = link(self.head, body)
         line = line_of(head, body)
         path = self.directory / plain_name(number)
+        try:
+            handle = self._create(path, line)
+        except OSError as error:
+            if not self._reserve.give(error):
+                raise
+            handle = self._create(path, line)
+        self.seq, self.head, self.segment, self._handle = self.seq + 1, head, number, handle
+        self._written = self._durable = _Reached(self.seq, head, len(line))
+        self._began_ns, self._renew = now_ns, False
+        self.records += 1
+        self.bytes_written += len(line)
+        self.fsyncs += 1
+        self.last_sync_ns = self._clock_ns()
+
+    def _create(self, path: Path, line: bytes) -> int:
+        """The file with its first line, durable. Raises OSError; then it is gone again."""
         handle = self._disk.create(path)  # one that is there is what an earlier try has left
         try:
             write_all(self._disk, handle, 0, line)
@@ -404,13 +420,7 @@ class Journal:
             self._shut(handle)
             self._disk.unlink(path)
             raise
-        self.seq, self.head, self.segment, self._handle = self.seq + 1, head, number, handle
-        self._written = self._durable = _Reached(self.seq, head, len(line))
-        self._began_ns, self._renew = now_ns, False
-        self.records += 1
-        self.bytes_written += len(line)
-        self.fsyncs += 1
-        self.last_sync_ns = self._clock_ns()
+        return handle
 
     def _open(self, now_ns: int) -> None:
         """Go on where the last process ended, or begin."""
@@ -424,6 +434,7 @@ class Journal:
             self._disk.unlink(found.extra)
         if found.goes_on:
             self._handle = self._disk.open(found.path)
+            self._disk.sync(self._handle)  # what a killed process wrote may be in memory only
             self._tell_torn(found, now_ns)
             changed = self.code != found.code or self.service != found.service
             if changed or (self.due(now_ns) and not self.failing):

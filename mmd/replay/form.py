@@ -335,6 +335,8 @@ class Reader:
             return self.read(node)
         except Misfit as error:
             raise CannotLoad(f"{self.where}: {error}") from error
+        except RecursionError as error:
+            raise CannotLoad("nested too deeply") from error
 
     @property
     def where(self) -> str:
@@ -346,9 +348,10 @@ class Reader:
         if kind is list:
             return self._tagged(node)
         if kind is dict:
-            cls = CLASSES.get(node.get("@"))
+            name = node.get("@")
+            cls = CLASSES.get(name) if type(name) is str else None
             if cls is None:
-                raise Misfit(f"class {node.get('@')!r} is not known here")
+                raise Misfit(f"class {name!r} is not known here")
             return self._value(cls, node) if issubclass(cls, msgspec.Struct) else self._object(cls, node)
         return node
 
@@ -379,14 +382,19 @@ class Reader:
         return cls(**self._fields(cls, node))
 
     def _object(self, cls: type, node: dict[str, Any]) -> Any:
-        made = cls.__new__(cls)
+        made: Any = object.__new__(cls)
         if "#" in node:
-            self._shared[node["#"]] = made
+            self._share(node["#"], made)
         for name, value in self._fields(cls, node).items():
             setattr(made, name, value)
         for name, fresh in MADE_ANEW.get(cls, {}).items():
             setattr(made, name, fresh())
         return made
+
+    def _share(self, number: Any, made: Any) -> None:
+        if type(number) is not int or number in self._shared:
+            raise Misfit(f"{number!r} is no number of an object")
+        self._shared[number] = made
 
     def _map(self, node: list[Any]) -> dict[str, Any]:
         entries: dict[str, Any] = node[1]

@@ -16,6 +16,7 @@ from mmd.core.machine import SymbolMachine
 from mmd.core.orders import Empty, Slot
 from mmd.core.own import OwnOrders, SideState
 from mmd.core.pnl import Position
+from mmd.core.portfolio import PortfolioMachine
 from mmd.core.quoting import Quoted
 from mmd.core.symbol import Difference
 from mmd.domain.events import Level
@@ -57,7 +58,7 @@ def load(data: bytes) -> Machine:
     if document.code != CODE:
         raise CannotLoad(f"written by a program of code {document.code}, this one has {CODE}")
     machine = Reader(document).guarded(document.machine)
-    if not isinstance(machine, SymbolMachine | MACHINES[1]):
+    if not isinstance(machine, SymbolMachine | PortfolioMachine):
         raise CannotLoad(f"a {type(machine).__name__}, allowed: {', '.join(cls.__name__ for cls in MACHINES)}")
     return machine
 
@@ -147,7 +148,10 @@ class Salvager(Reader):
             if not self._take(machine, field, node) and field == "state":
                 machine.state = State.HALTED
                 self._note("is HALTED, because nothing else can be ruled out", "state")
-        self._needed(node.get("position"), "lots", int, "position")
+        place = node.get("position")
+        self._needed(place, "lots", int, "position")
+        if place.get("@") != Position.__name__:
+            raise CannotLoad(f"position: a {place.get('@')}, allowed: {Position.__name__}")
         self._position(machine, "position", node)
         for bound in ("pessimistic", "optimistic"):
             self._imagined(machine, bound, node.get("imagined"))
@@ -198,6 +202,8 @@ class Salvager(Reader):
         if type(node) is not dict or node.get("@") != cls.__name__:
             self._note(f"is no {cls.__name__}: left out")
             return
+        if "#" in node:
+            self._share(node["#"], owner)
         for field in FIELDS[cls]:
             inner = getattr(owner, field)
             if type(inner) in MUTABLE:

@@ -17,13 +17,15 @@ from mmd.core.portfolio import PORTFOLIO, PortfolioMachine
 from mmd.domain.actions import Decision
 from mmd.domain.totals import PortfolioAction, PortfolioEvent
 from mmd.journal import records as rec
-from mmd.journal.chain import digest_of
+from mmd.journal.chain import digest
+from mmd.journal.statefile import JournalFailed
 from mmd.replay import memory
 from mmd.replay.forced import take_out
 from mmd.replay.valuing import valued
 
 Machine = SymbolMachine | PortfolioMachine
 SHOWN_MAX = 300  # characters of one value in a difference
+_encode = msgspec.json.Encoder().encode
 
 
 class Difference(msgspec.Struct, frozen=True, kw_only=True):
@@ -65,6 +67,8 @@ class Replayer:
         self.version = ""  # of the program that wrote the file
         self.code = memory.CODE  # what its snapshots can be read by
         self.waiting = False  # for the snapshots of the file with which the replay began
+        self.unseen: dict[str, int] = {}  # who is waited for, and the first record that could not be followed
+        self.salvaged: dict[str, list[str]] = {}  # what of another version's snapshots did not fit
         self._fed = 0
         self._taken_out: set[str] = set()
 
@@ -122,8 +126,12 @@ class Replayer:
 
     def _load(self, record: rec.Snapshot) -> None:
         key = record.key
+        machine: Machine
         try:
-            machine = memory.salvage(record.state) if self.other_code else memory.load(record.state)
+            if self.other_code and key:
+                machine, self.salvaged[key] = memory.salvage(record.state)
+            else:
+                machine = memory.load(record.state)
         except memory.CannotLoad as wrong:
             self._break(record, key, f"its snapshot cannot be read: {wrong}")
             return
@@ -140,6 +148,7 @@ class Replayer:
         self.past_portfolio = self.portfolio or self.past_portfolio
         self.machines, self.portfolio = {}, None
         self.broken.clear()
+        self.unseen.clear()
         self._taken_out.clear()
 
     def _began(self, record: rec.Began) -> None:
@@ -150,7 +159,7 @@ class Replayer:
         key = record.key
         past = self.past.pop(key, None)
         if record.inherits and past is None and self.waiting:
-            self.skipped += 1
+            self._unknown(record, key)
             return None
         self._heal(key)
         machine = SymbolMachine(record.instrument, record.settings, record.epoch, record.at)
@@ -193,7 +202,7 @@ class Replayer:
             self.skipped += 1
             return None
         self.compared += 1
-        if error == record.error and (error or digest_of(actions) == record.digest):
+        if error == record.error and (error or digest(_encode(actions)) == record.digest):
             return None
         if error != record.error:
             found = ("raising", record.error or "nothing raised", error or "nothing raised")
@@ -220,7 +229,7 @@ class Replayer:
             machine = self.machines.get(key)
             if machine is None and self.waiting:
                 self.portfolio = None  # it comes with its snapshot, after all the others
-                self.skipped += 1
+                self._unknown(record, PORTFOLIO)
                 return None
             if machine is None or key in self.broken:
                 why = self.broken.get(key, "there is no machine of it")
@@ -233,7 +242,7 @@ class Replayer:
             self.skipped += 1
             return None
         self.compared += 1
-        if digest_of(actions) == record.digest:
+        if digest(_encode(actions)) == record.digest:
             return None
         return self._differs(record, PORTFOLIO, between(record.actions, actions), events)
 
@@ -256,7 +265,9 @@ class Replayer:
 
     def _unknown(self, record: rec.Record, key: str) -> None:
         self.skipped += 1
-        if not self.waiting:
+        if self.waiting:
+            self.unseen.setdefault(key, record.seq)
+        else:
             self._break(record, key, "there is no machine of it: it neither joined nor was in a snapshot")
 
     def _break(self, record: rec.Record, key: str, why: str) -> None:
@@ -267,6 +278,7 @@ class Replayer:
 
     def _heal(self, key: str) -> None:
         self.broken.pop(key, None)
+        self.unseen.pop(key, None)
         self._taken_out.discard(key)
 
 
@@ -284,6 +296,27 @@ HANDLERS: dict[type, Callable[[Replayer, Any], Difference | None]] = {
     rec.Totals: Replayer._totals,
 }
 """The other kinds of records are about people and move no machine."""
+
+
+# What begins with one of these moves no machine, and need not be decoded to go on.
+PEOPLE = tuple(
+    f'{{"kind":"{kind.__name__.lower()}",'.encode()
+    for kind in (rec.Note, rec.Commanded, rec.Alerted, rec.Configured, rec.Torn)
+)
+
+
+def moves(body: bytes) -> bool:
+    """Whether a record's JSON is of a kind that `feed` does something with."""
+    return not body.startswith(PEOPLE)
+
+
+def decode(body: bytes, seq: int) -> rec.AnyRecord:
+    """JournalFailed naming the record where this version does not know it."""
+    try:
+        record: rec.AnyRecord = rec.DECODER.decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise JournalFailed(f"record {seq}: this version cannot read it: {error}") from error
+    return record
 
 
 def error_text(bug: Exception) -> str:

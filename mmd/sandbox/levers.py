@@ -23,7 +23,18 @@ from mmd.sandbox.faults import Faults, FillFault, Methods
 from mmd.sandbox.listing import Listing
 from mmd.sandbox.model import Direction, InstrumentState
 from mmd.sandbox.notices import AccountChanged
-from mmd.sandbox.orders import ZERO, NewOrder, Order, OrderType, Placed, SelfTrading, TimeInForce, UserTrade
+from mmd.sandbox.orders import (
+    ZERO,
+    CancelReason,
+    NewOrder,
+    Order,
+    OrderState,
+    OrderType,
+    Placed,
+    SelfTrading,
+    TimeInForce,
+    UserTrade,
+)
 from mmd.sandbox.server import Server
 
 ORDERS: Methods = ("private/buy", "private/sell")
@@ -351,6 +362,25 @@ class Levers:
     def cut_logins(self, count: int) -> None:
         """The next connections that log in are cut instead of being answered."""
         self._panel.faults.cut_answers(count, "public/auth")
+
+    def restart(self, seconds: float, *, forget: bool = False) -> int:
+        """The exchange falls over and is back after so long: connections are cut, and no open order has survived.
+
+        Positions and trades have. Nobody is told of the orders: later they are cancelled ones, or, with
+        `forget`, were never heard of. Returns how many were lost.
+        """
+        floor, now_ms = self._panel.engine.floor, self._panel.now_ms
+        lost = [order for account in floor.accounts.values() for order in account.open_orders.values()]
+        for order in lost:
+            floor.close(order, OrderState.CANCELLED, CancelReason.NONE, now_ms)
+            if forget:
+                del floor.accounts[order.account].closed_orders[order.order_id]
+        floor.commit(now_ms)
+        untold = [notice for notice in self._panel.engine.drain() if not isinstance(notice, AccountChanged)]
+        self.refuse_connections(seconds)
+        self.cut()
+        self._panel.publisher.publish(untold, now_ms)
+        return len(lost)
 
     def refuse_connections(self, seconds: float | None = None) -> None:
         """Drop every new connection at once, for so long (None: until `accept_connections`). Standing ones stay."""

@@ -17,8 +17,8 @@ from mmd.domain.reasons import Why
 from mmd.exchanges.api import Exchange
 from mmd.journal.disk import Disk
 from mmd.journal.halts import HaltFile
-from mmd.journal.segments import DIRECTORY
 from mmd.journal.records import Stopped
+from mmd.journal.segments import DIRECTORY
 from mmd.journal.statefile import JournalFailed
 from mmd.journal.writer import Journal
 from mmd.shell import logs
@@ -28,8 +28,8 @@ from mmd.shell.clock import Clock
 from mmd.shell.counters import Counters
 from mmd.shell.diary import Diary
 from mmd.shell.front import Front
-from mmd.shell.history import History
 from mmd.shell.heritage import NO_PAST, begin, open_journal, read_back
+from mmd.shell.history import History
 from mmd.shell.keeper import InThread, Keeper
 from mmd.shell.lookout import Lookout
 from mmd.shell.office import Office
@@ -89,7 +89,7 @@ class Daemon(Front):
         self.past = NO_PAST
         if state is not None:
             self.journal = open_journal(state, config, self.started_ns, disk)
-            self.past = read_back(self.journal)
+            self.past = read_back(self.journal, disk)
             begin(self.journal, config, self.past, self.started_ns)
         self.diary = Diary(self.clock, self.journal)
         self.diary.restore(self.past.notes, self.past.number)
@@ -120,7 +120,7 @@ class Daemon(Front):
         if state is not None:
             self.register.losses = LossKeeper(state, self.treasury.machine.carried)
         if self.journal is not None:
-            self.keeper = Keeper(self.journal, config.journal, self.pump, in_thread)
+            self.keeper = Keeper(self.journal, config.journal, self.pump, in_thread, disk)
         self.office = Office(self.pump)
         self._config = config
         self._protect(config)

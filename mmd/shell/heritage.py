@@ -61,9 +61,9 @@ def open_journal(state: Path, config: Config, now_ns: int, disk: Disk | None) ->
     )
 
 
-def read_back(journal: Journal) -> Past:
+def read_back(journal: Journal, disk: Disk | None) -> Past:
     """Replay the end of the journal. Raises JournalFailed where it cannot be read."""
-    found = recover(journal.directory)
+    found = recover(journal.directory, disk=disk)
     portfolio = found.portfolio
     doubts = dict(found.broken)
     for difference in found.differences:

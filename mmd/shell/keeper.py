@@ -4,14 +4,16 @@ A new file begins with its `segment` record; then every machine's state is writt
 nobody waits for them, the portfolio's last. Closed files are compressed and old ones deleted in a thread.
 """
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
+from typing import Protocol
 
 import msgspec
 import trio
 
 from mmd.core.portfolio import PortfolioMachine
 from mmd.domain.settings import FsyncPolicy, JournalSettings
-from mmd.journal.keeping import tidy
+from mmd.journal.disk import Disk
+from mmd.journal.keeping import Kept, tidy
 from mmd.journal.records import Snapshot, SnapshotsDone
 from mmd.journal.statefile import JournalFailed
 from mmd.journal.writer import Journal
@@ -20,18 +22,26 @@ from mmd.shell.pump import Pump
 
 LOOK_SECONDS = 0.1
 PORTFOLIO = ""
-InThread = Callable[[Callable[[], list[str]]], Awaitable[list[str]]]
 
 
-async def inline(work: Callable[[], list[str]]) -> list[str]:
+class InThread(Protocol):
+    """Runs slow work where it keeps nobody waiting; what it raises comes back."""
+
+    async def __call__(self, work: Callable[[], None], /) -> None: ...
+
+
+async def inline(work: Callable[[], None], /) -> None:
     """Instead of a thread, where time is not real."""
-    return work()
+    work()
 
 
 class Keeper:
     """One for each journal; `run` for as long as the daemon lives."""
 
-    def __init__(self, journal: Journal, settings: JournalSettings, pump: Pump, in_thread: InThread) -> None:
+    def __init__(
+        self, journal: Journal, settings: JournalSettings, pump: Pump, in_thread: InThread, disk: Disk | None = None
+    ) -> None:
+        self._disk = disk
         self.settings = settings
         self._journal = journal
         self._pump = pump
@@ -95,23 +105,26 @@ class Keeper:
 
     async def _sync(self) -> None:
         try:
-            await self._in_thread(self._synced)
+            await self._in_thread(self._journal.sync)
         except JournalFailed as failed:
             self._pump.journal_failed(str(failed))
-
-    def _synced(self) -> list[str]:
-        self._journal.sync()
-        return []
 
     async def _tidy(self) -> None:
         """Compress closed files, delete what is too old or too much."""
         if self._tidying:
             return
         self._tidying = True
+        current, now_ns, kept = self._journal.segment, self._pump.clock.now_ns(), Kept()
+
+        def work() -> None:
+            nonlocal kept
+            kept = tidy(self._journal.directory, current, self.settings, now_ns, disk=self._disk)
+
         try:
-            for line in await self._in_thread(lambda: tidy(self._journal.directory, self.settings)):
-                self._pump.diary.note("journal.tidied", line)
-        except JournalFailed as failed:
-            self._pump.diary.note("journal.untidy", str(failed))
+            await self._in_thread(work)
         finally:
             self._tidying = False
+        for line in kept.done:
+            self._pump.diary.note("journal.tidied", line)
+        for line in kept.failed:
+            self._pump.diary.note("journal.untidy", line)

@@ -45,7 +45,9 @@ from mmd.domain.events import (
 from mmd.domain.reasons import Mode, Response, Scope, State, Switch, Why
 from mmd.domain.switches import SWITCHES
 from mmd.exchanges.api import Exchange
+from mmd.journal.records import TakenOut
 from mmd.journal.statefile import JournalFailed
+from mmd.replay.forced import take_out
 from mmd.shell import logs
 from mmd.shell.alarm import Alarm
 from mmd.shell.alerts import Alerts
@@ -360,10 +362,9 @@ class Pump:
     def _take_out(self, worker: Worker, detail: str, now_ns: int) -> None:
         """HALTED by force: the machine is not run again, only a removal or a restart heals it."""
         worker.broken = True
-        machine = worker.machine
-        change = StateChanged(machine.state, State.HALTED, Why.WORKER_FAULT, "mmd", detail)
-        machine.state, machine.why, machine.detail, machine.by = change.new, change.why, detail, change.by
-        machine.since_ns = now_ns
+        change = take_out(worker.machine, detail, now_ns)
+        if self.journal is not None:
+            self.journal.put(TakenOut, now_ns, key=worker.key, detail=detail)
         self._state_changed(worker, change)
         self._pull(worker, now_ns)
 

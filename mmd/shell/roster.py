@@ -73,6 +73,8 @@ class Roster:
             self._put_on_record(worker)
             self._pump.add(worker)
             self._nursery.start_soon(self._live, worker)
+        self._past.clear()  # only who is there at the start inherits
+        self._doubts.clear()
         self._register.restore(workers)
         self._lookout.brief(workers)
         self._treasury.join(workers)
@@ -133,7 +135,9 @@ class Roster:
             detail = f"{machine.instrument.amount_text(machine.position.lots)} stays and counts towards the totals"
             self._pump.diary.note("position.left", detail, symbol=worker.symbol, exchange=worker.exchange)
         self._pump.drop(worker)
-        if self._pump.journal is not None:
+        if (
+            self._pump.journal is not None and machine.why is not Why.SHUTDOWN
+        ):  # the next process inherits from that one
             self._pump.journal.put(Left, self._pump.clock.now_ns(), key=worker.key)
         self.parting.pop(worker.key, None)
         self.watch()

@@ -106,6 +106,7 @@ def wire(config: ExchangeConfig, service: str, started_ns: int, now_ns: Callable
         wall_clock_ns=now_ns,
         rng=random.Random(f"{service}/{config.name}/{started_ns}"),
         started_ns=started_ns,
+        order_valid_ms=config.order_valid_ms,
     )
     return Wired(exchange, sandbox, network)
 

@@ -15,6 +15,7 @@ from mmd.domain.events import Mail
 from mmd.exchanges.deribit.session import Deribit
 
 START_NS = 1_798_700_000_000_000_000
+HOUR_MS = 3_600_000
 SILENT = object()  # a handler's way not to answer
 
 PERP = {
@@ -289,11 +290,15 @@ class Peer:
         return {"logs": page, "continuation": page[-1]["id"] if len(rows) > 2 else None}
 
     def _trades(self, wire: Wire, params: dict[str, Any]) -> dict[str, Any]:
+        """Two drawers: the last day's, and, after an hour, the older ones."""
+        now_ms = START_NS // 1_000_000 + int(trio.current_time() * 1000)
+        since_ms, until_ms = (0, now_ms - HOUR_MS) if params["historical"] else (now_ms - 24 * HOUR_MS, 1 << 60)
         rows = [
             row
             for row in self.trades
             if row["instrument_name"] == params["instrument_name"]
             and params["start_timestamp"] <= row["timestamp"] <= params["end_timestamp"]
+            and since_ms <= row["timestamp"] <= until_ms
         ]
         count = min(params["count"], 3)  # small pages: the reader has to ask again
         return {"trades": rows[:count], "has_more": len(rows) > count}

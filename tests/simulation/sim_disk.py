@@ -17,13 +17,20 @@ def nothing(size: int) -> None:
     """Until somebody wants to know of writes."""
 
 
-class SimDisk(OsDisk):
-    """One life's disk. `before_write` is told of every write with its size, before it happens."""
+class Platter:
+    """What is wrong with the disk itself, whichever process uses it."""
 
-    def __init__(self, chance: Random) -> None:
+    def __init__(self) -> None:
         self.full = False
         self.failing = False  # with EIO
         self.tearing = 0  # so many writes leave only a part
+
+
+class SimDisk(OsDisk):
+    """One life's disk. `before_write` is told of every write with its size, before it happens."""
+
+    def __init__(self, chance: Random, platter: Platter) -> None:
+        self.platter = platter
         self.before_write: Callable[[int], None] = nothing
         self.writes = 0
         self.refused = 0
@@ -32,10 +39,10 @@ class SimDisk(OsDisk):
         self._pending: dict[Path, list[tuple[int, int]]] = {}  # offset and size of what is not durable yet
 
     def _check(self, *, grows: bool = True) -> None:
-        if self.failing:
+        if self.platter.failing:
             self.refused += 1
             raise OSError(errno.EIO, "Input/output error")
-        if self.full and grows:
+        if self.platter.full and grows:
             self.refused += 1
             raise OSError(errno.ENOSPC, "No space left on device")
 
@@ -60,10 +67,10 @@ class SimDisk(OsDisk):
         self.writes += 1
         self.before_write(len(content))
         part = content
-        if self.tearing and len(content) > 1:
-            self.tearing -= 1
+        if self.platter.tearing and len(content) > 1:
+            self.platter.tearing -= 1
             part = content[: self._chance.randrange(len(content))]
-        elif self.full and offset + len(content) > self.size(handle):
+        elif self.platter.full and offset + len(content) > self.size(handle):
             part = content[: self._chance.randrange(len(content) + 1)]
         self._check(grows=offset + len(part) > self.size(handle))
         path = self._paths.get(handle)
@@ -72,7 +79,7 @@ class SimDisk(OsDisk):
         written = super().write(handle, offset, part)
         if part is not content:
             self.refused += 1
-            raise OSError(errno.ENOSPC if self.full else errno.EIO, "the write ended half-way")
+            raise OSError(errno.ENOSPC if self.platter.full else errno.EIO, "the write ended half-way")
         return written
 
     def sync(self, handle: int) -> None:
@@ -101,7 +108,7 @@ class SimDisk(OsDisk):
         self._pending.pop(path, None)
 
     def free(self, directory: Path) -> int:
-        return 0 if self.full else super().free(directory)
+        return 0 if self.platter.full else super().free(directory)
 
     def copied(self, directory: Path, to: Path, *, power_lost: bool) -> None:
         """The directory as the next life finds it."""

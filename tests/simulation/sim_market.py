@@ -83,6 +83,7 @@ class MovingMarket:
         self._eagerness = eagerness
         self._mids = {kind.name: kind.price for kind in self._kinds}
         self._alive: list[Kind] = []
+        self._levels: dict[str, tuple[dict[Decimal, Decimal], dict[Decimal, Decimal]]] = {}
         self._steps = 0
         self._venue: Venue
 
@@ -103,6 +104,7 @@ class MovingMarket:
         chance = self._chance
         for kind in self._alive:
             if self.still:
+                self._venue.set_levels(kind.name, *self._levels[kind.name], now_ms, snapshot=True)
                 continue
             if chance.random() < 0.5:
                 self._walk(kind)
@@ -137,6 +139,7 @@ class MovingMarket:
         sizes = [kind.depth * chance.choice((1, 2, 5)) for _ in range(6)]
         bids = {mid - half - at * step: sizes[at] for at in range(3)}
         asks = {mid + half + at * step: sizes[at + 3] for at in range(3)}
+        self._levels[kind.name] = (bids, asks)
         self._venue.set_levels(kind.name, bids, asks, now_ms, snapshot=True)
 
     def _take(self, kind: Kind, now_ms: int) -> None:

@@ -233,7 +233,7 @@ def _variant(chance: Random, base: dict[str, Any], symbols: list[str], number: i
             for name, spread in spreads.items()
             if name in kept
         }
-    limits = {name: KINDS[name].lot * chance.choice((3, 8, 20, 60)) for name in kept}
+    limits = {name: KINDS[name].lot * chance.choice((5, 8, 20, 60)) for name in kept}
     usd = sum((worth(KINDS[name], limits[name]) for name in kept), D(0))
     notional = (usd * chance.choice((D("0.5"), D(1), D(3)))).quantize(D(1)) + 1
     exposure: dict[str, Decimal] = {}

@@ -13,7 +13,9 @@ OVERLAP_MS after its time; in-the-money options that are exercised into the futu
 (since 2026) pay what they are worth on a delivery row of their own.
 
 Only rows since a symbol's first position report count: that report has what came before. So the first
-funding of a session already begun is that of the whole session.
+funding of a session already begun is that of the whole session. For a symbol that an earlier process left
+to this one, rows count from what that process may not have seen (`Known.cash_from_ms`): a row that it has
+counted is recognised by its id.
 Source: docs.deribit.com, private/get_transaction_log, September 2026.
 """
 
@@ -91,6 +93,7 @@ class CashLog:
         self._house = house
         self._inquiry = inquiry
         self._follows: dict[tuple[str, str], Follow] = {}  # by currency and kind of row
+        self._begun: dict[str, int] = {}  # how far back each recovered symbol was gone, Unix ms
         self._eager = 0
         self._wake = trio.Event()
 
@@ -122,17 +125,29 @@ class CashLog:
                 await self._wake.wait()
 
     def _align(self) -> None:
-        """The questions that the watched symbols make necessary."""
-        wanted: set[tuple[str, str]] = set()
+        """The questions that the watched symbols make necessary, and from when on."""
+        wanted: dict[tuple[str, str], int] = {}
+        begun: dict[str, int] = {}
+        now_ms = self._house.exchange_ms()
         for symbol in self._house.watched:
             instrument = self._house.instruments.get(symbol)
-            if instrument is not None:
-                kind = SETTLEMENT if instrument.kind is Kind.PERPETUAL else DELIVERY
-                wanted.add((instrument.settlement, kind))
-        for key in self._follows.keys() - wanted:
+            if instrument is None:
+                continue
+            key = (instrument.settlement, SETTLEMENT if instrument.kind is Kind.PERPETUAL else DELIVERY)
+            wanted.setdefault(key, now_ms)
+            from_ms = self._inquiry.known.cash_from_ms(symbol)
+            if from_ms is not None and self._inquiry.known.is_recovered(symbol):
+                begun[symbol] = from_ms
+                if self._begun.get(symbol) != from_ms:
+                    wanted[key] = min(wanted[key], from_ms)
+        self._begun = begun
+        for key in self._follows.keys() - wanted.keys():
             del self._follows[key]
-        for key in sorted(wanted - self._follows.keys()):
-            self._follows[key] = Follow(self._house.exchange_ms())
+        for key, since_ms in sorted(wanted.items()):
+            follow = self._follows.setdefault(key, Follow(now_ms))
+            if since_ms < follow.since_ms and since_ms < now_ms:
+                # A row that meant nothing before may mean something now.
+                follow.since_ms, follow.seen, follow.due_at = since_ms, {}, float("-inf")
 
     async def _ask(self, connection: Connection, currency: str, kind: str, follow: Follow) -> None:
         follow.due_at = trio.current_time() + (EAGER_SECONDS if self._eager else POLL_SECONDS)
@@ -194,7 +209,7 @@ class CashLog:
 
     def _counts(self, symbol: str, at_ms: int) -> bool:
         """Whether a row of that time is of after the symbol's first position report."""
-        from_ms = self._inquiry.counts_from_ms(symbol)
+        from_ms = self._inquiry.known.cash_from_ms(symbol)
         return symbol in self._house.watched and from_ms is not None and at_ms >= from_ms
 
     def _failed(self, follow: Follow, detail: str) -> None:

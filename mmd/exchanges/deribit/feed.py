@@ -24,6 +24,7 @@ RESYNC_FIRST_SECONDS = 0.5
 RESYNC_MAX_SECONDS = 30.0
 RESYNC_FORGIVEN_SECONDS = 60.0
 SNAPSHOT_SECONDS = 5.0
+MAINTENANCE_SECONDS = 60.0  # its end is not always told: after so long a new connection finds out
 
 
 class Follow:
@@ -78,6 +79,7 @@ class Feed:
         self._trades: dict[str, Follow] = {}
         self._locked: set[str] = set()  # price indices
         self._maintenance = False
+        self._maintenance_at = 0.0  # when it was announced
         self._wake = trio.Event()
         self._next_resync_at = 0.0
 
@@ -111,6 +113,8 @@ class Feed:
                 with trio.move_on_after(SNAPSHOT_SECONDS):
                     await self._wake.wait()
                 self._look_for_missing_snapshots()
+                if self._maintenance and trio.current_time() - self._maintenance_at >= MAINTENANCE_SECONDS:
+                    connection.drop(f"maintenance was announced {MAINTENANCE_SECONDS:g} s ago, and no end of it")
 
     def notified(self, channel: str, data: msgspec.Raw, received_ns: int) -> None:
         follow = self._books.get(channel)
@@ -328,7 +332,7 @@ class Feed:
     def _platform(self, data: msgspec.Raw, received_ns: int) -> None:
         state = codec.decode_platform_state(data)
         if state.maintenance is not None:
-            self._maintenance = state.maintenance
+            self._maintenance, self._maintenance_at = state.maintenance, trio.current_time()
             self._house.sink.report("exchange.maintenance", "begins" if state.maintenance else "ends")
         if state.price_index:
             (self._locked.add if state.locked else self._locked.discard)(state.price_index)

@@ -90,6 +90,7 @@ class Inquiry:
         self._look_for_strays = True
         self._wake = trio.Event()
         self._lost_at: float | None = None  # trio's clock, when the last connection was lost
+        self._heir = False  # what an earlier process sent last may arrive yet
 
     # --- when ---
 
@@ -103,8 +104,7 @@ class Inquiry:
     def recover(self, known_ms: Mapping[str, int], from_ms: Mapping[str, int]) -> None:
         """These symbols go on where an earlier process ended: see `Known.recover`."""
         self.known.recover(known_ms, from_ms)
-        if known_ms and self._lost_at is None:
-            self._lost_at = trio.current_time()  # what that process sent last may arrive yet
+        self._heir = self._heir or bool(known_ms)
 
     def doubt_all(self) -> None:
         """Something could not be read: ask for everything again."""
@@ -124,6 +124,8 @@ class Inquiry:
     async def serve(self, connection: Connection, armed: bool) -> None:
         """Reconcile whatever needs it, until cancelled."""
         self._armed = armed
+        if self._heir and self._lost_at is None:
+            self._lost_at = trio.current_time()
         while True:
             self._wake = trio.Event()
             house = self._house
@@ -145,6 +147,7 @@ class Inquiry:
             await trio.sleep(max(0.0, self._lost_at + self._settle_seconds - trio.current_time()))
             strays = await self._ask_open_orders(connection, symbols)
             self._lost_at = None
+            self._heir = False
         await self._ask_positions(connection, symbols)
         now_ns = self._house.wall_clock_ns()
         for symbol in symbols:
@@ -163,14 +166,16 @@ class Inquiry:
 
     # --- questions of the machine ---
 
-    async def ask_state(self, connection: Connection, symbol: str) -> None:
-        """Answer QueryState: fills, OrdersReported, PositionReported."""
+    async def ask_state(self, connection: Connection, symbol: str) -> bool:
+        """Answer QueryState: fills, OrdersReported, PositionReported. False where that failed, which is reported."""
         try:
             await self.catch_up(connection, symbol)
             await self._ask_orders_of(connection, symbol)
             await self._ask_positions(connection, [symbol])
         except (*_FAILURES, LinkLost) as error:
             self._house.sink.report("query.failed", f"{symbol}: {error}")
+            return False
+        return True
 
     async def ask_order(self, connection: Connection, symbol: str, query: QueryOrder) -> None:
         """Answer QueryOrder: fills, then OrderAcked, OrderClosed, OrderAbsent, or RequestLost."""
@@ -402,7 +407,9 @@ class Inquiry:
                 since_ms = min(since_ms, found.creation_timestamp or epoch_ms - OVERLAP_MS)
             await self._fetch_trades(connection, symbol, since_ms, posted)
             known.told(symbol, asked_ms)
-            listed = sum((trade.amount for trade in posted.values() if trade.label == label), Decimal(0))
+            order_id = found.order_id if found is not None else None
+            of_it = [trade for trade in posted.values() if trade.label == label or trade.order_id == order_id]
+            listed = sum((trade.amount for trade in of_it), Decimal(0))
 
             def settle(row: OrderData, listed: Decimal = listed) -> str:
                 """Give the verdict, or say what it waits for."""

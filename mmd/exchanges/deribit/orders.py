@@ -107,7 +107,7 @@ def _resting(order: OrderData, instrument: Instrument) -> tuple[int, int, int]:
 
 
 def position(data: PositionData, instrument: Instrument, received_ns: int) -> PositionReported:
-    """Signed lots, and the profit since it was opened; a size that contradicts its direction is taken by the direction."""
+    """Signed lots; a size that contradicts its direction is taken by the direction. Profit: since it was opened."""
     size = -abs(data.size) if data.direction == "sell" else data.size
     lots = _lots(size, instrument, "position")
     average = data.average_price or Decimal(0)

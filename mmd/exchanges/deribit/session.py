@@ -1,6 +1,6 @@
 """Deribit as the shell sees it: two links kept alive, each read by one task."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from random import Random
 from time import time_ns
 
@@ -210,6 +210,20 @@ class Deribit:
             house.sink.report("watch.not_listed", f"{self.name}: {', '.join(unknown)}")
         self._feed.rewatch()
         self._trading.rewatch()
+
+    def known_until(self, known_ms: Mapping[str, int], from_ms: Mapping[str, int] | None = None) -> None:
+        """Before `watch`: these symbols go on where an earlier process ended, whose fills are known until then.
+
+        Exchange's clock, Unix ms. Later fills (and, since they may be listed late, those of the minute before)
+        are posted before the first report; so is cash that the earlier process may have missed. `from_ms`:
+        where that process's own count began, as far as known: nothing from before it is told.
+        ValueError for a time that is not positive.
+        """
+        self._trading.inquiry.recover(known_ms, from_ms or {})
+
+    def reconcile_every(self, seconds: float) -> None:
+        """How often orders and positions of every watched symbol are reported, news or not. ValueError unless > 0."""
+        self._trading.audit.every(seconds)
 
     def protect(self, wanted: Sequence[Protection]) -> None:
         """The maker protection to hold from now on: set and read back as soon as a symbol of it is watched."""

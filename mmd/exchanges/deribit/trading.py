@@ -32,6 +32,7 @@ from mmd.exchanges.deribit import codec, orders
 from mmd.exchanges.deribit.audit import Audit
 from mmd.exchanges.deribit.cash import CashLog
 from mmd.exchanges.deribit.connection import Connection, House
+from mmd.exchanges.deribit.errors import TIMED_OUT
 from mmd.exchanges.deribit.inquiry import Inquiry
 from mmd.exchanges.deribit.messages import OrderData, UserTradeData
 from mmd.exchanges.deribit.protection import Protections
@@ -40,14 +41,16 @@ from mmd.exchanges.jsonrpc import Head, Sent
 ORDER_SECONDS = 5.0  # deadline of an order's answer
 ARMED_SECONDS = 60.0  # how often cancel-on-disconnect is read back
 MAX_CLOSED = 2000
+PAST_MS = 60_000
 RESERVE_SHARE = 0.25  # of the burst, for cancels
 
 
 class OrderSent(msgspec.Struct, frozen=True):
-    """Context of an order request in flight."""
+    """Context of an order request in flight. `until_ms`: later the exchange does not carry it out; 0: no such time."""
 
     symbol: str
     order: Order
+    until_ms: int = 0
 
 
 class Trading:
@@ -71,7 +74,8 @@ class Trading:
         self._flying: dict[str, int] = {}  # requests in flight by label
         self._closed: dict[str, OrderClosed] = {}  # what closed lately, by label
         self._marked: dict[str, None] = {}  # labels that were placed for maker protection to pull
-        self._sent: dict[str, None] = {}  # labels that were placed here
+        self._sent: dict[str, int] = {}  # labels that were placed here, and how long the last request is valid
+        self._unanswered: dict[str, OrderSent] = {}  # the last place or amend of a label, until it is answered
         self.activity: dict[str, int] = {}  # grows with everything that changes a symbol's orders
         self.fills: dict[str, int] = {}  # grows with every fill of a symbol
 
@@ -96,6 +100,20 @@ class Trading:
     def is_flying(self, label: str) -> bool:
         """An order request on this label has no answer yet."""
         return label in self._flying
+
+    def may_come_until_ms(self, label: str) -> int:
+        """Until when (the exchange's clock) a request about this order may yet be carried out; 0: nobody can say.
+
+        An earlier process sent its last one before this process began.
+        """
+        valid_ms, house = self._house.order_valid_ms, self._house
+        if valid_ms is None:
+            return 0
+        return self._sent.get(label) or round(house.started_ns / 1_000_000 + house.skew.skew_ms) + valid_ms
+
+    def unsettled_until_ms(self, symbol: str) -> int:
+        """Until when (the exchange's clock) an order of this symbol may appear or change unannounced; 0: none may."""
+        return max((sent.until_ms for sent in self._unanswered.values() if sent.symbol == symbol), default=0)
 
     # --- Duty ---
 
@@ -132,10 +150,13 @@ class Trading:
         symbol, order = sent.context.symbol, sent.context.order
         if not sent.expired:
             self._landed(order.label)
+        if self._unanswered.get(order.label) is sent.context:
+            del self._unanswered[order.label]
         instrument = self._house.instruments[symbol]
         if head.error is not None:
             self.protections.refused(symbol, head.error.code, head.error.text)
-            self._post(symbol, [orders.refused(order, head.error, received_ns)])
+            remark = self._why_late() if head.error.code == TIMED_OUT else ""
+            self._post(symbol, [orders.refused(order, head.error, received_ns, remark)])
             self._post_closing(symbol, order.label)
             return
         if isinstance(order, CancelOrder) and not order.order_id:
@@ -164,7 +185,7 @@ class Trading:
         was_up, self.stats.up = self.stats.up, False
         self.connection = None
         self._flying.clear()
-        self.inquiry.forget_link(self.stats.last_received_ns)
+        self.inquiry.forget_link()
         self.protections.forget_link()
         if was_up:
             self._house.sink.post_all(TradeLinkDown(why, self._house.wall_clock_ns()))
@@ -196,16 +217,37 @@ class Trading:
 
     def _send_order(self, connection: Connection, symbol: str, request: Order) -> None:
         valid = self._house.order_valid_ms
-        until = None if valid is None else self._house.exchange_ms() + valid
+        now_ms = self._house.exchange_ms()
+        until = None if valid is None else now_ms + valid
         mmp = False
         if self._marked or self.protections.any_wanted:
             request, mmp = self._mark(symbol, request)
         method, params = codec.order_request(self._house.instruments[symbol], request, until, mmp=mmp)
-        connection.request(method, params, OrderSent(symbol, request), ORDER_SECONDS)
-        if not isinstance(request, AmendOrder | CancelOrder):
-            self._sent[request.label] = None
+        sent = OrderSent(symbol, request, until or 0)
+        connection.request(method, params, sent, ORDER_SECONDS)
+        if not isinstance(request, CancelOrder):
+            self._sent[request.label] = sent.until_ms
             _forget(self._sent)
+            if until is not None:
+                self._unanswered.pop(request.label, None)
+                self._unanswered[request.label] = sent
+                self._settle(now_ms)
         self._flying[request.label] = self._flying.get(request.label, 0) + 1
+
+    def _settle(self, now_ms: int) -> None:
+        """Forget unanswered requests that nobody carries out any more."""
+        while self._unanswered:
+            label, oldest = next(iter(self._unanswered.items()))
+            if oldest.until_ms >= now_ms - PAST_MS:
+                return
+            del self._unanswered[label]
+
+    def _why_late(self) -> str:
+        """Why an order may have come after its time, for people: the clocks are a suspect."""
+        return (
+            f"it came to the matching engine more than {self._house.order_valid_ms} ms after it was sent, by the "
+            f"exchange's clock, which is {self._house.skew.skew_ms:+.0f} ms from ours: a slow link, or a clock was set"
+        )
 
     def _mark(self, symbol: str, order: Order) -> tuple[Order, bool]:
         """The request to send, and whether with `mmp`: as the symbol is protected, and as the order has it.
@@ -254,7 +296,7 @@ class Trading:
             return  # spot, or the aggregate row of a combo: its legs come as rows of their own
         if not self.is_ours(trade.label):
             self.stats.unknown_labels += 1
-        if self.inquiry.is_in_baseline(trade):
+        if self.inquiry.known.is_in_baseline(trade):
             return
         self._count(self.activity, trade.instrument_name)
         self._count(self.fills, trade.instrument_name)

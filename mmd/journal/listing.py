@@ -1,0 +1,75 @@
+"""The files of a journal, one by one: what is in each, and which the retention will delete next."""
+
+from pathlib import Path
+
+import msgspec
+
+from mmd.domain.settings import JournalSettings
+from mmd.journal.disk import Disk, OsDisk
+from mmd.journal.faults import at_of, seq_of
+from mmd.journal.keeping import DAY_NS, GIB, paths, size_of
+from mmd.journal.reader import Walk, has_round, resume_at
+from mmd.journal.segments import SegmentFile
+
+
+class Listed(msgspec.Struct, frozen=True, kw_only=True):
+    """One file. Times are Unix ns; `size` in bytes on disk. `snapshots`: it has the state of every machine.
+
+    `deleted_ns`: when the retention will delete it, 0 = as soon as it looks, null = not by what is there now.
+    """
+
+    number: int
+    file: str
+    first_seq: int
+    last_seq: int
+    first_at: int
+    last_at: int
+    records: int
+    size: int
+    compressed: bool
+    snapshots: bool
+    deleted_ns: int | None
+
+
+def listing(directory: Path, settings: JournalSettings, disk: Disk | None = None) -> list[Listed]:
+    """Oldest first. Nothing is proven: that is `mmd verify`. Raises JournalFailed, OSError."""
+    disk = OsDisk() if disk is None else disk
+    walk = Walk(disk, directory)
+    files = walk.files()
+    sizes = [sum(size_of(disk, path) for path in paths(file)) for file in files]
+    total = sum(sizes)
+    needed = resume_at(directory, disk=disk)
+    found = []
+    for index, (file, size) in enumerate(zip(files, sizes, strict=True)):
+        after = walk.peek(files[index + 1]) if index + 1 < len(files) else None
+        first_seq, first_at, last_seq, last_at = _ends(walk, file)
+        deleted: int | None = None
+        if after is not None and after.seq <= needed:
+            too_large = total > settings.keep_gib * GIB
+            deleted = 0 if too_large else after.at + int(settings.keep_days * DAY_NS)
+            total -= size if too_large else 0
+        found.append(
+            Listed(
+                number=file.number,
+                file=file.name,
+                first_seq=first_seq,
+                last_seq=last_seq,
+                first_at=first_at,
+                last_at=last_at,
+                records=last_seq - first_seq + 1 if last_seq else 0,
+                size=size,
+                compressed=file.compressed,
+                snapshots=has_round(walk, file),
+                deleted_ns=deleted,
+            )
+        )
+    return found
+
+
+def _ends(walk: Walk, file: SegmentFile) -> tuple[int, int, int, int]:
+    """Number and time of the first and of the last whole line; zeros where there is none."""
+    first, last = b"", b""
+    for lot in walk.unproven(file):
+        if lot:
+            first, last = first or lot[0], lot[-1]
+    return seq_of(first) or 0, at_of(first), seq_of(last) or 0, at_of(last)

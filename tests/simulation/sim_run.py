@@ -1,0 +1,155 @@
+"""One seed, and many: play, count, and say how to see a failure again."""
+
+import gc
+import itertools
+import logging
+import multiprocessing
+import os
+import sys
+import tempfile
+import time
+import traceback
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import trio
+import trio.testing
+from sim_exact import exactly
+from sim_plan import CLIENT_ID, ID_VARIABLE, SECRET, SECRET_VARIABLE, WEIGHTS, draw
+from sim_world import World
+
+MEMORY = Path("/dev/shm")
+UNHEARD = ("orders", "seconds until calm")
+
+
+@dataclass
+class Outcome:
+    """What came of one seed. `failure` is empty if every promise was kept."""
+
+    seed: int
+    minutes: float
+    only: frozenset[str] | None
+    failure: str = ""
+    promise: str = ""
+    story: list[str] = field(default_factory=list)
+    counts: dict[str, int] = field(default_factory=dict)
+    simulated_seconds: float = 0.0
+    seconds: float = 0.0
+    digest: str = ""
+
+    @property
+    def again(self) -> str:
+        """The one line that shows it again."""
+        only = f" --only {','.join(sorted(self.only)) or 'none'}" if self.only is not None else ""
+        return f"python -m tests.simulation --seed {self.seed} --minutes {self.minutes:g}{only}"
+
+    def report(self) -> str:
+        return "\n".join([f"seed {self.seed}: {self.failure}", *self.story, f"again: {self.again}"])
+
+
+def play(seed: int, minutes: float, only: frozenset[str] | None = None, shown: int = 40) -> Outcome:
+    """Run one seed to its end or its first broken promise. Same arguments, same run, to the last byte."""
+    outcome = Outcome(seed, minutes, only)
+    os.environ[ID_VARIABLE], os.environ[SECRET_VARIABLE] = CLIENT_ID, SECRET
+    logger = logging.getLogger("mmd")
+    level, propagate = logger.level, logger.propagate
+    logger.setLevel(logging.INFO)
+    logger.propagate = False
+    began = time.perf_counter()
+    root = Path(tempfile.mkdtemp(prefix="mmd-sim-", dir=MEMORY if MEMORY.is_dir() else None))
+    worlds: list[World] = []
+
+    async def main() -> None:
+        worlds.append(World(draw(seed, minutes, only), root))
+        await worlds[0].run()
+        outcome.simulated_seconds = trio.current_time()
+
+    try:
+        with exactly(seed):
+            trio.run(main, clock=trio.testing.MockClock(autojump_threshold=0))
+    except BaseException as bug:
+        if isinstance(bug, KeyboardInterrupt):
+            raise
+        outcome.failure = "".join(traceback.format_exception(bug))
+        outcome.promise = f"raised {type(bug).__name__}"
+    finally:
+        logger.setLevel(level)
+        logger.propagate = propagate
+    for world in worlds:
+        if world.violation is not None:
+            outcome.failure, outcome.promise = str(world.violation), world.violation.promise
+        if outcome.failure:
+            about = world.violation.about if world.violation is not None else ""
+            outcome.story = world.story.ending(about, shown)
+        outcome.counts = world.story.counts | world.wire.counts | {"takes": world.market.takes}
+        outcome.digest = world.wire.digest.hexdigest()
+        world.clean()
+    outcome.seconds = time.perf_counter() - began
+    gc.collect()
+    return outcome
+
+
+def play_many(seeds: Iterable[int], minutes: float, jobs: int, only: frozenset[str] | None) -> Iterator[Outcome]:
+    """Outcomes as they come; each seed runs in one of `jobs` processes."""
+    tasks = ((seed, minutes, only) for seed in seeds)
+    if jobs <= 1:
+        yield from itertools.starmap(play, tasks)
+        return
+    with multiprocessing.get_context("spawn").Pool(jobs, maxtasksperchild=50) as pool:
+        yield from pool.imap_unordered(_play, tasks)
+
+
+def _play(task: tuple[int, float, frozenset[str] | None]) -> Outcome:
+    return play(*task)
+
+
+class Tally:
+    """Sums over many seeds."""
+
+    def __init__(self) -> None:
+        self.outcomes = 0
+        self.failures: list[Outcome] = []
+        self.counts: dict[str, int] = {}
+        self.simulated_seconds = 0.0
+        self._began = time.perf_counter()
+
+    def add(self, outcome: Outcome) -> None:
+        self.outcomes += 1
+        self.simulated_seconds += outcome.simulated_seconds
+        for name, count in outcome.counts.items():
+            self.counts[name] = self.counts.get(name, 0) + count
+        if outcome.failure:
+            self.failures.append(outcome)
+
+    def line(self) -> str:
+        seconds = time.perf_counter() - self._began
+        pace = f"{self.outcomes / seconds:.2f} seeds/s, {self.simulated_seconds / seconds:.0f} simulated s/s"
+        return f"{self.outcomes} seeds, {len(self.failures)} failed, {pace}"
+
+    def totals(self) -> str:
+        """What the weather was, so that one sees that it was real."""
+        troubles = {name: self.counts.get(name, 0) for name in sorted(WEIGHTS)}
+        others = {name: count for name, count in sorted(self.counts.items()) if name not in WEIGHTS}
+        rows = [("troubles", troubles), ("happened", others)]
+        return "\n".join(
+            f"{title}: " + ", ".join(f"{name} {count}" for name, count in row.items()) for title, row in rows
+        )
+
+
+def main(seeds: list[int], minutes: float, jobs: int, only: frozenset[str] | None, most_failures: int) -> int:
+    """Print as it goes; 1 if a promise was broken."""
+    tally = Tally()
+    told_at = time.perf_counter()
+    for outcome in play_many(seeds, minutes, jobs, only):
+        tally.add(outcome)
+        if outcome.failure:
+            print(f"FAILED {outcome.report()}\n", flush=True)
+        if time.perf_counter() - told_at > 10.0:
+            told_at = time.perf_counter()
+            print(tally.line(), file=sys.stderr, flush=True)
+        if len(tally.failures) >= most_failures:
+            break
+    print(tally.line())
+    print(tally.totals())
+    return 1 if tally.failures else 0

@@ -1,0 +1,284 @@
+"""The world of one seed: a market, an exchange, a network, a host, an operator, and lives of the daemon.
+
+Storms and calms take turns. In a calm everything that was wrong is mended, the market stands still, the
+operator does what is sensible; once quotes are back, the judges compare the books.
+"""
+
+import logging
+import shutil
+from collections.abc import Callable
+from decimal import Decimal
+from pathlib import Path
+
+import trio
+from sim_disk import Platter
+from sim_judge import Oracle, glance
+from sim_life import Life
+from sim_market import START_NS, MovingMarket
+from sim_oracle_empty import Empty
+from sim_oracle_known import Known
+from sim_oracle_ledger import Ledger
+from sim_oracle_limits import Limits
+from sim_oracle_positions import Positions
+from sim_oracle_quotes import BACK_SECONDS, missing
+from sim_oracle_secrets import Secrets
+from sim_oracle_sides import OnePerSide
+from sim_plan import CLIENT_ID, SERVICE, Plan, Variant
+from sim_story import Story, Violation
+from sim_weather import Weather
+from sim_wire import Wire
+
+from mmd.config.load import load_text
+from mmd.domain.ids import label_prefix
+from mmd.exchanges.api import Dial
+from mmd.sandbox.accounts import Account
+from mmd.sandbox.notices import AccountChanged
+from mmd.sandbox.serve import Sandbox, SandboxOptions
+from mmd.shell import wiring
+from mmd.shell.daemon import Daemon
+from mmd.shell.worker import Worker
+
+POLL_SECONDS = 0.5
+FAIR_SECONDS = 6.0  # of good weather after a calm, so that there is something to lose
+DOWN_SECONDS = (0.05, 0.3, 1.0, 4.0, 15.0)
+CLOCK_IS_RIGHT_NS = 300_000_000
+
+
+class World:
+    """Made inside trio; `run` once. `violation` is the first promise that was broken."""
+
+    def __init__(self, plan: Plan, root: Path) -> None:
+        self.plan = plan
+        self.story = Story()
+        self.violation: Violation | None = None
+        self.prefix = label_prefix(SERVICE)
+        self.tiny = Decimal("1e-25")
+        self.mild = False
+        self.shadowed = False
+        self.crash_at_start: list[int] = []
+        self.dialling = 0
+        self.life: Life | None = None
+        self.farewell = None
+        self.platter = Platter()
+        self.host_offset_ns = 0
+        self.config_path = root / "mmd.yaml"
+        self.state_directory = root / "state-0001"
+        self.scope = trio.CancelScope()
+        self._root = root
+        self._keeping = True
+        self._host = plan.stream("host")
+        self.variants: dict[str, Variant] = {load_text(variant.text).sha256: variant for variant in plan.variants}
+        self.variant = plan.variants[0]
+        self.config_path.write_text(self.variant.text)
+        self.state_directory.mkdir()
+        self.market = MovingMarket(plan.symbols, plan.stream("market"), plan.step_ms, plan.eagerness)
+        options = SandboxOptions(seed=plan.seed % 1000)
+        self.sandbox = Sandbox(self.market, options, wall_clock_ns=self.true_ns)
+        self.wire = Wire(plan.stream("wire"), self.sandbox.server.serve)
+        self.weather = Weather(self)
+        self.secrets = Secrets()
+        self.judges: list[Oracle] = [OnePerSide(), Limits(), Empty(), Known(), Positions(), Ledger(), self.secrets]
+        self._listen()
+
+    # --- looking ---------------------------------------------------------------------------------
+
+    @property
+    def now(self) -> float:
+        return trio.current_time()
+
+    def true_ns(self) -> int:
+        return START_NS + round(trio.current_time() * 1e9)
+
+    def host_ns(self) -> int:
+        """The clock of the daemon's host."""
+        return self.true_ns() + self.host_offset_ns
+
+    @property
+    def host_now_ns(self) -> int:
+        return self.daemon.clock.now_ns() if self.daemon is not None else self.host_ns()
+
+    @property
+    def account(self) -> Account:
+        return self.sandbox.engine.floor.account(CLIENT_ID, self.sandbox.now_ms)
+
+    @property
+    def daemon(self) -> Daemon | None:
+        """The one that runs; None while there is none, or after its crash."""
+        return self.life.daemon if self.life is not None and self.life.up else None
+
+    def workers(self) -> list[Worker]:
+        daemon = self.daemon
+        return list(daemon.pump.workers.values()) if daemon is not None else []
+
+    def prices(self, symbol: str) -> tuple[Decimal, Decimal]:
+        """Mark and index in USD, as the exchange has them now."""
+        floor = self.sandbox.engine.floor
+        listing = floor.listing(symbol)
+        return listing.mark_price, floor.index_price(listing.instrument.price_index)
+
+    def tell(self, text: str, symbol: str = "") -> None:
+        self.story.tell(self.now, text, symbol)
+
+    def fail(self, violation: Violation) -> None:
+        """The first one counts; everything ends."""
+        if self.violation is None:
+            self.violation = violation
+            self.tell(f"VIOLATION {violation}", violation.about)
+            self.scope.cancel()
+
+    # --- the engine's books ----------------------------------------------------------------------
+
+    def _listen(self) -> None:
+        """Look after every operation of the engine, and tell what it did to us."""
+        floor = self.sandbox.engine.floor
+        commit = floor.commit
+
+        def looked(now_ms: int) -> None:
+            before = len(floor.notices)
+            commit(now_ms)
+            for notice in floor.notices[before:]:
+                if isinstance(notice, AccountChanged) and notice.account == CLIENT_ID:
+                    self._overhear(notice)
+            self.look()
+
+        floor.commit = looked  # type: ignore[method-assign]  # the judges sit at the exchange
+
+    def _overhear(self, notice: AccountChanged) -> None:
+        for trade in notice.trades:
+            self.story.count("fills")
+            self.tell(f"exchange: {trade.label} {trade.direction} {trade.amount} filled", notice.instrument_name)
+        for order in notice.orders:
+            self.story.count("orders")
+            text = f"{order.label} {order.direction} {order.remaining} at {order.price} {order.state}"
+            self.tell(f"exchange: {text} {order.cancel_reason}".rstrip(), notice.instrument_name)
+
+    def look(self) -> None:
+        daemon = self.daemon
+        if daemon is not None:
+            self.variant = self.variants.get(daemon.in_force.sha256, self.variant)
+        self._ask(lambda judge: judge.look(self, sides), sides := glance(self))
+
+    def _ask(self, what: Callable[[Oracle], None], _: object = None) -> None:
+        try:
+            for judge in self.judges:
+                what(judge)
+        except Violation as broken:
+            self.fail(broken)
+
+    # --- the run ---------------------------------------------------------------------------------
+
+    async def run(self) -> None:
+        """Storms and calms, then a stop. `violation` afterwards."""
+        logger = logging.getLogger("mmd")
+        logger.addHandler(self.secrets.listener)
+        dialer = wiring.tcp_dialer
+        wiring.tcp_dialer = self._dialer  # type: ignore[assignment]  # there is no other network here
+        try:
+            with self.scope:
+                await self._run()
+        except BaseExceptionGroup as group:
+            self._unwrap(group)
+        finally:
+            wiring.tcp_dialer = dialer
+            logger.removeHandler(self.secrets.listener)
+
+    def _unwrap(self, group: BaseExceptionGroup[BaseException]) -> None:
+        broken, rest = group.split(Violation)
+        if rest is not None:
+            raise rest
+        leaf: BaseException | None = broken
+        while isinstance(leaf, BaseExceptionGroup):
+            leaf = leaf.exceptions[0]
+        assert isinstance(leaf, Violation)
+        self.fail(leaf)
+
+    async def _run(self) -> None:
+        async with trio.open_nursery() as nursery:
+            await nursery.start(self.sandbox.run)
+            await nursery.start(self.wire.run)
+            await nursery.start(self.weather.run)
+            nursery.start_soon(self._keep_alive)
+            await self._calm()
+            for storm in self.plan.storms:
+                await trio.sleep(FAIR_SECONDS)
+                await self.weather.storm(storm)
+                await self._calm()
+            await self._end()
+            nursery.cancel_scope.cancel()
+
+    def _dialer(self, url: str) -> Dial:
+        owner = self.dialling
+
+        async def dial() -> trio.abc.Stream:
+            return await self.wire.dial(owner)
+
+        return dial
+
+    async def _keep_alive(self) -> None:
+        """What a service manager does: start it again, however it ended."""
+        number = 0
+        while self._keeping:
+            number += 1
+            life = self.life = Life(self, number, self.state_directory)
+            if self.crash_at_start:
+                life.crash_after(self.crash_at_start.pop(0), told=True)
+            self.tell(f"life {number} begins, clock off by {self.host_offset_ns / 1e9:g} s")
+            await life.run()
+            self.story.count("lives")
+            self.state_directory = life.next_directory
+            if not life.dead:
+                self._ask(lambda judge: judge.stopped(self))
+            await trio.sleep(self._host.choice(DOWN_SECONDS))
+            self._set_clock()
+
+    def _set_clock(self) -> None:
+        """Between two lives somebody may set the clock, well or badly."""
+        drawn = self._host.random()
+        if self.mild or drawn < 0.6:
+            self.host_offset_ns = 0
+        elif drawn < 0.95:
+            self.host_offset_ns = int(self._host.uniform(-0.25, 0.25) * 1e9)
+        else:
+            self.host_offset_ns = int(self._host.choice((-7200.0, -30.0, -3.0, 2.0, 45.0, 7200.0)) * 1e9)
+
+    async def _calm(self) -> None:
+        """Mend everything, wait until quotes are back, and let the judges compare."""
+        self.tell("--- the weather clears")
+        self.weather.clear()
+        self.market.still = True
+        self.market.settle_down(self.sandbox.clock.true_ms)
+        self.sandbox.publish()
+        self.mild = True
+        if self.life is not None:
+            self.life.steps_left = self.life.writes_left = None
+        self.crash_at_start.clear()
+        began = self.now
+        if abs(self.host_offset_ns) > CLOCK_IS_RIGHT_NS and self.life is not None:
+            await self.life.stop()
+        while True:
+            why, symbol = missing(self)
+            if not why:
+                break
+            if self.now - began > BACK_SECONDS:
+                raise Violation(f"quotes are back within {BACK_SECONDS:g} s", why, symbol)
+            await trio.sleep(POLL_SECONDS)
+        self.story.count("calms")
+        self.story.count("seconds until calm", round(self.now - began))
+        self.tell(f"--- calm after {self.now - began:.1f} s")
+        self._ask(lambda judge: judge.calm(self))
+        self.mild = False
+        self.market.still = False
+
+    async def _end(self) -> None:
+        self._keeping = False
+        assert self.life is not None
+        self.mild = True
+        self.market.still = True
+        await self.life.stop()
+        left = self.farewell
+        if left is None or not left.proven_empty:
+            raise Violation("an orderly stop in good weather leaves nothing", str(left))
+        self._ask(lambda judge: judge.over(self))
+
+    def clean(self) -> None:
+        shutil.rmtree(self._root)
