@@ -14,6 +14,7 @@ from mmd.control.protocol import DEFAULT_SLIPPAGE_BPS, EVENTS_MAX, check_decimal
 TIMEOUT_MAX_SECONDS = 600
 REASON_MAX = 500
 GLOB_MAX = 200
+DIGITS_MAX = 18
 LINES_DEFAULT = 20
 HELP_COLUMNS = 78
 EPILOG = """\
@@ -49,6 +50,8 @@ EXAMPLES = {
     "ledger": ["ledger", "ledger 'BTC-*' --json"],
     "switches": ["switches"],
     "alerts": ["alerts"],
+    "cases": ["cases", "cases --all 'BTC-*'", "cases --json | jq '.cases[] | {number, ours, theirs}'"],
+    "accept": ["accept 7 --reason 'the trade was made by hand in the web page'"],
     "protection": ["protection", "protection --reset deribit/BTC --reason 'fills reviewed, the price was right'"],
     "flatten": [
         "flatten BTC-PERPETUAL --dry-run",
@@ -85,6 +88,10 @@ DETAILS = {
     "for the symbol's name, then sends reduce-only orders that never rest, at the previewed limit price or better. "
     "It never turns a position round. With --json, stdout has the answer to flatten (or the preview, where it ends "
     "with that); the rest is on stderr.",
+    "cases": "A case is a difference between the exchange's books and ours. It keeps its symbol from being resumed "
+    "until the numbers agree or somebody accepts the exchange's. See docs/reconciliation.md.",
+    "accept": "Takes the exchange's word in one case; the reply says what that did. It quotes nothing (that is "
+    "resume), leaves a HALTED symbol HALTED (that is reset) and sends no order. Refused while the symbol is ACTIVE.",
     "protection": "A freeze of the exchange's maker protection stops new quotes there. --reset ends it at the "
     "exchange; it resumes nothing.",
     "events": "The last 10,000 are in memory, older ones in the journal: the daemon looks there for a few seconds and "
@@ -152,13 +159,14 @@ def _add_views(command: AddCommand) -> None:
     ledger = command("ledger", "The account of each symbol; real and shadow apart.")
     ledger.add_argument("symbols", nargs="*", metavar="SYMBOL")
     command("switches", "The kill switches: thresholds, trips, what they hold now.")
+    cases = command("cases", "Differences between the exchanges' books and ours, with both numbers.")
+    cases.add_argument("symbols", nargs="*", metavar="SYMBOL")
+    cases.add_argument("--all", action="store_true", help="the last 1,000 closed ones as well")
     command("alerts", "Alerts that last, the worst first, with what to do.")
     command("plan", "What a reload would change; changes nothing.")
     events = command("events", "State changes, fills, refusals, operators' commands.")
     events.add_argument("-f", "--follow", action="store_true", help="go on until Ctrl-C")
-    events.add_argument(
-        "--since", type=_moment, metavar="WHEN", help="after a number, from a time, for 90s, 2h, 3d"
-    )
+    events.add_argument("--since", type=_moment, metavar="WHEN", help="after a number, from a time, for 90s, 2h, 3d")
     events.add_argument("--until", type=_moment, metavar="WHEN", help="up to a number, a time or an age")
     events.add_argument("--name", type=_glob, metavar="GLOB", help="of this name, as 'order.*'")
     events.add_argument("--symbol", type=_glob, metavar="GLOB", help="of this symbol, as 'deribit/BTC-*'")
@@ -176,6 +184,9 @@ def _add_changes(command: AddCommand) -> None:
         change = command(name, summary)
         change.add_argument("symbols", nargs="+", metavar="SYMBOL", help="or `all`")
         _add_reason(change, required=name == "reset")
+    accept = command("accept", "Take the exchange's word in an open case; needs --reason.")
+    accept.add_argument("number", type=_case, metavar="NUMBER", help="of the case, from `mmdctl cases`")
+    _add_reason(accept, required=True)
     _add_flatten(command)
     protection = command("protection", "The exchanges' own maker protection; --reset ends a freeze.")
     protection.add_argument("--reset", type=_protection, metavar="EXCHANGE/UNDERLYING", help="needs --reason")
@@ -277,6 +288,13 @@ def _protection(text: str) -> tuple[str, str]:
     if not exchange or not underlying or "/" in underlying or not text.isprintable():
         raise argparse.ArgumentTypeError(f"{text!r} is not EXCHANGE/UNDERLYING, as in deribit/BTC")
     return exchange, underlying
+
+
+def _case(text: str) -> int:
+    digits = text.removeprefix("#")
+    if not digits.isascii() or not digits.isdecimal() or len(digits) > DIGITS_MAX or int(digits) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not the number of a case, as in 7")
+    return int(digits)
 
 
 def _moment(text: str) -> Moment:

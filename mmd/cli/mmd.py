@@ -5,7 +5,7 @@ import sys
 from typing import NoReturn
 
 import mmd
-from mmd.cli import config_commands, demo, reap, run, sandbox, verify
+from mmd.cli import config_commands, demo, journal, reap, replay, run, sandbox, verify
 from mmd.shell.listing import list_instruments
 
 EXIT_USAGE = 64
@@ -27,7 +27,9 @@ def parser() -> argparse.ArgumentParser:
     config_commands.add_parsers(commands, list_instruments)
     sandbox.add_parser(commands)
     demo.add_parser(commands)
+    journal.add_parser(commands)
     reap.add_parser(commands)
+    replay.add_parser(commands)
     verify.add_parser(commands)
     return main
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from fnmatch import fnmatchcase
 
 from mmd import __version__
-from mmd.cli import risk_views, status_views, views
+from mmd.cli import case_views, risk_views, status_views, views
 from mmd.cli.arguments import LINES_DEFAULT, parser
 from mmd.cli.call import ERRORS, GRACE_SECONDS, OUTCOMES, Call, Exit, complain, mute, say
 from mmd.cli.client import Client, NoAnswer, NoDaemon, Refused
@@ -18,6 +18,7 @@ from mmd.cli.tables import clean, number, page_of
 from mmd.control.protocol import (
     EVENTS_MAX,
     AlertsResult,
+    CasesResult,
     EventsResult,
     ExplainResult,
     FollowResult,
@@ -155,6 +156,16 @@ def run_switches(call: Call) -> int:
 
 def run_alerts(call: Call) -> int:
     call.ask("alerts", AlertsResult, {}, lambda answer: status_views.alert_lines(call.page, answer.alerts, time.time()))
+    return Exit.DONE
+
+
+def run_cases(call: Call) -> int:
+    call.ask(
+        "cases",
+        CasesResult,
+        {"symbols": call.symbols, "closed": call.asked.all},
+        lambda answer: case_views.case_lines(call.page, answer.cases, time.time()),
+    )
     return Exit.DONE
 
 
@@ -306,6 +317,17 @@ def change(call: Call) -> ChangeResult:
     )
 
 
+def run_accept(call: Call) -> int:
+    result = call.ask(
+        "accept",
+        ChangeResult,
+        {"number": call.asked.number, "reason": call.reason, "timeout_seconds": call.seconds()},
+        lambda answer: views.change_lines(call.page, answer),
+        wait=call.seconds() + GRACE_SECONDS,
+    )
+    return OUTCOMES[result.outcome]
+
+
 def run_halt(call: Call) -> int:
     """A halt that is not proven says so on stderr, whatever stdout is."""
     try:
@@ -390,6 +412,8 @@ RUN: dict[str, Callable[[Call], int]] = {
     "ledger": run_ledger,
     "switches": run_switches,
     "alerts": run_alerts,
+    "cases": run_cases,
+    "accept": run_accept,
     "protection": run_protection,
     "version": run_version,
     "events": run_events,

@@ -161,6 +161,7 @@ async def serve(
     def audit(caller: Caller, method: str, params: dict[str, Any], outcome: str) -> None:
         detail = f"{describe(params)} -> {outcome}".strip()
         daemon.diary.note(f"command.{method}", detail, by=f"{caller.name} (uid {caller.uid}, pid {caller.pid})")
+        daemon.record_command(caller, method, params, outcome)
 
     control = config.service.control
     await serve_control(

@@ -67,6 +67,7 @@ def _service(status: Status, now: float) -> list[tuple[str, Style]]:
         (_money_line(status), Style.PLAIN),
         (_exposure_line(status), Style.PLAIN),
         (_shadow_line(status), Style.DIM),
+        (_case_line(status), Style.BAD),
     ]
     if status.phase != "running":
         texts.append((f"the daemon is {status.phase}", Style.WARN))
@@ -106,6 +107,14 @@ def _shadow_line(status: Status) -> str:
     return (
         f"shadow, imagined and in none of the figures above: {counted(len(shadows), 'symbol')}, "
         f"{fills[0]}..{fills[1]} fills, pnl {money(sum(low))}..{money(sum(high))} USD{missing}"
+    )
+
+
+def _case_line(status: Status) -> str:
+    found = [row for row in status.symbols if row.open_cases]
+    cases = counted(sum(row.open_cases for row in found), "open case")
+    return (
+        f"{cases} of {counted(len(found), 'symbol')}, none of which is resumed before: `mmdctl cases`" if found else ""
     )
 
 
@@ -165,6 +174,8 @@ def _reason(row: SymbolStatus) -> str:
     reason = "" if row.state == State.ACTIVE else in_words(row.reason)
     if row.state != State.ACTIVE and row.resting and row.shown == row.state:
         reason += f"; {counted(row.resting, 'order')} may still rest"
+    if row.open_cases:
+        reason += f"{'; ' if reason else ''}{counted(row.open_cases, 'open case')}"
     return reason
 
 
@@ -309,6 +320,8 @@ def _facts(row: SymbolStatus, now: float) -> list[tuple[str, str]]:
         ("position", f"{number(row.position)}, allowed {number(row.min_position)} to {number(row.max_position)}"),
         ("pnl", f"{money(row.pnl_usd)} USD"),
     ]
+    if row.open_cases:
+        facts.append(("cases", f"{row.open_cases} open: `mmdctl cases {row.exchange}/{row.symbol}`"))
     if row.refusal is not None:
         facts.append(("last refusal", row.refusal))
     return facts + (_shadow_facts(row.shadow) if row.shadow is not None else [])

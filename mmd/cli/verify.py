@@ -48,8 +48,8 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
     place.add_argument("directory", nargs="?", metavar="DIR", help="a state directory, or one that holds journal-*")
     place.add_argument("--state-dir", metavar="DIR", help="default: $STATE_DIRECTORY, else /var/lib/mmd")
     place.add_argument("-c", "--config", metavar="FILE", help="the state directory that this configuration names")
-    parser.add_argument("--head", type=_hash, metavar="HASH", default="", help="must be in it; 16 digits or more")
-    parser.add_argument("--seq", type=_seq, metavar="N", default=0, help="and be the hash of this record")
+    parser.add_argument("--head", type=_hash, metavar="HASH", help="must be in it; 16 digits or more")
+    parser.add_argument("--seq", type=_seq, metavar="N", help="and be the hash of this record")
     parser.add_argument("--json", action="store_true", help="one JSON object instead of lines")
     parser.set_defaults(func=run)
 
@@ -75,7 +75,7 @@ def run(args: argparse.Namespace) -> int:
     try:
         configured = load(Path(args.config)).service.state_dir if args.config else None
         state, directory = places(state_directory(args.directory or args.state_dir, configured, os.environ))
-        report = verify(directory, head=args.head, seq=args.seq)
+        report = verify(directory, head=args.head or "", seq=args.seq or 0)
         unfinished = report.tail is not None and not daemon_runs(state)
     except ConfigError as wrong:
         complain("\n".join(wrong.lines))

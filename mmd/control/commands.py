@@ -7,7 +7,10 @@ from mmd import __version__
 from mmd.control.protocol import (
     EVENTS_MAX,
     PROTOCOL,
+    AcceptParams,
     AlertsResult,
+    CasesParams,
+    CasesResult,
     ChangeParams,
     Code,
     ConfirmParams,
@@ -68,6 +71,7 @@ Result = (
     | AlertsResult
     | ProtectionResult
     | ProtectionLine
+    | CasesResult
     | FlattenPreview
     | PlanResult
     | EventsResult
@@ -90,6 +94,10 @@ async def perform(method: Method, params: Params, desk: Desk, caller: Caller, ro
             return await desk.plan()
         case NoParams():
             return overview(method.name, desk)
+        case CasesParams(symbols=symbols, closed=closed):
+            return CasesResult(cases=desk.cases(symbols, closed))
+        case AcceptParams(number=number, reason=reason, timeout_seconds=timeout):
+            return await desk.accept(number, reason, caller, timeout)
         case PreviewParams(symbol=pattern, size=size, slippage_bps=slippage):
             return desk.flatten_preview(key_of(only(desk, pattern)), size, slippage)
         case FlattenParams():

@@ -14,6 +14,7 @@ from msgspec import UNSET, Meta, Raw, UnsetType
 from mmd.domain.errors import MmdError
 from mmd.shell.desk import (
     AlertLine,
+    CaseLine,
     ChangeResult,
     EventLine,
     Explanation,
@@ -140,6 +141,19 @@ class ResetParams(Params, frozen=True, kw_only=True):
     """Leaving HALTED needs a reason: somebody looked."""
 
     symbols: Symbols
+    reason: GivenReason
+    timeout_seconds: Timeout = DEFAULT_TIMEOUT_SECONDS
+
+
+class CasesParams(Params, frozen=True, kw_only=True):
+    symbols: AnySymbols = msgspec.field(default_factory=lambda: ["all"])
+    closed: Annotated[bool, Meta(description="true: the last 1,000 closed ones as well")] = False
+
+
+class AcceptParams(Params, frozen=True, kw_only=True):
+    """Taking the exchange's word needs a reason: somebody has looked."""
+
+    number: Annotated[int, Meta(ge=1, le=2**63 - 1, description="number of a case, 1 or more")]
     reason: GivenReason
     timeout_seconds: Timeout = DEFAULT_TIMEOUT_SECONDS
 
@@ -284,6 +298,10 @@ class RiskResult(msgspec.Struct, frozen=True, kw_only=True):
     totals: list[TotalLine]
 
 
+class CasesResult(msgspec.Struct, frozen=True, kw_only=True):
+    cases: list[CaseLine]
+
+
 class LedgerResult(msgspec.Struct, frozen=True, kw_only=True):
     ledgers: list[LedgerLine]
 
@@ -353,6 +371,7 @@ METHODS = {
         Method("switches", NoParams, SwitchesResult, Role.VIEWER, "The kill switches and what they hold."),
         Method("alerts", NoParams, AlertsResult, Role.VIEWER, "Alerts that last."),
         Method("protection", NoParams, ProtectionResult, Role.VIEWER, "The exchanges' own maker protection."),
+        Method("cases", CasesParams, CasesResult, Role.VIEWER, "Differences between the exchanges and us."),
         Method("flatten_preview", PreviewParams, FlattenPreview, Role.VIEWER, "What closing a position would cost."),
         Method("plan", NoParams, PlanResult, Role.VIEWER, "What a reload would change."),
         Method("events", EventsParams, EventsResult, Role.VIEWER, "One batch of events."),
@@ -361,6 +380,7 @@ METHODS = {
         Method("resume", ChangeParams, ChangeResult, Role.ADMIN, "Quote, if every readiness check passes."),
         Method("halt", ChangeParams, ChangeResult, Role.ADMIN, "Emergency stop; only `reset` leaves it."),
         Method("reset", ResetParams, ChangeResult, Role.ADMIN, "From HALTED to PAUSED."),
+        Method("accept", AcceptParams, ChangeResult, Role.ADMIN, "Take the exchange's word in an open case."),
         Method("flatten", FlattenParams, FlattenResult, Role.ADMIN, "Close a position, reduce-only, never resting."),
         Method(
             "protection_reset", ProtectionResetParams, ProtectionLine, Role.ADMIN, "End a freeze of maker protection."

@@ -79,7 +79,7 @@ FAULTS = (
     ValueError,
 )
 Audit = Callable[[Caller, str, dict[str, Any], str], None]
-"""(who, method, params, what came of it). The params as they were understood, defaults left out, decimals as text."""
+"""(who, method, params, what came of it). The params as they were understood, decimals as text."""
 log = logs.get("control")
 
 
@@ -341,7 +341,7 @@ def not_permitted(method: Method, caller: Caller, admin_group: str | None) -> Re
 
 
 def asked_for(params: Params) -> dict[str, Any]:
-    """The params for the audit: all that differ from their default, plain values. None of them is ever a secret."""
+    """The params for the audit, plain values, what was left empty left out. None of them is ever a secret."""
     given: dict[str, Any] = {}
     for field in msgspec.structs.fields(params):
         value = getattr(params, field.name)

@@ -46,7 +46,7 @@ class Room(msgspec.Struct, frozen=True, gc=False):
 
     `budget`: one message above the cancels' reserve is left at the exchange. `rate`: the symbol's own rate
     of such messages is kept. `orders`, `max_orders`, `key`: the fullest of the totals of open orders,
-    this one not counted; asked for a place only.
+    this one not counted; asked for a place only. `journal`: what is decided can be written down.
     """
 
     budget: bool
@@ -54,6 +54,7 @@ class Room(msgspec.Struct, frozen=True, gc=False):
     orders: int = 0
     max_orders: int = 1
     key: str = "max_open_orders"
+    journal: bool = True
 
 
 class Refused(msgspec.Struct, frozen=True, gc=False):
@@ -71,6 +72,8 @@ def review(order: Order, exposure: Exposure | None, room: Room | None) -> Approv
         return Approved(order)
     if exposure is None or room is None:
         return Refused(Rule.STATE, "unknown", State.ACTIVE, "")
+    if not room.journal:
+        return Refused(Rule.JOURNAL, "failing", "writable", "")
     if isinstance(order, ReduceOrder):
         return check_closing(order, exposure, room) or Approved(order)
     return check_order(order, exposure, room) or Approved(order)

@@ -39,6 +39,7 @@ class Reconciler(Tracker):
             raise ValueError(f"{self.instrument.key}: {objection}")
         self.position, self.imagined = old.position, old.imagined
         self.cases = dict(old.cases)
+        self.counts_from_ns, self.agreed_ns, self.told_ns = old.counts_from_ns, old.agreed_ns, old.told_ns
         self.heir = True
         self.own.remember(old.own)
         for state in old.own.every():
@@ -114,6 +115,7 @@ class Reconciler(Tracker):
         self.position.adopt(lots, self.reported_average or self.position.average, self.mark_price)
         self.own.forget_ended(now_ns)
         self.drift = None
+        self.counts_from_ns = self.agreed_ns = self.told_ns
         return f"the exchange's position {self.instrument.amount_text(lots)} is adopted"
 
     # --- orders ----------------------------------------------------------------------------------
@@ -165,14 +167,16 @@ class Reconciler(Tracker):
     def on_position_reported(self, event: ev.PositionReported, now_ns: int) -> None:
         self.reported_lots, self.reported_average = event.position_lots, event.average_price
         self.reported_fills = self.position.fills
-        self.reported_ns = event.received_ns
-        self._dirty = True
+        self.told_ns = told_ns = event.exchange_ns or event.received_ns
+        self.told_here = self._dirty = True
         if not self.position.known:
             self.position.adopt(event.position_lots, event.average_price, self.mark_price)
+            self.counts_from_ns = self.agreed_ns = told_ns
             return
         off = event.position_lots - self.position.lots
         if off == 0:
             self.drift = None
+            self.agreed_ns = told_ns
             self.close_case(CaseKind.POSITION, "", "mmd", "the positions agree")
             self._compare_average(event, now_ns)
         elif self.drift == off:

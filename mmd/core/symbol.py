@@ -81,7 +81,10 @@ class SymbolState:
         self.reported_lots: int | None = None
         self.reported_average = Decimal(0)
         self.reported_fills = 0  # of ours that were counted when the exchange last reported the position
-        self.reported_ns = 0  # when it last did
+        self.told_here = False  # whether the exchange has reported the position to this machine, ever
+        self.told_ns = 0  # when it last did, by its clock where it says so
+        self.agreed_ns = 0  # when it last said the same as we: all fills until then are counted
+        self.counts_from_ns = 0  # when its position was last adopted: fills before that are in it
         self.cases: dict[tuple[CaseKind, str], Difference] = {}  # by kind and order's label
         self.doubts: dict[tuple[CaseKind, str], tuple[str, str]] = {}  # differences that were seen once
         self.heir = False  # an earlier process's machine left position and orders to this one

@@ -196,7 +196,7 @@ class PositionReported(Event, frozen=True):
     """The exchange's own count: signed lots; average price in price units (0 when flat).
 
     `profit`: what it says that the position has earned since it was opened, settlement currency, at its
-    `mark` (price units); None and 0.0 where it does not say.
+    `mark` (price units); None and 0.0 where it does not say. `exchange_ns`: when it counted, by its clock; 0 = unknown.
     """
 
     position_lots: int
@@ -204,6 +204,7 @@ class PositionReported(Event, frozen=True):
     received_ns: int
     mark: float = 0.0
     profit: Decimal | None = None
+    exchange_ns: int = 0
 
 
 class CashMoved(Event, frozen=True):

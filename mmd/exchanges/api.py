@@ -121,9 +121,10 @@ class Exchange(Protocol):
     def watch(self, symbols: Sequence[str]) -> None:
         """The symbols to follow from now on: subscribes and unsubscribes as needed, on running links too."""
 
-    def known_until(self, known_ms: Mapping[str, int]) -> None:
+    def known_until(self, known_ms: Mapping[str, int], from_ms: Mapping[str, int] | None = None) -> None:
         """Before `watch`: up to when all fills of these symbols are known, Unix ms by the exchange's clock.
 
+        `from_ms`: since when they are counted; earlier ones are in the position that was adopted then.
         Later ones are asked for, and posted before the first report of orders and position. A symbol that
         is not named starts from its first position report.
         """

@@ -31,6 +31,7 @@ class Order(msgspec.Struct, frozen=True):
     total_lots: int
     stands: tuple[int, int] = (0, 0)
     shadow: bool = False
+    filled_lots: int = 0
     over: bool = False
     kind: str = ""
     authorised_by: str = ""

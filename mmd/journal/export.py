@@ -47,19 +47,22 @@ class Before(msgspec.Struct, frozen=True, kw_only=True):
     instruments: dict[str, Instrument] = {}
 
 
+NOTHING_BEFORE = Before()
+
+
 def export(
     records: Iterable[tuple[str, rec.Record]],
     selection: Selection,
     *,
     peek: Peek,
     fee: AssumedFee,
-    before: Before | None = None,
+    before: Before = NOTHING_BEFORE,
 ) -> Iterator[Row]:
     """The rows that are asked for, in the journal's order.
 
     `records`: hash and record, oldest first. `before`: what else is known of the journal before the first of them.
     """
-    exporter = Exporter(peek, fee, before or Before())
+    exporter = Exporter(peek, fee, before)
     kinds = tuple(KINDS.values()) if selection.what == "all" else (KINDS[selection.what],)
     like = None if selection.symbol == "*" else compiled(translate(selection.symbol)).match
     for hash_, record in records:
@@ -82,7 +85,7 @@ def export(
 class Exporter(OrderLife):
     """Remembers what earlier records said; `take` is the only way in."""
 
-    def __init__(self, peek: Peek, fee: AssumedFee, before: Before) -> None:
+    def __init__(self, peek: Peek, fee: AssumedFee, before: Before = NOTHING_BEFORE) -> None:
         super().__init__(fee)
         self._peek = peek
         self._symbols = {key: Symbol(key, instrument) for key, instrument in before.instruments.items()}

@@ -14,11 +14,12 @@ import msgspec
 from mmd.journal.chain import BODY_AT, parts
 from mmd.journal.disk import Disk, OsDisk
 from mmd.journal.records import Note
-from mmd.journal.segments import Damaged, SegmentFile, chunks, segment_files
+from mmd.journal.segments import Damaged, SegmentFile, chunks, compressed_name, segment_files
 
 MARK = b'","kind":"note",'
 SLICE = 1 << 18
 PAUSE_SECONDS = 0.0002
+MORE = "older ones match as well"
 NOTES = msgspec.json.Decoder(Note)
 
 
@@ -64,7 +65,7 @@ def search_notes(directory: Path, query: NoteQuery, stop: Callable[[], str], dis
     for file in reversed(files):
         room = query.most - len(kept)
         if not room:
-            return Found(kept, f"only the last {query.most} are shown")
+            return Found(kept, MORE)
         search = _Search(query, room, stop)
         try:
             search.run(disk, file)
@@ -90,9 +91,12 @@ class _Search:
 
     def run(self, disk: Disk, file: SegmentFile) -> None:
         """Raises OSError, Damaged; what was found until then is kept."""
-        handle = disk.open_to_read(file.path)
         try:
-            self._read(chunks(disk, handle, compressed=file.compressed))
+            handle, compressed = disk.open_to_read(file.path), file.compressed
+        except FileNotFoundError:  # compressed by the daemon at this moment
+            handle, compressed = disk.open_to_read(file.path.with_name(compressed_name(file.number))), True
+        try:
+            self._read(chunks(disk, handle, compressed=compressed))
         finally:
             disk.close(handle)
 
@@ -115,7 +119,7 @@ class _Search:
                     return
                 if note.number > query.above and note.at >= query.since_ns and query.wanted(note):
                     if len(self.kept) == self.kept.maxlen:
-                        self.ended = f"only the last {query.most} are shown"
+                        self.ended = MORE
                     self.kept.append(note)
             if why := self._stop():
                 self.kept.clear()  # the newest of this file are not among them: no gap in what is shown

@@ -47,6 +47,10 @@ class OrderLife:
         )
 
     def on_reported(self, symbol: Symbol, event: ev.OrdersReported) -> None:
+        listed = {order.label for order in event.orders}
+        for label, before in list(symbol.orders.items()):
+            if label not in listed and before.stands != (0, 0) and not before.shadow:
+                self._over(symbol, label, before)
         for order in event.orders:
             known = symbol.orders.get(order.label)
             self._learn(symbol, order.label, order.order_id, order.price_ticks, order.total_lots, order.side)
@@ -109,6 +113,7 @@ class OrderLife:
     def on_absent(self, symbol: Symbol, event: ev.OrderAbsent) -> None:
         known = symbol.orders.get(event.label)
         self._order("absent", symbol, event.label, known, received_time=utc(event.received_ns))
+        self._over(symbol, event.label, known)
 
     def on_lost(self, symbol: Symbol, event: ev.RequestLost) -> None:
         known = symbol.orders.get(event.label)
@@ -145,6 +150,7 @@ class OrderLife:
             "received_time": utc(event.received_ns),
         }
         self._order("filled", symbol, event.label, known, **common, ledger=REAL, mode="live")
+        self._executed(symbol, event.label, known, event.size_lots)
         self._fill(symbol, event.label, known, **common, ledger=REAL, position_after=symbol.size(symbol.lots))
 
     def on_shadow_filled(self, symbol: Symbol, event: ev.ShadowFilled) -> None:
@@ -165,6 +171,8 @@ class OrderLife:
         }
         ledger = f"shadow {event.bound}"
         self._order("filled", symbol, event.label, known, **common, ledger=ledger, mode="shadow")
+        if event.bound is ev.Bound.PESSIMISTIC:
+            self._executed(symbol, event.label, known, event.size_lots)
         self._fill(symbol, event.label, known, **common, ledger=ledger, position_after=symbol.size(lots))
 
     def on_cash(self, symbol: Symbol, event: ev.CashMoved) -> None:
@@ -239,7 +247,12 @@ class OrderLife:
                 return
             known = Order(side, price, lots, shadow=order_id.startswith(IMAGINED))
         known = msgspec.structs.replace(
-            known, price_ticks=price, total_lots=lots, stands=(price, lots), shadow=order_id.startswith(IMAGINED)
+            known,
+            price_ticks=price,
+            total_lots=lots,
+            stands=(price, lots),
+            shadow=order_id.startswith(IMAGINED),
+            over=False,
         )
         symbol.remember(label, known)
 
@@ -252,6 +265,13 @@ class OrderLife:
             self._over(symbol, label, known)
         else:
             symbol.remember(label, msgspec.structs.replace(known, price_ticks=price, total_lots=lots))
+
+    def _executed(self, symbol: Symbol, label: str, known: Order | None, lots: int) -> None:
+        """It is over when all of it is."""
+        if known is not None:
+            filled = known.filled_lots + lots
+            over = known.over or 0 < known.total_lots <= filled
+            symbol.remember(label, msgspec.structs.replace(known, filled_lots=filled, over=over))
 
     def _over(self, symbol: Symbol, label: str, known: Order | None) -> None:
         if known is not None:

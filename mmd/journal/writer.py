@@ -71,7 +71,8 @@ class Journal:
     """Opens or creates the journal in `directory`. Raises JournalFailed where that cannot be done safely.
 
     Everything is called by one thread, but for `sync`, which any one other thread may call at any time.
-    `fsync: interval` needs somebody who calls it; `always` is done by `commit`.
+    `fsync: interval` needs somebody who calls it; `always` is done by `commit`. `settings` may be replaced;
+    a reserve of another size is taken at the next opening.
     `code`, `service`: if the newest file names others, a new one is begun.
     """
 
@@ -350,11 +351,6 @@ class Journal:
                 raise JournalFailed(self._rotation_fault) from error
             self._rotation_fault = ""
             self._shut(old)
-
-    def configure(self, settings: JournalSettings) -> None:
-        """Other settings from now on; if the reserve cannot be taken, the journal fails until it can."""
-        self.settings = settings
-        self._reserve.take(settings.reserve_mib)
 
     def close(self) -> None:
         """Write and make durable what is left. Raises JournalFailed; the file is closed all the same."""

@@ -320,6 +320,11 @@ class Misfit(Exception):
     """A part that cannot be read; the reader's path says which."""
 
 
+def clipped(node: Any) -> str:
+    """The beginning of a part, for people."""
+    return encode(node)[:80].decode(errors="replace")
+
+
 class Reader:
     """What JSON knows to values, every part as it was written or not at all."""
 
@@ -363,7 +368,7 @@ class Reader:
                 return members[node[1]]
             return READERS[tag](self, node)
         except (LookupError, TypeError, ValueError, ArithmeticError) as error:
-            raise Misfit(f"{encode(node)[:80].decode(errors='replace')} cannot be read") from error
+            raise Misfit(f"{clipped(node)} cannot be read") from error
 
     def _fields(self, cls: type, node: dict[str, Any]) -> dict[str, Any]:
         names = FIELDS[cls]
@@ -398,6 +403,8 @@ class Reader:
 
     def _map(self, node: list[Any]) -> dict[str, Any]:
         entries: dict[str, Any] = node[1]
+        if type(entries) is not dict:
+            raise ValueError("a map holds an object")
         if set(map(type, entries.values())) <= AS_IT_IS:
             return entries
         return {key: self.read(each) for key, each in entries.items()}

@@ -176,7 +176,7 @@ class Imaginary:
         now_ns = self._now_ns
         match action:
             case PlaceOrder() | AmendOrder() | ReduceOrder():
-                verdict = review(action, self.machine.exposure(action), self._room())
+                verdict = review(action, self.machine.exposure(action), self._room(action))
                 if isinstance(verdict, Refused):
                     self.tally.refused += 1
                     told = (verdict.rule, verdict.number, verdict.limit, verdict.key)
@@ -194,10 +194,10 @@ class Imaginary:
                 self.tally.trips[str(switch)] += 1
         return []
 
-    def _room(self) -> Room:
+    def _room(self, order: PlaceOrder | AmendOrder | ReduceOrder) -> Room:
         """Its own rates; the exchange's credits and the totals of open orders are others' as well."""
-        now_ns = self._now_ns
-        return Room(budget=True, rate=self._places.allows(now_ns) and self._amends.allows(now_ns))
+        rate = self._amends if isinstance(order, AmendOrder) else self._places
+        return Room(budget=True, rate=rate.allows(self._now_ns))
 
     def _send(self, order: PlaceOrder | AmendOrder | CancelOrder | ReduceOrder) -> list[ev.Mail]:
         tally, now_ns = self.tally, self._now_ns

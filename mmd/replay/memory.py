@@ -11,6 +11,7 @@ from typing import Any, Union, get_args, get_origin, get_type_hints
 
 import msgspec
 
+from mmd.core.imagined import Imagined
 from mmd.core.ledger import CONTEXT, ROUNDING, ZERO, Holdings, Sources, gain
 from mmd.core.machine import SymbolMachine
 from mmd.core.orders import Empty, Slot
@@ -34,6 +35,7 @@ from mmd.replay.form import (
     Misfit,
     Reader,
     Writer,
+    clipped,
     encode,
     parse,
 )
@@ -153,8 +155,7 @@ class Salvager(Reader):
         if place.get("@") != Position.__name__:
             raise CannotLoad(f"position: a {place.get('@')}, allowed: {Position.__name__}")
         self._position(machine, "position", node)
-        for bound in ("pessimistic", "optimistic"):
-            self._imagined(machine, bound, node.get("imagined"))
+        self._imagined(machine.imagined, node.get("imagined"))
         self._own(machine.own, node.get("own"))
         if node.get("closing") is not None:
             self._note("was under way and is not gone on with", "closing")
@@ -172,7 +173,7 @@ class Salvager(Reader):
             raise CannotLoad(f"{self.where}: missing")
         value = self.guarded(node[field])
         if not fits(value, cls):
-            raise CannotLoad(f"{self.where}: {encode(node[field])[:80].decode()} is no {cls.__name__}")
+            raise CannotLoad(f"{self.where}: {clipped(node[field])} is no {cls.__name__}")
         self.path = []
         return value
 
@@ -187,7 +188,7 @@ class Salvager(Reader):
         try:
             value = self.read(node[field])
             if not fits(value, HINTS.get((type(owner), field), type(fresh))):
-                raise Misfit(f"{encode(node[field])[:80].decode(errors='replace')} does not fit")
+                raise Misfit(f"{clipped(node[field])} does not fit")
         except Misfit as error:
             self._note(f"{error}: left out, stays {shown(fresh)}")
             return False
@@ -226,7 +227,7 @@ class Salvager(Reader):
                     raise Misfit("missing")
                 value = self.read(node[name])
                 if not fits(value, hint):
-                    raise Misfit(f"{encode(node[name])[:80].decode(errors='replace')} does not fit")
+                    raise Misfit(f"{clipped(node[name])} does not fit")
                 values[name] = value
             except Misfit as error:
                 if required:
@@ -254,12 +255,18 @@ class Salvager(Reader):
             setattr(owner, field, begun_anew(position))
         self.path.pop()
 
-    def _imagined(self, machine: SymbolMachine, bound: str, node: Any) -> None:
+    def _imagined(self, imagined: Imagined, node: Any) -> None:
+        """Each bound by itself."""
         self.path = ["imagined"]
-        if type(node) is dict and bound in node:
-            self._position(machine.imagined, bound, node)
+        if type(node) is not dict:
+            self._note("missing: both ledgers start at nothing")
         else:
-            self._note("missing, starts at nothing", bound)
+            self._take(imagined, "instrument", node)
+            for bound in ("pessimistic", "optimistic"):
+                if bound in node:
+                    self._position(imagined, bound, node)
+                else:
+                    self._note("missing, starts at nothing", bound)
         self.path = []
 
     def _own(self, own: OwnOrders, node: Any) -> None:

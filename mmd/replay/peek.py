@@ -21,7 +21,7 @@ def peek(state: bytes) -> Inherited | None:
             continue
         shadow = machine.mode is Mode.SHADOW and slot.label not in machine.own.strays
         stands = (slot.price_ticks, slot.total_lots)
-        orders[slot.label] = Order(each.side, *stands, stands, shadow)
+        orders[slot.label] = Order(each.side, *stands, stands, shadow, slot.filled_lots)
     position, imagined = machine.position, machine.imagined
     return Inherited(
         instrument=machine.instrument,

@@ -4,7 +4,6 @@ The replay begins with the newest file that has every machine's state in it. Wha
 it: the machine goes on with what it computed, and whoever starts from it is told.
 """
 
-import gc
 from collections import deque
 from pathlib import Path
 
@@ -16,7 +15,8 @@ from mmd.journal import records as rec
 from mmd.journal.disk import Disk
 from mmd.journal.notes import NoteQuery, search_notes
 from mmd.journal.reader import lines, resume_at
-from mmd.replay.replayer import PEOPLE, Difference, Replayer, decode
+from mmd.replay.collector import no_collector
+from mmd.replay.replayer import PEOPLE, SALVAGED, Difference, Replayer, decode
 
 NOTES_KEPT = 10_000
 # Older notes are looked for in so many slices of 256 KiB of the files before.
@@ -61,13 +61,8 @@ class Recovered(msgspec.Struct, kw_only=True):
 
 def recover(directory: Path, *, disk: Disk | None = None) -> Recovered:
     """Replay the end of the journal. JournalFailed where its chain is broken or there is no journal."""
-    began = gc.isenabled()
-    gc.disable()  # what is decoded holds no cycles, and looking for some takes a third of the time
-    try:
+    with no_collector():
         return _recover(directory, disk)
-    finally:
-        if began:
-            gc.enable()
 
 
 def _recover(directory: Path, disk: Disk | None) -> Recovered:
@@ -111,7 +106,7 @@ def doubts(replayer: Replayer) -> dict[str, str]:
         key: f"what was before record {seq} is not in the journal any more" for key, seq in replayer.unseen.items()
     }
     found |= {key: f"written by another version: {'; '.join(lost)}" for key, lost in replayer.salvaged.items() if lost}
-    return found | replayer.broken
+    return found | {key: why for key, why in replayer.broken.items() if why is not SALVAGED}
 
 
 def _add_notes(found: Recovered, notes: list[rec.Note], directory: Path, disk: Disk | None) -> None:

@@ -24,6 +24,8 @@ from mmd.replay.forced import take_out
 from mmd.replay.valuing import valued
 
 Machine = SymbolMachine | PortfolioMachine
+# Of a machine from a snapshot of another version: what it decides next says nothing about the record.
+SALVAGED = "its snapshot is of another version, and part of it had to begin anew"
 SHOWN_MAX = 300  # characters of one value in a difference
 _encode = msgspec.json.Encoder().encode
 
@@ -64,7 +66,7 @@ class Replayer:
         self.stops: list[Stop] = []  # every one that ever broke
         self.compared = 0  # digests, errors and states that were held against the record
         self.skipped = 0  # records of machines that are not known yet, or not comparable any more
-        self.version = ""  # of the program that wrote the file
+        self.version = ""  # of the program that wrote what is fed
         self.code = memory.CODE  # what its snapshots can be read by
         self.waiting = False  # for the snapshots of the file with which the replay began
         self.unseen: dict[str, int] = {}  # who is waited for, and the first record that could not be followed
@@ -127,9 +129,10 @@ class Replayer:
     def _load(self, record: rec.Snapshot) -> None:
         key = record.key
         machine: Machine
+        lost: list[str] = []
         try:
             if self.other_code and key:
-                machine, self.salvaged[key] = memory.salvage(record.state)
+                machine, lost = memory.salvage(record.state)
             else:
                 machine = memory.load(record.state)
         except memory.CannotLoad as wrong:
@@ -140,15 +143,20 @@ class Replayer:
         else:
             self.machines[key] = machine
         self._heal(key)
+        if self.other_code:
+            self.salvaged[key] = lost
+            self._break(record, key, SALVAGED)
 
     # --- the daemon's life -------------------------------------------------------------------------
 
     def _started(self, record: rec.Started) -> None:
+        self.version = record.version
         self.past.update(self.machines)
         self.past_portfolio = self.portfolio or self.past_portfolio
         self.machines, self.portfolio = {}, None
         self.broken.clear()
         self.unseen.clear()
+        self.salvaged.clear()
         self._taken_out.clear()
 
     def _began(self, record: rec.Began) -> None:
@@ -279,6 +287,7 @@ class Replayer:
     def _heal(self, key: str) -> None:
         self.broken.pop(key, None)
         self.unseen.pop(key, None)
+        self.salvaged.pop(key, None)
         self._taken_out.discard(key)
 
 

@@ -35,14 +35,19 @@ class BookFault(StrEnum):
     NONE = "none"
     DROP = "drop"
     DUPLICATE = "duplicate"
+    BREAK = "break"  # it follows another message than the one before
 
 
 class FillFault(StrEnum):
-    """What becomes of the notifications of one fill. The exchange's own books are right in any case."""
+    """What becomes of the notifications of one fill. The exchange's own books are right in any case.
+
+    SPLIT: orders are told at once, trades late.
+    """
 
     REPEAT = "repeat"
     DELAY = "delay"
     LOSE = "lose"
+    SPLIT = "split"
 
 
 Methods = str | tuple[str, ...]
@@ -61,10 +66,11 @@ class ArmedAnswer:
 
 
 class ArmedFill:
-    """A fault for the next `left` notices of fills of an account (None: of any)."""
+    """A fault for the next `left` notices of an account (None: of any), of fills or `whatever` is told of it."""
 
-    def __init__(self, fault: FillFault, count: int, account: str | None, delay_ms: int) -> None:
+    def __init__(self, fault: FillFault, count: int, account: str | None, delay_ms: int, *, whatever: bool) -> None:
         self.fault = fault
+        self.whatever = whatever
         self.left = count
         self.account = account
         self.delay_ms = delay_ms
@@ -172,9 +178,16 @@ class Faults:
 
     def fault_fills(self, fault: FillFault, count: int, account: str | None, delay_ms: int = 0) -> None:
         """Arm a fault for the notifications of the next fills; one notice is what one operation did to a symbol."""
-        if count < 1:
-            raise ValueError(f"count must be at least 1, got {count}")
-        self._fills.append(ArmedFill(fault, count, account, delay_ms))
+        self._arm_fill(ArmedFill(fault, count, account, delay_ms, whatever=False))
+
+    def fault_news(self, fault: FillFault, count: int, account: str | None, delay_ms: int = 0) -> None:
+        """The same for whatever is told next of an account."""
+        self._arm_fill(ArmedFill(fault, count, account, delay_ms, whatever=True))
+
+    def _arm_fill(self, armed: ArmedFill) -> None:
+        if armed.left < 1:
+            raise ValueError(f"count must be at least 1, got {armed.left}")
+        self._fills.append(armed)
 
     def reshape(self, notices: list[Notice]) -> list[Notice]:
         """The notices as they go out now; what is late follows by itself."""
@@ -189,13 +202,18 @@ class Faults:
                 told += [notice, notice]
             elif armed.fault is FillFault.DELAY:
                 self._later(armed.delay_ms / 1000, partial(self._send, [notice]))
+            elif armed.fault is FillFault.SPLIT:
+                assert isinstance(notice, AccountChanged)  # or no fault would have been armed for it
+                told.append(AccountChanged(notice.account, notice.instrument_name, notice.orders, (), False))
+                trades = AccountChanged(notice.account, notice.instrument_name, (), notice.trades, True)
+                self._later(armed.delay_ms / 1000, partial(self._send, [trades]))
         return told
 
     def _next_fill(self, notice: Notice) -> ArmedFill | None:
-        if not isinstance(notice, AccountChanged) or not notice.trades:
+        if not isinstance(notice, AccountChanged):
             return None
         for armed in self._fills:
-            if armed.account in (None, notice.account):
+            if armed.account in (None, notice.account) and (armed.whatever or notice.trades):
                 armed.left -= 1
                 if not armed.left:
                     self._fills.remove(armed)
@@ -210,6 +228,10 @@ class Faults:
 
     def duplicate_change(self, instrument_name: str, count: int = 1) -> None:
         self._books.setdefault(instrument_name, []).append(ArmedBook(BookFault.DUPLICATE, count))
+
+    def break_chain(self, instrument_name: str, count: int = 1) -> None:
+        """Let the next change of every incremental book channel follow a message that was never sent."""
+        self._books.setdefault(instrument_name, []).append(ArmedBook(BookFault.BREAK, count))
 
     def silence(self, instrument_name: str) -> None:
         """Send no book, quote or ticker of it until `speak`; changes meanwhile are lost."""

@@ -52,6 +52,8 @@ class Floor:
         """Accounts that open without the right to market maker protection."""
         self.locked_indices: set[str] = set()
         """Indexes whose instruments take no orders; cancels pass."""
+        self.trade_lag_ms = 0
+        """How late queries list executions; a fault."""
         self._next_row = 0
         self._random = random.Random(seed)
         self._next_order = self._random.randrange(10_000_000, 90_000_000)

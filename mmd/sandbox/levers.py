@@ -7,19 +7,13 @@ What the exchange's clients see follows at once: every lever publishes what it d
 """
 
 import copy
-from collections.abc import Callable
 from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal
-from typing import Protocol
 
 import msgspec
 import trio
 
 from mmd.sandbox import contracts, funding
-from mmd.sandbox.accounts import Account, LedgerRow, Wallet
-from mmd.sandbox.clock import Clock
-from mmd.sandbox.deribit.publisher import Publisher
-from mmd.sandbox.engine import Engine
-from mmd.sandbox.faults import Faults, FillFault, Methods
+from mmd.sandbox.faults import FillFault, Methods
 from mmd.sandbox.listing import Listing
 from mmd.sandbox.model import Direction, InstrumentState
 from mmd.sandbox.notices import AccountChanged
@@ -35,7 +29,7 @@ from mmd.sandbox.orders import (
     TimeInForce,
     UserTrade,
 )
-from mmd.sandbox.server import Server
+from mmd.sandbox.truth import Truth
 
 ORDERS: Methods = ("private/buy", "private/sell")
 ORDERS_AND_EDITS: Methods = ("private/buy", "private/sell", "private/edit")
@@ -45,34 +39,8 @@ NUDGE_SECONDS = 0.25
 HOUR_MS = 3_600_000
 
 
-class Panel(Protocol):
-    """What the levers hang on: a running `Sandbox`."""
-
-    engine: Engine
-    faults: Faults
-    publisher: Publisher
-    server: Server
-    clock: Clock
-
-    @property
-    def now_ms(self) -> int: ...
-
-    def publish(self) -> None: ...
-
-    def later(self, seconds: float, action: Callable[[], object]) -> None: ...
-
-    def settle(self, now_ms: int, *, daily: bool) -> None: ...
-
-    def deliver(self, name: str, price: Decimal, now_ms: int) -> None: ...
-
-    def want(self, name: str) -> None: ...
-
-
-class Levers:
+class Levers(Truth):
     """ValueError for what cannot be done now; Refused for an unknown instrument or an order the engine refuses."""
-
-    def __init__(self, panel: Panel) -> None:
-        self._panel = panel
 
     # --- clock ---------------------------------------------------------------------------------
 
@@ -205,8 +173,12 @@ class Levers:
         """
         self._panel.faults.race_cancels(count, code, message, CANCELS)
 
+    def cut_answers(self, count: int | None = 1, methods: Methods = ORDERS) -> None:
+        """The next such requests are carried out; instead of their answers their links are cut."""
+        self._panel.faults.cut_answers(count, methods)
+
     def disarm(self) -> None:
-        """Forget every armed fault of requests, fills and book messages."""
+        """Forget every armed fault of requests, fills, user channels and book messages."""
         self._panel.faults.disarm()
 
     # --- fills ---------------------------------------------------------------------------------
@@ -222,6 +194,18 @@ class Levers:
     def lose_fills(self, count: int = 1, account: str | None = None) -> None:
         """The next fills are never told on user channels; queries show them."""
         self._panel.faults.fault_fills(FillFault.LOSE, count, account)
+
+    def split_fills(self, count: int, milliseconds: int, account: str | None = None) -> None:
+        """Of the next fills the orders are told at once, filled, and the trades so much later; queries know both."""
+        self._panel.faults.fault_fills(FillFault.SPLIT, count, account, milliseconds)
+
+    def list_trades_late(self, milliseconds: int) -> None:
+        """Queries list executions only so long after they happened (0: at once); orders and positions show them."""
+        self._panel.engine.floor.trade_lag_ms = milliseconds
+
+    def fault_news(self, fault: FillFault, count: int, milliseconds: int = 0, account: str | None = None) -> None:
+        """The same faults for whatever is told next on user channels, fill or not: a cancel, an edit, a closing."""
+        self._panel.faults.fault_news(fault, count, account, milliseconds)
 
     def repeat_fill(self, account: str, trade_id: str | None = None) -> str:
         """Tell a fill again that was told before (None: the last one). Returns its trade id."""
@@ -363,24 +347,30 @@ class Levers:
         """The next connections that log in are cut instead of being answered."""
         self._panel.faults.cut_answers(count, "public/auth")
 
-    def restart(self, seconds: float, *, forget: bool = False) -> int:
-        """The exchange falls over and is back after so long: connections are cut, and no open order has survived.
+    def lose_orders(self, *, told: bool, forget: bool = False) -> int:
+        """The matching engine falls over and is back at once: connections stand, and no open order has survived.
 
-        Positions and trades have. Nobody is told of the orders: later they are cancelled ones, or, with
-        `forget`, were never heard of. Returns how many were lost.
+        `told`: on user channels, as cancelled. Queries show cancelled orders or, with `forget`, none. Positions and
+        trades survive. Returns how many orders were lost.
         """
         floor, now_ms = self._panel.engine.floor, self._panel.now_ms
+        self._panel.publish()
         lost = [order for account in floor.accounts.values() for order in account.open_orders.values()]
         for order in lost:
             floor.close(order, OrderState.CANCELLED, CancelReason.NONE, now_ms)
             if forget:
                 del floor.accounts[order.account].closed_orders[order.order_id]
         floor.commit(now_ms)
-        untold = [notice for notice in self._panel.engine.drain() if not isinstance(notice, AccountChanged)]
-        self.refuse_connections(seconds)
-        self.cut()
-        self._panel.publisher.publish(untold, now_ms)
+        notices = self._panel.engine.drain()
+        self._panel.publisher.publish([row for row in notices if told or not isinstance(row, AccountChanged)], now_ms)
         return len(lost)
+
+    def restart(self, seconds: float, *, forget: bool = False) -> int:
+        """The exchange falls over and is back after so long: `lose_orders` without a word, and connections are cut."""
+        self.refuse_connections(seconds)
+        lost = self.lose_orders(told=False, forget=forget)
+        self.cut()
+        return lost
 
     def refuse_connections(self, seconds: float | None = None) -> None:
         """Drop every new connection at once, for so long (None: until `accept_connections`). Standing ones stay."""
@@ -423,6 +413,14 @@ class Levers:
         self._panel.want(instrument)
         faults, amount = self._panel.faults, self._panel.engine.instrument(instrument).min_trade_amount
         faults.drop_change(instrument)
+        faults.nudge(instrument, amount, self._panel.now_ms)
+        self._panel.later(NUDGE_SECONDS, lambda: faults.nudge(instrument, ZERO, self._panel.now_ms))
+
+    def break_chain(self, instrument: str) -> None:
+        """The next message of every incremental book channel claims to follow one that was never sent."""
+        self._panel.want(instrument)
+        faults, amount = self._panel.faults, self._panel.engine.instrument(instrument).min_trade_amount
+        faults.break_chain(instrument)
         faults.nudge(instrument, amount, self._panel.now_ms)
         self._panel.later(NUDGE_SECONDS, lambda: faults.nudge(instrument, ZERO, self._panel.now_ms))
 
@@ -475,43 +473,6 @@ class Levers:
     def resume_market(self) -> None:
         """End `pause_market`."""
         self._panel.faults.resume_market()
-
-    # --- the truth, for judges -----------------------------------------------------------------
-
-    def open_orders(self, account: str, instrument: str | None = None) -> list[Order]:
-        """The account's open orders as the engine has them, oldest first, labels included; copies."""
-        orders = self._account(account).open_orders.values()
-        return [copy.copy(order) for order in orders if instrument in (None, order.instrument_name)]
-
-    def closed_orders(self, account: str, instrument: str | None = None) -> list[Order]:
-        """Its closed orders, oldest first, with state, fills and cancel reason; copies."""
-        orders = self._account(account).closed_orders.values()
-        return [copy.copy(order) for order in orders if instrument in (None, order.instrument_name)]
-
-    def position(self, account: str, instrument: str) -> Decimal:
-        """Its true signed position in the amount unit, whatever reports say."""
-        position = self._account(account).positions.get(instrument)
-        return position.size if position is not None else ZERO
-
-    def trades(self, account: str, instrument: str | None = None) -> list[UserTrade]:
-        """Its executions, oldest first, labels included; a self trade stands here twice with one id."""
-        trades = self._account(account).trades
-        return [trade for trade in trades if instrument in (None, trade.instrument_name)]
-
-    def most_open(self, account: str, instrument: str, side: Direction) -> int:
-        """The most orders it ever had open at once on one side of an instrument."""
-        return self._panel.engine.floor.max_open.get((account, instrument, side), 0)
-
-    def wallet(self, account: str, currency: str) -> Wallet:
-        """Its cash of one currency and the session's profit that is not settled yet; a copy."""
-        return copy.copy(self._account(account).wallet(currency))
-
-    def transactions(self, account: str) -> list[LedgerRow]:
-        """Its transaction log, oldest first."""
-        return list(self._account(account).ledger)
-
-    def _account(self, account: str) -> Account:
-        return self._panel.engine.floor.account(account, self._panel.now_ms)
 
 
 def _moved(listing: Listing, price: Decimal, factor: Decimal, rounding: str) -> Decimal:

@@ -5,6 +5,7 @@ What must stop last stands outermost: links outside, symbols within, helpers inm
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import trio
@@ -17,7 +18,7 @@ from mmd.domain.reasons import Why
 from mmd.exchanges.api import Exchange
 from mmd.journal.disk import Disk
 from mmd.journal.halts import HaltFile
-from mmd.journal.records import Stopped
+from mmd.journal.records import Commanded, Stopped
 from mmd.journal.segments import DIRECTORY
 from mmd.journal.statefile import JournalFailed
 from mmd.journal.writer import Journal
@@ -26,6 +27,7 @@ from mmd.shell.alerts import Alerts
 from mmd.shell.cases import CaseBook
 from mmd.shell.clock import Clock
 from mmd.shell.counters import Counters
+from mmd.shell.desk import Caller
 from mmd.shell.diary import Diary
 from mmd.shell.front import Front
 from mmd.shell.heritage import NO_PAST, begin, open_journal, read_back
@@ -126,7 +128,7 @@ class Daemon(Front):
         self._protect(config)
         for name, exchange in exchanges.items():
             exchange.reconcile_every(config.reconciliation.interval_seconds)
-            exchange.known_until(self.past.known_ms(name))
+            exchange.known_until(self.past.known_ms(name), self.past.from_ms(name))
         self._reloader: Reloader | None = None
         self._nursery: trio.Nursery | None = None
         self.phase = "starting"
@@ -187,6 +189,20 @@ class Daemon(Front):
             log.error("journal.failed", detail=str(failed))
         self.journal.close()
 
+    def record_command(self, caller: Caller, method: str, params: dict[str, Any], outcome: str) -> None:
+        """Who asked for what, and what came of it."""
+        if self.journal is not None:
+            self.journal.put(
+                Commanded,
+                self.clock.now_ns(),
+                uid=caller.uid,
+                pid=caller.pid,
+                name=caller.name,
+                method=method,
+                params=params,
+                outcome=outcome,
+            )
+
     def stop(self) -> None:
         """Drain and end; before there is anything that could quote, just end."""
         self._stop_requested.set()
@@ -245,7 +261,7 @@ class Daemon(Front):
         return [
             worker.key
             for worker in self.pump.workers.values()
-            if not (worker.machine.reconciled and worker.machine.position.known)
+            if not (worker.machine.told_here and worker.machine.reconciled and worker.machine.position.known)
         ]
 
     async def _drain(self) -> Farewell:

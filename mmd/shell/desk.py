@@ -58,6 +58,7 @@ class SymbolStatus(msgspec.Struct, frozen=True, kw_only=True):
     since: float  # Unix seconds
     mode: str
     resting: int  # orders of ours that are or may be at the exchange
+    open_cases: int  # differences from the exchange's books: no resume until they are closed
     bid: SideStatus
     ask: SideStatus
     market_bid: Decimal | None
@@ -269,6 +270,31 @@ class FlattenPreview(msgspec.Struct, frozen=True, kw_only=True):
     refused: str | None  # why it cannot be done now
 
 
+class CaseState(StrEnum):
+    """EXPLAINED: the numbers agree now; ACCEPTED: a person has taken the exchange's word."""
+
+    OPEN = "open"
+    EXPLAINED = "explained"
+    ACCEPTED = "accepted"
+
+
+class CaseLine(msgspec.Struct, frozen=True, kw_only=True):
+    """One difference between the exchange and us. `subject`: the order's label, or empty."""
+
+    number: int
+    symbol: str
+    exchange: str
+    kind: str  # orders, quantities, average, position, journal
+    subject: str
+    ours: str
+    theirs: str
+    since: float  # Unix seconds
+    state: CaseState
+    closed: float | None  # Unix seconds; null while it is open
+    by: str  # who closed it; mmd where it explained itself
+    reason: str
+
+
 class SymbolResult(msgspec.Struct, frozen=True, kw_only=True):
     symbol: str
     outcome: Outcome
@@ -406,6 +432,12 @@ class Desk(Protocol):
 
         REFUSED where the gate or the state says no; the detail says what was filled and what is left.
         """
+
+    def cases(self, symbols: list[str], closed: bool) -> list[CaseLine]:
+        """Open cases by number; `closed`: the last 1,000 closed ones too. Symbols may have left the service."""
+
+    async def accept(self, number: int, reason: str, caller: Caller, timeout_seconds: float) -> ChangeResult:
+        """Take the exchange's word in this open case; resumes nothing. Raises MmdError where there is none."""
 
     async def plan(self) -> PlanResult:
         """What a reload would change; reads the files, changes nothing."""

@@ -15,11 +15,13 @@ from mmd.exchanges.api import LinkStats
 from mmd.shell import books, logs, views
 from mmd.shell import flatten as flat
 from mmd.shell.alerts import Alerts
+from mmd.shell.cases import CaseBook, about
 from mmd.shell.clock import Clock
 from mmd.shell.counters import Counters
 from mmd.shell.desk import (
     AlertLine,
     Caller,
+    CaseLine,
     ChangeResult,
     EventAnswer,
     EventLine,
@@ -194,13 +196,14 @@ class Front:
 
     async def halt(self, symbols: list[str], reason: str, caller: Caller, timeout_seconds: float) -> ChangeResult:
         found = self._found(symbols)
-        result = await self.office.halt(found, reason, caller_name(caller), timeout_seconds)
-        if self.register.failed and result.outcome is Outcome.DONE:
-            detail = (
-                f"{result.detail}, but it could not be written and a restart would forget it: {self.register.failed}"
-            )
-            return msgspec.structs.replace(result, outcome=Outcome.TIMED_OUT, detail=detail)
-        return result
+        return self._kept(await self.office.halt(found, reason, caller_name(caller), timeout_seconds))
+
+    def _kept(self, result: ChangeResult) -> ChangeResult:
+        """What is done and cannot be written is not done: a restart would forget it."""
+        if not self.register.failed or result.outcome is not Outcome.DONE:
+            return result
+        detail = f"{result.detail}, but it could not be written and a restart would forget it: {self.register.failed}"
+        return msgspec.structs.replace(result, outcome=Outcome.TIMED_OUT, detail=detail)
 
     async def reset(self, symbols: list[str], reason: str, caller: Caller, timeout_seconds: float) -> ChangeResult:
         found = self._found(symbols)
@@ -268,6 +271,28 @@ class Front:
     ) -> ChangeResult:
         worker = self._only(symbol)
         return await flat.flatten(self.office, worker, size, limit_price, reason, caller_name(caller), timeout_seconds)
+
+    # --- cases -----------------------------------------------------------------------------------
+
+    def _book(self) -> CaseBook:
+        book = self.pump.cases
+        assert book is not None, "the daemon makes one"
+        return book
+
+    def cases(self, symbols: list[str], closed: bool) -> list[CaseLine]:
+        return about(self._book().lines(closed=closed), symbols, self.pump.workers)
+
+    async def accept(self, number: int, reason: str, caller: Caller, timeout_seconds: float) -> ChangeResult:
+        case = self._book().find(number)
+        if case is None:
+            raise MmdError(f"there is no case {number}: `mmdctl cases` has the open ones")
+        if case.closed_ns:
+            raise MmdError(f"case {number} is closed: {case.state} by {case.by}: {case.reason}")
+        worker = self.pump.workers.get(case.key)
+        if worker is None:
+            raise MmdError(f"{case.key} is not in service: case {number} is decided when it is back")
+        by = caller_name(caller)
+        return self._kept(await self.office.accept(worker, case.kind, case.subject, reason, by, timeout_seconds))
 
     # --- more changes ----------------------------------------------------------------------------
 

@@ -39,9 +39,17 @@ class Past(msgspec.Struct, frozen=True, kw_only=True):
     def known_ms(self, exchange: str) -> dict[str, int]:
         """Up to when all fills are known, by symbol: when exchange and journal last agreed on the position."""
         return {
-            machine.instrument.symbol: machine.reported_ns // NS_PER_MS
+            machine.instrument.symbol: machine.agreed_ns // NS_PER_MS
             for machine in self.machines.values()
-            if machine.instrument.exchange == exchange and machine.position.known and machine.reported_ns
+            if machine.instrument.exchange == exchange and machine.position.known and machine.agreed_ns
+        }
+
+    def from_ms(self, exchange: str) -> dict[str, int]:
+        """Since when fills are counted, by symbol: earlier ones are in the position that was adopted then."""
+        return {
+            machine.instrument.symbol: machine.counts_from_ns // NS_PER_MS
+            for machine in self.machines.values()
+            if machine.instrument.exchange == exchange and machine.counts_from_ns
         }
 
 

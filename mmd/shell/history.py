@@ -10,7 +10,7 @@ from pathlib import Path
 
 import trio
 
-from mmd.journal.notes import Found, NoteQuery, search_notes
+from mmd.journal.notes import MORE, Found, NoteQuery, search_notes
 from mmd.journal.records import Note
 from mmd.shell.desk import EventAnswer, EventLine, EventQuery
 from mmd.shell.diary import KEPT, Diary
@@ -40,7 +40,7 @@ class History:
                 break
             if wanted(line):
                 if len(found) == query.lines:
-                    return EventAnswer(newest=newest, events=list(found), cut=f"only the last {query.lines} are shown")
+                    return EventAnswer(newest=newest, events=list(found), cut=MORE)
                 found.appendleft(line)
             if count % LOOK_AT == 0:
                 await trio.lowlevel.checkpoint()

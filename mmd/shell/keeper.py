@@ -72,7 +72,7 @@ class Keeper:
                 ):
                     synced_at = trio.current_time()
                     await self._sync()
-                await trio.sleep(0 if self._waiting else LOOK_SECONDS)
+                await trio.sleep(0 if self._waiting and not self._journal.failing else LOOK_SECONDS)
 
     def _rotated(self) -> bool:
         now_ns = self._pump.clock.now_ns()

@@ -111,6 +111,12 @@ def state_families(status: Status) -> Iterator[Metric]:
         SYMBOL,
         ((key, number(row.position)) for key, row in rows),
     )
+    yield from gauge(
+        "open_cases",
+        "Differences from the exchange's books that are neither explained nor accepted.",
+        SYMBOL,
+        ((key, row.open_cases) for key, row in rows),
+    )
     bounds = [(key, bound, value) for key, row in rows for bound, value in bounds_of(row)]
     yield from gauge(
         "position_bound",

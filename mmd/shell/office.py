@@ -7,8 +7,16 @@ from fnmatch import fnmatchcase
 import trio
 
 from mmd.domain.actions import Reply
-from mmd.domain.events import HaltRequested, Mail, PauseRequested, ResetRequested, ResumeRequested, SettingsChanged
-from mmd.domain.reasons import Mode, State, Why
+from mmd.domain.events import (
+    CaseAccepted,
+    HaltRequested,
+    Mail,
+    PauseRequested,
+    ResetRequested,
+    ResumeRequested,
+    SettingsChanged,
+)
+from mmd.domain.reasons import CaseKind, Mode, State, Why
 from mmd.shell.desk import Caller, ChangeResult, CheckLine, Outcome, SymbolResult
 from mmd.shell.prover import orders_left
 from mmd.shell.pump import Pump
@@ -145,6 +153,19 @@ class Office:
         done = await self.change(ripe, make, rests_nothing, timeout - (trio.current_time() - began))
         rows.update({worker.key: row for worker, row in zip(ripe, done.symbols, strict=True)})
         return self._summed([rows[worker.key] for worker in workers])
+
+    async def accept(
+        self, worker: Worker, case: CaseKind, subject: str, reason: str, by: str, timeout: float
+    ) -> ChangeResult:
+        """Take the exchange's word in an open case of this symbol."""
+
+        def make(number: int, key: str) -> Mail:
+            return CaseAccepted(number, case, subject, by, reason, self.pump.clock.now_ns())
+
+        def is_closed(worker: Worker) -> bool:
+            return (case, subject) not in worker.machine.cases
+
+        return await self.change([worker], make, is_closed, timeout)
 
     async def shadow(self, workers: list[Worker], on: bool, timeout: float) -> ChangeResult:
         """Keep these symbols' orders to ourselves, or go back to the config's mode: orders are pulled first."""

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable
 
-from mmd.core.gate import Refused, Room, review
+from mmd.core.gate import Room, review
 from mmd.domain.actions import (
     AmendOrder,
     Approved,
@@ -49,8 +49,6 @@ class Outbox:
             verdict = review(order, None, None)
         else:
             verdict = review(order, worker.machine.exposure(order), self.room(worker, order, now_ns))
-        if isinstance(verdict, Approved) and self.closed and not isinstance(order, CancelOrder):
-            verdict = Refused(Rule.JOURNAL, "failing", "writable", "")
         if not isinstance(verdict, Approved):
             count(worker.counters.refused, verdict.rule)
             refusal = GateRefused(
@@ -66,9 +64,11 @@ class Outbox:
         rules = worker.machine.rules
         budget = self._exchanges[worker.exchange].budget.allows(now_ns)
         if isinstance(order, AmendOrder):  # by far the most, so it is asked for first
-            return Room(budget, worker.amends.allows(rules.max_amends_per_second, now_ns))
+            rate = worker.amends.allows(rules.max_amends_per_second, now_ns)
+            return Room(budget, rate, journal=not self.closed)
         orders, most, key = self._fullest(worker)
-        return Room(budget, worker.places.allows(rules.max_places_per_second, now_ns), orders, most, key)
+        rate = worker.places.allows(rules.max_places_per_second, now_ns)
+        return Room(budget, rate, orders, most, key, not self.closed)
 
     def _fullest(self, worker: Worker) -> tuple[int, int, str]:
         """Orders that are or may be out besides this worker's next, the limit, its key: of the fullest total."""

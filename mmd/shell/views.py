@@ -83,6 +83,7 @@ def symbol_status(worker: Worker, now_ns: int, shadow: ShadowStatus | None) -> S
         since=machine.since_ns * 1e-9,
         mode=machine.mode,
         resting=machine.own.resting,
+        open_cases=len(machine.cases),
         bid=side_status(worker, machine.own.bid),
         ask=side_status(worker, machine.own.ask),
         market_bid=number(grid.price(touch.bid_ticks)) if touch.bid_lots else None,

@@ -135,15 +135,7 @@ def wire_reaper(config: ExchangeConfig, service: str, now_ns: Callable[[], int],
     if config.network is NetworkKind.SANDBOX:
         return Vanished(config.name)
     url = config.url or DERIBIT_URLS[config.network]
-    notes: list[str] = []
-    try:
-        own = config.credentials if config.reaper is None else config.reaper
-        client_id, client_secret = credentials(msgspec.structs.replace(config, credentials=own))
-    except CredentialError as error:
-        if config.reaper is None:
-            raise
-        client_id, client_secret = credentials(config)
-        notes = [f"the reaper's own key cannot be read, so the daemon's is used: {error}"]
+    client_id, client_secret, notes = _reapers_key(config)
     server = urlsplit(url)
     reaper = DeribitReaper(
         name=config.name,
@@ -162,3 +154,17 @@ def wire_reaper(config: ExchangeConfig, service: str, now_ns: Callable[[], int],
     )
     reaper.progress.errors += notes
     return reaper
+
+
+def _reapers_key(config: ExchangeConfig) -> tuple[str, str, list[str]]:
+    """Its own, else the daemon's, and what there is to say about that. Raises CredentialError."""
+    notes: list[str] = []
+    if config.reaper is not None:
+        try:
+            client_id, client_secret = config.reaper.client_id.reveal(), config.reaper.client_secret.reveal()
+        except CredentialError as error:
+            notes.append(f"the reaper's own key cannot be read, so the daemon's is used: {error}")
+        else:
+            logs.register_secret(client_secret)
+            return client_id, client_secret, notes
+    return *credentials(config), notes

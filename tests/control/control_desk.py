@@ -10,6 +10,8 @@ from mmd.domain.errors import MmdError
 from mmd.shell.desk import (
     AlertLine,
     Caller,
+    CaseLine,
+    CaseState,
     ChangeResult,
     CheckLine,
     EventAnswer,
@@ -67,6 +69,7 @@ def symbol_status(symbol: str, **changes: object) -> SymbolStatus:
         since=NOW - 125,
         mode="live",
         resting=2,
+        open_cases=0,
         bid=side("64010.5", "50"),
         ask=side("64031.0", "50"),
         market_bid=Decimal("64015.0"),
@@ -141,6 +144,40 @@ def alert(name: str, severity: str, **changes: object) -> AlertLine:
         since=NOW - 300,
     )
     return msgspec.structs.replace(line, **changes)
+
+
+def case_line(number: int, kind: str = "position", **changes: object) -> CaseLine:
+    line = CaseLine(
+        number=number,
+        symbol="BTC-PERPETUAL",
+        exchange="deribit",
+        kind=kind,
+        subject="",
+        ours="-120",
+        theirs="-100",
+        since=NOW - 300,
+        state=CaseState.OPEN,
+        closed=None,
+        by="",
+        reason="",
+    )
+    return msgspec.structs.replace(line, **changes)
+
+
+def make_cases() -> list[CaseLine]:
+    agreed = {"state": CaseState.EXPLAINED, "closed": NOW - 3600, "by": "mmd", "reason": "the numbers agree"}
+    return [
+        case_line(
+            6,
+            "average",
+            symbol="ETH-PERPETUAL",
+            ours="average 3012.5",
+            theirs="average 3011",
+            since=NOW - 7200,
+            **agreed,
+        ),
+        case_line(7),
+    ]
 
 
 def shadow_status(**changes: object) -> ShadowStatus:
@@ -226,6 +263,7 @@ class FakeDesk:
         self.frozen_until: float | None = None
         self.detail: str | None = None  # of changes
         self.cut = ""
+        self.books = make_cases()
         self.row_detail = "1 check failed"
 
     def happen(self, name: str, **fields: object) -> None:
@@ -497,6 +535,28 @@ class FakeDesk:
             detail = "refused by collar: 64335.5, limit 64300 (mmd.yaml:31: limits.per_symbol.collar_bps)"
         line = SymbolResult(symbol=row.symbol, outcome=self.outcome, state=row.state, detail=detail, checks=[])
         return ChangeResult(outcome=self.outcome, detail=detail, symbols=[line])
+
+    def cases(self, symbols: list[str], closed: bool) -> list[CaseLine]:
+        self.calls.append(("cases", symbols, closed))
+        keys = {f"{row.exchange}/{row.symbol}" for row in self.matching(symbols)}
+        found = [case for case in self.books if f"{case.exchange}/{case.symbol}" in keys]
+        return [case for case in found if closed or case.state is CaseState.OPEN]
+
+    async def accept(self, number: int, reason: str, caller: Caller, timeout_seconds: float) -> ChangeResult:
+        self.calls.append(("accept", number, reason, caller))
+        case = next((case for case in self.books if case.number == number), None)
+        if case is None:
+            raise MmdError(f"there is no case {number}: `mmdctl cases` has the open ones")
+        row = self.symbols[case.symbol]
+        detail = "is ACTIVE: pause it first"
+        if self.outcome is Outcome.DONE:
+            detail = f"accepted: the exchange's position {case.theirs} is adopted; nothing is resumed"
+            over = msgspec.structs.replace(
+                case, state=CaseState.ACCEPTED, closed=NOW, by=f"{caller.name} (uid {caller.uid})", reason=reason
+            )
+            self.books = [over if each is case else each for each in self.books]
+        line = SymbolResult(symbol=row.symbol, outcome=self.outcome, state=row.state, detail=detail, checks=[])
+        return ChangeResult(outcome=self.outcome, detail="1 symbols", symbols=[line])
 
     async def plan(self) -> PlanResult:
         if self.plan_errors:

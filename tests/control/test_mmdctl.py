@@ -11,6 +11,7 @@ import subprocess
 import sys
 import termios
 import threading
+import time
 from collections.abc import Iterator
 from decimal import Decimal
 from functools import partial
@@ -19,14 +20,14 @@ from pathlib import Path
 import jsonschema
 import pytest
 import trio
-from control_desk import FAILING
+from control_desk import FAILING, NOW
 from control_room import Room
 
 from mmd.cli import mmdctl
 from mmd.cli.client import default_socket
 from mmd.control import schema
 from mmd.control.server import CLIENTS_MAX
-from mmd.shell.desk import Outcome
+from mmd.shell.desk import EventQuery, Outcome
 
 ROOT = Path(__file__).parents[2]
 PROGRAM = [sys.executable, "-m", "mmd.cli.mmdctl"]
@@ -97,6 +98,11 @@ STATUSES = [
     ("events", 0, ""),
     ("events --since -1", 2, "number of an event"),
     ("events --lines 10001", 2, "0 to 10000"),
+    ("events --since yesterday", 2, "a UTC time as 2026-01-31T12:03:00Z, or an age"),
+    ("events --since 2026-02-30", 2, "is not the number of an event"),
+    ("events --until 5x", 2, "is not the number of an event"),
+    ("events --follow --until 5", 2, "--until has no meaning with --follow"),
+    ("events --since 2h --until 1h --name order.* --symbol BTC-*", 0, ""),
     ("version", 0, ""),
     ("risk", 0, ""),
     ("risk all", 2, "unrecognized arguments"),
@@ -105,6 +111,17 @@ STATUSES = [
     ("ledger DOGE", 1, "no symbol matches 'DOGE'"),
     ("switches", 0, ""),
     ("alerts", 0, ""),
+    ("cases", 0, ""),
+    ("cases --all BTC-* ETH-PERPETUAL", 0, ""),
+    ("cases DOGE", 1, "no symbol matches 'DOGE'"),
+    ("accept 7 --reason looked", 0, ""),
+    ("accept #7 --reason looked", 0, ""),
+    ("accept 7", 2, "--reason"),
+    ("accept --reason x", 2, "required: NUMBER"),
+    ("accept 0 --reason x", 2, "'0' is not the number of a case"),
+    ("accept -1 --reason x", 2, "'-1' is not the number of a case"),
+    ("accept 9999999999999999999 --reason x", 2, "is not the number of a case"),
+    ("accept 99 --reason x", 1, "there is no case 99"),
     ("protection", 0, ""),
     ("protection --reason x", 2, "--reason goes with --reset"),
     ("protection --reset deribit/BTC", 2, "--reset needs --reason"),
@@ -320,6 +337,9 @@ async def test_a_full_house_exits_5(room, capsys):
         ("reload", ("reload", None)),
         ("reload --confirm 60", ("reload", 60.0)),
         ("log-level warning", ("log_level", "warning")),
+        ("cases", ("cases", ["all"])),
+        ("cases --all BTC-*", ("cases", ["BTC-*"])),
+        ("accept 7 --reason looked", ("accept", 7, "looked")),
         ("protection --reset deribit/BTC --reason looked", ("protection_reset", "deribit", "BTC", "looked")),
     ],
 )
@@ -355,6 +375,8 @@ async def test_common_options_stand_before_or_after_the_command(room, capsys):
         ("flatten BTC-PERPETUAL --dry-run", "flatten_preview"),
         ("flatten BTC-PERPETUAL --size 0.1 --yes", "flatten"),
         ("plan", "plan"),
+        ("cases --all", "cases"),
+        ("accept 7 --reason x", "accept"),
         ("halt all", "halt"),
         ("reload", "reload"),
         ("log-level info", "log_level"),
@@ -404,6 +426,66 @@ async def test_a_number_that_is_not_there_yet_is_noticed(room, capsys):
     room.desk.happen("x")
     assert await run(room, "events", "--since", "500") == 0
     assert "the newest event is number 1: 500 is not there yet" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "asked"),
+    [
+        ("--since 28", {"above": 28}),
+        ("--until 9", {"below": 10}),
+        ("--since 2026-01-01T00:00:30Z --until 2026-01-01T01:00:31+01:00", {"since": NOW + 30, "until": NOW + 31}),
+        ("--since 2026-01-01", {"since": NOW}),
+        ("--since 2026-01-01T00:00:00.250000000", {"since": NOW + 0.25}),
+        ("--name order.* --symbol deribit/BTC-* -n 7", {"name": "order.*", "symbol": "deribit/BTC-*", "lines": 7}),
+        ("", {"lines": 20}),
+    ],
+)
+async def test_events_are_asked_for_by_number_time_name_and_symbol(room, words, asked):
+    assert await run(room, "events", *words.split()) == 0
+    default = 10_000 if "--since" in words or "--until" in words else 20
+    assert room.desk.calls == [("find_events", EventQuery(**{"lines": default, **asked}))]
+
+
+@pytest.mark.parametrize(("age", "seconds"), [("90s", 90), ("15m", 900), ("2h", 7200), ("3d", 259_200)])
+async def test_events_since_an_age(room, age, seconds):
+    before = time.time()
+    assert await run(room, "events", "--since", age) == 0
+    asked = room.desk.calls[0][1].since + seconds
+    assert before - 0.01 <= asked <= time.time() + 0.01
+
+
+async def test_only_what_was_asked_for_is_printed(room, capsys):
+    for n, symbol in enumerate(["BTC-PERPETUAL", "ETH-PERPETUAL", None] * 2):
+        room.desk.happen("order.filled" if n % 2 else "order.refused", symbol=symbol, exchange="deribit")
+    assert await run(room, "events", "--symbol", "*-PERP*", "--name", "*.filled", "--json") == 0
+    assert [json.loads(line)["seq"] for line in capsys.readouterr().out.splitlines()] == [2, 4]
+
+
+@pytest.mark.parametrize(("words", "said"), [("--since 0", True), ("--until 9", True), ("", False)])
+async def test_what_was_left_out_is_said_where_a_range_was_asked_for(room, capsys, words, said):
+    room.desk.happen("x")
+    room.desk.cut = "stopped after 5 s"
+    assert await run(room, "events", *words.split()) == 0
+    assert ("mmdctl: not all are shown: stopped after 5 s" in capsys.readouterr().err) is said
+
+
+async def test_follow_begins_with_what_was_and_prints_only_what_was_asked_for(room):
+    for n in range(12):
+        room.desk.happen("a.b" if n % 2 else "a.c", detail=f"before {n}")
+    process = await follow(room, subprocess.PIPE, "--json", "--since", "2026-01-01", "--name", "*.b", "--lines", "2")
+    text = await read_until(process.stdout, b"before 11")
+    for name in ("a.c", "a.b", "b.a"):
+        room.desk.happen(name, detail="during")
+    text += await read_until(process.stdout, b"during")
+    room.desk.happen("end.b")
+    text += await read_until(process.stdout, b"end.b")
+    process.send_signal(signal.SIGINT)
+    with trio.fail_after(10):
+        assert await process.wait() == 0
+    assert [json.loads(line)["seq"] for line in text.splitlines()] == [10, 12, 14, 16]
+    assert await process.stderr.receive_some() == b""
+    await process.stdout.aclose()
+    await process.stderr.aclose()
 
 
 async def follow(room: Room, stdout: int, *words: str) -> trio.Process:
@@ -526,7 +608,10 @@ async def test_the_program_loads_nothing_heavy():
     assert done.stdout.decode().strip() == "[]"
 
 
-@pytest.mark.parametrize("words", ["--help", "halt --help", "reset --help", "flatten --help", "--version"])
+@pytest.mark.parametrize(
+    "words",
+    ["--help", "halt --help", "reset --help", "flatten --help", "cases --help", "accept --help", "--version"],
+)
 def test_help_needs_no_daemon_and_shows_examples(capsys, words):
     with pytest.raises(SystemExit) as end:
         mmdctl.main(words.split())

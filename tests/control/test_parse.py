@@ -150,6 +150,12 @@ def test_a_price_that_is_none_names_the_key_and_what_is_allowed(number, says):
         ("protection_reset", '{"exchange":"deribit","underlying":"BTC"}', "reason"),
         ("protection_reset", '{"exchange":"deribit","underlying":"BTC","reason":"  "}', "reason"),
         ("risk", '{"symbols":["all"]}', "symbols"),
+        ("cases", '{"all":true}', "all"),
+        ("cases", '{"closed":1}', "closed"),
+        ("accept", '{"reason":"x"}', "number"),
+        ("accept", '{"number":0,"reason":"x"}', "number"),
+        ("accept", '{"number":1}', "reason"),
+        ("accept", '{"number":1,"reason":" "}', "reason"),
     ],
 )
 def test_wrong_params_name_their_key(method, raw, key):

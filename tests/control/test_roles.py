@@ -105,12 +105,13 @@ async def test_a_viewer_may_look_and_not_touch_and_the_attempt_is_audited(door):
     [
         ("flatten", {"symbol": "BTC-PERPETUAL", "size": 0.5, "limit_price": 64000}),
         ("protection_reset", {"exchange": "deribit", "underlying": "BTC", "reason": "x"}),
+        ("accept", {"number": 7, "reason": "x"}),
     ],
 )
 async def test_a_viewer_may_see_the_cost_and_the_totals_but_close_nothing(door, method, params):
     path, desk, audited = door
     viewer = {"uid": NOBODY, "gid": NOBODY, "groups": []}
-    for look in ("risk", "ledger", "switches", "alerts", "protection"):
+    for look in ("risk", "ledger", "switches", "alerts", "protection", "cases"):
         assert "result" in await ask(path, look, **viewer)
     assert "result" in await ask(path, "flatten_preview", symbol="BTC-PERPETUAL", **viewer)
     desk.calls.clear()

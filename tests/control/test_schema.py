@@ -21,6 +21,8 @@ PARAMS = {
     "shadow": {"symbols": ["all"], "on": True},
     "flatten_preview": {"symbol": "BTC-PERPETUAL", "size": 0.5},
     "flatten": {"symbol": "BTC-PERPETUAL", "size": 10, "limit_price": 64335.5},
+    "cases": {"closed": True},
+    "accept": {"number": 7, "reason": "x"},
     "protection_reset": {"exchange": "deribit", "underlying": "BTC", "reason": "x"},
     "log_level": {"level": "info"},
 }

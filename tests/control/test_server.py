@@ -1,15 +1,19 @@
 """The server on a real socket: answers, errors, order, bounds, streams, and that it lives on."""
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 
+import msgspec
 import pytest
 import trio
 from control_room import Room
 from trio.testing import wait_all_tasks_blocked
 
 from mmd.control import server
+from mmd.control.protocol import METHODS
+from mmd.control.server import describe
 
 
 class Line:
@@ -281,6 +285,14 @@ async def test_every_change_is_audited_with_caller_reason_and_outcome(room):
     ]
 
 
+def test_what_was_asked_for_reads_well_and_holds_no_secret():
+    asked = {"symbols": ["BTC-*", "all"], "reason": "it's late", "size": "0.5", "on": False}
+    assert describe(asked) == "symbols=BTC-*,all reason=\"it's late\" size='0.5' on=False"
+    assert describe({}) == ""
+    names = {field.name for method in METHODS.values() for field in msgspec.structs.fields(method.params)}
+    assert [name for name in names if re.search("secret|key|token|password|credential", name)] == []
+
+
 async def test_a_desk_that_is_stuck_times_out(room, autojump_clock):
     room.desk.gate = trio.Event()
     line = await connect(room)
@@ -325,7 +337,7 @@ async def test_a_batch_of_events_ends_with_the_newest(room):
     line = await connect(room)
     result = (await line.ask("events", since=1, lines=2))["result"]
     assert ([event["seq"] for event in result["events"]], result["newest"]) == ([4, 5], 5)
-    assert (await line.ask("events", since=99))["result"] == {"newest": 5, "events": []}
+    assert (await line.ask("events", since=99))["result"] == {"newest": 5, "events": [], "cut": ""}
 
 
 async def test_the_socket_is_gone_after_the_server(tmp_path: Path):

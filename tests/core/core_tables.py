@@ -125,6 +125,7 @@ BREACHES = (
     Breach(rule=Rule.POSITION, asks="the worst-case position inside the bounds", exposure={"position_lots": 95}),
     Breach(rule=Rule.BUDGET, asks="a credit at the exchange above the cancels' reserve", room={"budget": False}),
     Breach(rule=Rule.MESSAGE_RATE, asks="the symbol's own rate of messages is kept", room={"rate": False}),
+    Breach(rule=Rule.JOURNAL, asks="what is decided can be written down", room={"journal": False}),
 )
 CLOSING_ONLY = Breach(rule=Rule.REDUCE_ONLY, asks="to close a position: no more than it, on the other side")
 

@@ -8,7 +8,7 @@ import pytest
 import trio
 import trio.testing
 from deribit_news import ASK, BID, BTC, EPOCH, ETH, START_MS, kinds, news, order, send, started, tell, trade
-from deribit_peer import SILENT, START_NS, Refuse, Stage, Wire, make_deribit
+from deribit_peer import SILENT, START_NS, Refuse, Stage, Wire, make_deribit, wall_clock_ns
 
 from mmd.domain.actions import AmendOrder, CancelOrder, PlaceOrder, QueryOrder, QueryState
 from mmd.domain.errors import LinkLost
@@ -276,6 +276,54 @@ async def test_valid_until_by_the_exchanges_clock(autojump_clock: Clock, stage: 
     stage.peer.on("private/buy", SILENT)
     await send(stage, PLACE)
     assert stage.peer.trade.asked("private/buy")[0]["valid_until"] == START_MS + 500
+
+
+@pytest.mark.parametrize("step_ms", [60_000, -60_000])
+async def test_our_clock_is_set_and_orders_go_on(autojump_clock: Clock, stage: Stage, step_ms: int) -> None:
+    """How long an order is valid follows a clock that nobody sets, until the exchange's next answer and after."""
+    offset_ns = 0
+    stage.deribit = make_deribit(stage.peer, order_valid_ms=500, wall_clock_ns=lambda: wall_clock_ns() + offset_ns)
+    await started(stage)
+    await trio.sleep(5)
+    offset_ns = step_ms * 1_000_000
+    stage.peer.on("private/buy", {"order": order(), "trades": []})
+    for _ in range(2):
+        await send(stage, PLACE)
+        found = stage.peer.trade.asked("private/buy")[-1]["valid_until"]
+        assert found == pytest.approx(START_MS + trio.current_time() * 1000 + 500, abs=1)
+    assert stage.deribit.clock_skew_ms == pytest.approx(-step_ms, abs=1)
+
+
+async def test_an_order_that_came_too_late_names_the_clock(autojump_clock: Clock, stage: Stage) -> None:
+    stage.deribit = make_deribit(stage.peer, order_valid_ms=500)
+    await started(stage)
+    stage.peer.on("private/buy", Refuse(13888, "timed_out"))
+    await send(stage, PLACE)
+    (event,) = stage.sink.of(OrderRefused)
+    assert (event.label, event.code, event.fault, event.gone) == (BID, "timed_out", Fault.INFO, False)
+    assert "more than 500 ms after it was sent" in event.detail and "a clock was set" in event.detail
+
+
+async def test_an_amend_that_came_too_late_changed_nothing(autojump_clock: Clock, stage: Stage) -> None:
+    stage.deribit = make_deribit(stage.peer, order_valid_ms=500)
+    await started(stage)
+    stage.peer.on("private/edit", Refuse(13888, "timed_out"))
+    await send(stage, AMEND)
+    assert stage.peer.trade.asked("private/edit")[0]["valid_until"] == START_MS + 500
+    (event,) = stage.sink.of(OrderRefused)
+    assert (event.code, event.gone) == ("timed_out", False)
+
+
+async def test_after_a_loss_what_was_sent_last_is_waited_for(autojump_clock: Clock, stage: Stage) -> None:
+    stage.deribit = make_deribit(stage.peer, order_valid_ms=6000)
+    await started(stage)
+    stage.peer.on("private/buy", SILENT)
+    await send(stage, PLACE)
+    await stage.peer.trade.drop()
+    lost_at = trio.current_time()
+    await stage.until(lambda: stage.sink.of(TradeLinkUp))
+    assert trio.current_time() - lost_at == pytest.approx(6.25, abs=0.2)
+    assert len(stage.sink.of(OrdersReported)) == 2
 
 
 # --- cancel by label and questions ---------------------------------------------------------------

@@ -8,7 +8,7 @@ hears later than LATENCY_NS for no answer to its question.
 """
 
 from collections import deque
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
 from enum import StrEnum
@@ -216,6 +216,12 @@ class Wire:
         due = [symbol for symbol in self.watched if symbol not in self.up]
         if due and self.link is not None:
             self.begin("reconcile", self.reconcile(due))
+
+    def known_until(self, known_ms: Mapping[str, int], from_ms: Mapping[str, int] | None = None) -> None:
+        assert not known_ms
+
+    def reconcile_every(self, seconds: float) -> None:
+        raise AssertionError("the weather decides when reports come")
 
     def protect(self, wanted: Sequence[Protection]) -> None:
         assert not wanted

@@ -5,6 +5,7 @@ import trio
 from static_market import LINEAR, OPTION, PERP, START_MS, D
 from ws_client import CallFailed, running
 
+from mmd.sandbox.faults import FillFault
 from mmd.sandbox.levers import AGGRESSOR, ORDERS
 from mmd.sandbox.model import Direction, InstrumentState
 from mmd.sandbox.orders import OrderState, Refused
@@ -590,3 +591,186 @@ async def test_what_judges_see_are_copies(autojump_clock):
         trades = house.levers.trades("maker", PERP)
         assert [(trade.label, trade.amount, trade.timestamp >= START_MS) for trade in trades] == [("bid", 10, True)]
         assert [row.kind for row in house.levers.transactions("maker")] == ["trade"]
+
+
+# --- what an exchange loses, and what it tells late ----------------------------------------------
+
+
+@pytest.mark.parametrize("forget", [pytest.param(False, id="cancelled"), pytest.param(True, id="never heard of")])
+@pytest.mark.parametrize("told", [True, False])
+async def test_orders_that_the_engine_loses(autojump_clock, told, forget):
+    async with running() as house:
+        client = await maker(house, CHANGES)
+        order_id = await bid(client)
+        await bid(client, price=79999.0, label="second")
+        for _ in range(2):
+            await client.note(CHANGES)
+        assert house.levers.lose_orders(told=told, forget=forget) == 2
+        if told:
+            assert (await client.note(CHANGES))["orders"][0]["order_state"] == "cancelled"
+        else:
+            assert await client.quiet(CHANGES, 1)
+        assert await client.call("private/get_open_orders") == []
+        if forget:
+            assert await code_of(client, "private/get_order_state", order_id=order_id) == 10004
+        else:
+            assert (await client.call("private/get_order_state", order_id=order_id))["order_state"] == "cancelled"
+        assert not house.levers.open_orders("maker")
+        shown = await client.call("public/get_order_book", instrument_name=PERP)
+        assert shown["bids"][0] == [80000.0, 1000.0]
+        await bid(client)  # and it goes on
+
+
+async def test_a_restart_loses_orders_and_connections_but_no_position(autojump_clock):
+    async with running() as house:
+        client = await maker(house, CHANGES)
+        await bid(client)
+        house.levers.fill_quote("maker", PERP, BUY, D("40"))
+        for _ in range(2):
+            await client.note(CHANGES)
+        assert house.levers.restart(5, forget=True) == 1
+        await client.closed.wait()
+        assert not client.inbox
+        await trio.sleep(6)
+        back = await maker(house)
+        assert await back.call("private/get_open_orders") == []
+        assert await back.call("private/get_order_state_by_label", currency="BTC", label="bid") == []
+        assert (await back.call("private/get_positions", currency="BTC"))[0]["size"] == 40
+
+
+async def test_an_answer_that_dies_with_its_link(autojump_clock):
+    async with running() as house:
+        client = await maker(house)
+        house.levers.cut_answers()
+        sent = await client.send("private/buy", **BID)
+        await client.closed.wait()
+        assert sent not in client.answers
+        assert [order.label for order in house.levers.open_orders("maker")] == ["bid"]
+
+
+async def test_a_fill_whose_trade_is_told_after_its_order(autojump_clock):
+    async with running() as house:
+        client = await maker(house, CHANGES, TRADES, ORDERS_CHANNEL)
+        await bid(client)
+        for channel in (CHANGES, ORDERS_CHANNEL):
+            await client.note(channel)
+        house.levers.split_fills(1, 3000)
+        house.levers.list_trades_late(2000)
+        house.levers.fill_quote("maker", PERP, BUY)
+        first = await client.note(CHANGES)
+        assert first["orders"][0]["order_state"] == "filled" and not first["trades"]
+        assert (await client.note(ORDERS_CHANNEL))["order_state"] == "filled"
+        asked = {"instrument_name": PERP, "count": 10}
+        assert (await client.call("private/get_user_trades_by_instrument", **asked))["trades"] == []
+        assert (await client.call("private/get_positions", currency="BTC"))[0]["size"] == 100
+        await trio.sleep(2.1)
+        (listed,) = (await client.call("private/get_user_trades_by_instrument", **asked))["trades"]
+        assert not any(message["params"].get("channel") == TRADES for message in client.inbox)
+        assert [row["trade_id"] for row in await client.note(TRADES)] == [listed["trade_id"]]
+        second = await client.note(CHANGES)
+        assert [row["trade_id"] for row in second["trades"]] == [listed["trade_id"]] and not second["orders"]
+
+
+async def test_news_of_any_kind_twice_late_or_never(autojump_clock):
+    async with running() as house:
+        client = await maker(house, CHANGES)
+        with pytest.raises(ValueError, match="at least 1"):
+            house.levers.fault_news(FillFault.LOSE, 0)
+        house.levers.fault_news(FillFault.REPEAT, 1)
+        order_id = await bid(client)
+        assert await client.note(CHANGES) == await client.note(CHANGES)
+        house.levers.fault_news(FillFault.DELAY, 1, 700)
+        await client.call("private/edit", order_id=order_id, amount=50, price=80000.0)
+        assert await client.quiet(CHANGES, 0.6)
+        assert (await client.note(CHANGES))["orders"][0]["amount"] == 50
+        house.levers.fault_news(FillFault.LOSE, 1, account="maker")
+        await client.call("private/cancel", order_id=order_id)
+        assert await client.quiet(CHANGES, 5)
+
+
+async def test_a_chain_of_changes_that_breaks(autojump_clock):
+    async with running() as house:
+        channel = f"book.{PERP}.raw"
+        client = await maker(house)
+        await client.call("public/subscribe", channels=[channel])
+        last = (await client.note(channel))["change_id"]
+        house.levers.break_chain(PERP)
+        broken = await client.note(channel)
+        assert broken["prev_change_id"] == last + 1
+        assert (await client.note(channel))["prev_change_id"] == broken["change_id"]
+
+
+# --- what a query still lists --------------------------------------------------------------------
+
+
+async def test_two_drawers_of_executions(autojump_clock):
+    async with running() as house:
+        client = await maker(house)
+        await client.call("private/buy", instrument_name=PERP, amount=10, type="market")
+        asked = {"instrument_name": PERP, "start_timestamp": START_MS, "end_timestamp": START_MS * 2, "count": 10}
+
+        async def listed(historical):
+            method = "private/get_user_trades_by_instrument_and_time"
+            by_time = (await client.call(method, **asked, historical=historical))["trades"]
+            order_id = house.levers.trades("maker")[0].order_id
+            by_order = await client.call("private/get_user_trades_by_order", order_id=order_id, historical=historical)
+            assert by_time == by_order
+            return len(by_time)
+
+        hour = 3_600_000
+        for age, recent, archived in ((0, 1, 0), (2 * hour, 1, 1), (25 * hour, 0, 1)):
+            house.levers.shift_clock(age)
+            assert (await listed(False), await listed(True)) == (recent, archived)
+
+
+async def test_a_closed_order_without_fills_is_forgotten(autojump_clock):
+    async with running() as house:
+        client = await maker(house)
+        order_id = await bid(client)
+        await client.call("private/cancel", order_id=order_id)
+        filled = await bid(client, label="filled")
+        house.levers.fill_order("maker", filled)
+        resting = await bid(client, label="resting")
+        house.levers.shift_clock(31 * 60_000)
+        by_label = {"currency": "BTC"}
+        assert await code_of(client, "private/get_order_state", order_id=order_id) == 10004
+        for label, count in (("bid", 0), ("filled", 1), ("resting", 1)):
+            rows = await client.call("private/get_order_state_by_label", **by_label, label=label)
+            assert len(rows) == count
+        assert (await client.call("private/get_order_state", order_id=resting))["order_state"] == "open"
+
+
+async def test_all_open_orders_come_in_one_answer(autojump_clock):
+    async with running() as house:
+        client = await maker(house)
+        for number in range(350):
+            house.levers.foreign_order("maker", PERP, BUY, D("10"), D("79000") + D("0.5") * number, f"n{number}")
+        assert len(await client.call("private/get_open_orders")) == 350
+
+
+@pytest.mark.parametrize(
+    ("age_ms", "taken"), [pytest.param(0, True, id="just in time"), pytest.param(1, False, id="a millisecond late")]
+)
+async def test_an_order_is_valid_by_the_exchanges_clock(autojump_clock, age_ms, taken):
+    async with running() as house:
+        client = await maker(house)
+        house.levers.shift_clock(60_000)
+        until = house.sandbox.now_ms - age_ms
+        order_id = await bid(client)
+        edit = {"order_id": order_id, "amount": 50, "price": 80000.0}
+        if taken:
+            await bid(client, label="second", valid_until=until)
+            await client.call("private/edit", **edit, valid_until=until)
+        else:
+            assert await code_of(client, "private/buy", **BID, valid_until=until) == 13888
+            assert await code_of(client, "private/edit", **edit, valid_until=until) == 13888
+        assert len(house.levers.open_orders("maker")) == (2 if taken else 1)
+        assert house.levers.open_orders("maker")[0].amount == (50 if taken else 100)
+
+
+async def test_an_order_that_is_late_on_its_way_is_refused(autojump_clock):
+    async with running() as house:
+        client = await maker(house)
+        house.levers.delay_requests(1, 3000)
+        assert await code_of(client, "private/buy", **BID, valid_until=house.sandbox.now_ms + 2000) == 13888
+        assert not house.levers.open_orders("maker")

@@ -1,6 +1,6 @@
 """A fake exchange, and the rooms of the shell put together around it, for tests of single rooms."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from decimal import Decimal
 from typing import Any
 
@@ -117,6 +117,12 @@ class FakeExchange:
 
     def watch(self, symbols: Sequence[str]) -> None:
         self.watched = list(symbols)
+
+    def known_until(self, known_ms: Mapping[str, int], from_ms: Mapping[str, int] | None = None) -> None:
+        self.known_ms = dict(known_ms)
+
+    def reconcile_every(self, seconds: float) -> None:
+        self.every_seconds = seconds
 
     def protect(self, wanted: Sequence[Protection]) -> None:
         self.wanted = list(wanted)

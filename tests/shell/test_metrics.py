@@ -60,6 +60,7 @@ def symbol(name: str, state: State = State.ACTIVE, bid: str | None = "99", ask: 
         since=1_700_000_000.0,
         mode="live",
         resting=2,
+        open_cases=1,
         bid=side(bid, None if bid else "no_bid"),
         ask=side(ask),
         market_bid=Decimal("99.5"),

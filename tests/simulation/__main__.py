@@ -19,6 +19,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--jobs", type=int, default=2, help="processes, default 2")
     parser.add_argument("--failures", type=int, default=10, help="stop after so many, default 10")
     parser.add_argument("--lines", type=int, default=40, help="of the story that are shown, default 40")
+    parser.add_argument("--story", action="store_true", help="with --seed: tell it whatever comes of it")
     return parser.parse_args()
 
 
@@ -35,9 +36,8 @@ def run() -> int:
     if words.seed is None:
         seeds = list(range(words.first, words.first + words.seeds))
         return main(seeds, words.minutes, words.jobs, only, words.failures)
-    outcome = play(words.seed, words.minutes, only, words.lines)
-    if outcome.failure:
-        print(outcome.report())
+    outcome = play(words.seed, words.minutes, only, words.lines, told=words.story)
+    print(outcome.report() if outcome.failure else "\n".join(outcome.story))
     print(f"{outcome.simulated_seconds:.0f} simulated seconds in {outcome.seconds:.2f} s, wire {outcome.digest[:16]}")
     print(", ".join(f"{name} {count}" for name, count in sorted(outcome.counts.items())))
     return 1 if outcome.failure else 0

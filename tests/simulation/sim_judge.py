@@ -1,7 +1,8 @@
 """The judges' common ground: what they look at, and when they are asked.
 
-`look` comes after everything that the exchange's engine does and must be cheap; `calm` when the weather
-has cleared and the daemon has settled; `stopped` after an orderly stop; `over` at the very end.
+`look` comes after everything that the exchange's engine does and must be cheap; `settled` again and again once
+the weather has cleared, until nobody complains or it has taken too long; then `calm`, once; `stopped` after
+an orderly stop; `over` at the very end.
 """
 
 from collections.abc import Iterator
@@ -57,6 +58,8 @@ class Oracle:
     promise = ""
 
     def look(self, world: "World", sides: dict[str, Side]) -> None: ...
+
+    def settled(self, world: "World") -> None: ...
 
     def calm(self, world: "World") -> None: ...
 

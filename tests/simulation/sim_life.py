@@ -10,10 +10,11 @@ import shutil
 import traceback
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import trio
 from sim_disk import SimDisk
+from sim_exact import here
 from sim_operator import Operator
 from sim_story import Violation
 from sim_world_type import World
@@ -26,7 +27,6 @@ from mmd.shell.daemon import Daemon
 from mmd.shell.desk import EventLine
 from mmd.shell.diary import Diary
 
-T = TypeVar("T")
 STOP_SECONDS = 60.0
 LOGIN_SKEW_NS = 50_000_000_000  # signatures of a clock that is further off are refused
 SEAMS = frozenset(inspect.signature(Daemon.__init__).parameters)
@@ -223,11 +223,3 @@ class StepCounter(trio.abc.Instrument):
                 return True
             at = at.parent_nursery.parent_task if at.parent_nursery is not None else None
         return False
-
-
-async def here(work: Callable[..., T], *arguments: Any, **how: Any) -> T:
-    """Instead of a thread, whose end no seed decides."""
-    await trio.lowlevel.checkpoint()
-    done = work(*arguments)
-    await trio.lowlevel.checkpoint()
-    return done

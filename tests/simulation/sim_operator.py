@@ -76,13 +76,14 @@ class Operator:
                 await self._flatten(line.symbol)
 
     async def _accept(self) -> None:
-        """Take the exchange's word in open cases."""
-        desk = self._desk
-        if not hasattr(desk, "accept_case"):
-            return
-        for case in desk.cases(["all"]):
-            if case.closed is None:
-                await desk.accept_case(case.number, "the exchange is right", CALLER, PATIENCE_SECONDS)
+        """Take the exchange's word in open cases that do not explain themselves."""
+        desk, world = self._desk, self._world
+        for case in desk.cases(["all"], False):
+            if desk.status([case.symbol]).symbols[0].state == "ACTIVE":
+                await self._change("pause", [case.symbol])
+            result = await desk.accept(case.number, "the exchange is right", CALLER, PATIENCE_SECONDS)
+            world.story.count(f"case accepted ({case.kind})")
+            world.tell(f"operator: accept {case.kind}: {result.outcome}: {result.symbols[0].detail}", case.symbol)
 
     async def _change(self, name: str, symbols: list[str]) -> ChangeResult:
         world = self._world

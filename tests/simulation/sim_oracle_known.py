@@ -9,7 +9,7 @@ from mmd.domain.reasons import Mode
 class Known(Oracle):
     promise = "no unknown order"
 
-    def calm(self, world: World) -> None:
+    def settled(self, world: World) -> None:
         sides = glance(world)
         for worker in world.workers():
             machine = worker.machine

@@ -7,7 +7,7 @@ from sim_world_type import World
 class Positions(Oracle):
     promise = "positions equal"
 
-    def calm(self, world: World) -> None:
+    def settled(self, world: World) -> None:
         sides = glance(world)
         for worker in world.workers():
             ours = worker.machine.instrument.amount(worker.machine.position.lots)

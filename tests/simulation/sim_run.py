@@ -1,10 +1,13 @@
 """One seed, and many: play, count, and say how to see a failure again."""
 
+import contextlib
 import gc
 import itertools
 import logging
 import multiprocessing
 import os
+import shutil
+import signal
 import sys
 import tempfile
 import time
@@ -12,6 +15,7 @@ import traceback
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import FrameType
 
 import trio
 import trio.testing
@@ -20,7 +24,7 @@ from sim_plan import CLIENT_ID, ID_VARIABLE, SECRET, SECRET_VARIABLE, WEIGHTS, d
 from sim_world import World
 
 MEMORY = Path("/dev/shm")
-UNHEARD = ("orders", "seconds until calm")
+PATIENCE_SECONDS = 10.0  # of real time for a simulated minute, which takes less than one
 
 
 @dataclass
@@ -48,8 +52,31 @@ class Outcome:
         return "\n".join([f"seed {self.seed}: {self.failure}", *self.story, f"again: {self.again}"])
 
 
-def play(seed: int, minutes: float, only: frozenset[str] | None = None, shown: int = 40) -> Outcome:
-    """Run one seed to its end or its first broken promise. Same arguments, same run, to the last byte."""
+class Stuck(Exception):
+    """Simulated time does not pass any more."""
+
+
+@contextlib.contextmanager
+def patience(seconds: float) -> Iterator[None]:
+    """Raises Stuck, with the place where it is, once so much real time has passed."""
+
+    def give_up(number: int, frame: FrameType | None) -> None:
+        raise Stuck(f"not done after {seconds:g} s of real time")
+
+    before = signal.signal(signal.SIGALRM, give_up)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0.0)
+        signal.signal(signal.SIGALRM, before)
+
+
+def play(seed: int, minutes: float, only: frozenset[str] | None = None, shown: int = 40, *, told: bool = False) -> Outcome:
+    """Run one seed to its end or its first broken promise; the story of a failure, or any if `told`.
+
+    Same arguments, same run, to the last byte.
+    """
     outcome = Outcome(seed, minutes, only)
     os.environ[ID_VARIABLE], os.environ[SECRET_VARIABLE] = CLIENT_ID, SECRET
     logger = logging.getLogger("mmd")
@@ -61,12 +88,12 @@ def play(seed: int, minutes: float, only: frozenset[str] | None = None, shown: i
     worlds: list[World] = []
 
     async def main() -> None:
-        worlds.append(World(draw(seed, minutes, only), root))
+        worlds.append(World(draw(seed, minutes, only)))
         await worlds[0].run()
         outcome.simulated_seconds = trio.current_time()
 
     try:
-        with exactly(seed):
+        with contextlib.chdir(root), exactly(seed), patience(PATIENCE_SECONDS * max(1.0, minutes)):  # relative, so that no name of ours is in any message
             trio.run(main, clock=trio.testing.MockClock(autojump_threshold=0))
     except BaseException as bug:
         if isinstance(bug, KeyboardInterrupt):
@@ -79,12 +106,12 @@ def play(seed: int, minutes: float, only: frozenset[str] | None = None, shown: i
     for world in worlds:
         if world.violation is not None:
             outcome.failure, outcome.promise = str(world.violation), world.violation.promise
-        if outcome.failure:
+        if outcome.failure or told:
             about = world.violation.about if world.violation is not None else ""
             outcome.story = world.story.ending(about, shown)
         outcome.counts = world.story.counts | world.wire.counts | {"takes": world.market.takes}
         outcome.digest = world.wire.digest.hexdigest()
-        world.clean()
+    shutil.rmtree(root)
     outcome.seconds = time.perf_counter() - began
     gc.collect()
     return outcome

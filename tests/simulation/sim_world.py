@@ -5,7 +5,6 @@ operator does what is sensible; once quotes are back, the judges compare the boo
 """
 
 import logging
-import shutil
 from collections.abc import Callable
 from decimal import Decimal
 from pathlib import Path
@@ -47,7 +46,8 @@ CLOCK_IS_RIGHT_NS = 300_000_000
 class World:
     """Made inside trio; `run` once. `violation` is the first promise that was broken."""
 
-    def __init__(self, plan: Plan, root: Path) -> None:
+    def __init__(self, plan: Plan) -> None:
+        """In a directory of its own, which is the current one."""
         self.plan = plan
         self.story = Story()
         self.violation: Violation | None = None
@@ -61,10 +61,9 @@ class World:
         self.farewell = None
         self.platter = Platter()
         self.host_offset_ns = 0
-        self.config_path = root / "mmd.yaml"
-        self.state_directory = root / "state-0001"
+        self.config_path = Path("mmd.yaml")
+        self.state_directory = Path("state-0001")
         self.scope = trio.CancelScope()
-        self._root = root
         self._keeping = True
         self._host = plan.stream("host")
         self.variants: dict[str, Variant] = {load_text(variant.text).sha256: variant for variant in plan.variants}
@@ -255,12 +254,9 @@ class World:
         began = self.now
         if abs(self.host_offset_ns) > CLOCK_IS_RIGHT_NS and self.life is not None:
             await self.life.stop()
-        while True:
-            why, symbol = missing(self)
-            if not why:
-                break
+        while (late := self._not_yet()) is not None:
             if self.now - began > BACK_SECONDS:
-                raise Violation(f"quotes are back within {BACK_SECONDS:g} s", why, symbol)
+                raise late
             await trio.sleep(POLL_SECONDS)
         self.story.count("calms")
         self.story.count("seconds until calm", round(self.now - began))
@@ -268,6 +264,18 @@ class World:
         self._ask(lambda judge: judge.calm(self))
         self.mild = False
         self.market.still = False
+
+    def _not_yet(self) -> Violation | None:
+        """What will be a broken promise unless it mends itself in time."""
+        why, symbol = missing(self)
+        if why:
+            return Violation(f"quotes are back within {BACK_SECONDS:g} s", why, symbol)
+        try:
+            for judge in self.judges:
+                judge.settled(self)
+        except Violation as late:
+            return late
+        return None
 
     async def _end(self) -> None:
         self._keeping = False
@@ -279,6 +287,3 @@ class World:
         if left is None or not left.proven_empty:
             raise Violation("an orderly stop in good weather leaves nothing", str(left))
         self._ask(lambda judge: judge.over(self))
-
-    def clean(self) -> None:
-        shutil.rmtree(self._root)

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Mapping
 from decimal import Decimal
 from typing import Protocol
 
+import msgspec
 import trio
 
 from mmd.domain.actions import CancelOrder, QueryOrder
@@ -352,7 +353,7 @@ class Inquiry:
             event = PositionReported(0, Decimal(0), now_ns)
         else:
             event = orders.position(row, instrument, now_ns)
-        house.sink.post(symbol, event)
+        house.sink.post(symbol, msgspec.structs.replace(event, exchange_ns=house.told_us(head) * 1000))
         if symbol in house.watched:
             self.known.begin(symbol, house.told_us(head))
 

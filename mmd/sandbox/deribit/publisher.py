@@ -185,7 +185,9 @@ class Publisher:
             fault = BookFault.DROP
         if fault is BookFault.DROP:
             return
-        for data in messages:
+        for message in messages:
+            broken = fault is BookFault.BREAK
+            data = message | {"prev_change_id": message["prev_change_id"] + 1} if broken else message
             payload = channel.head + encode(data) + TAIL
             for link in channel.links.values():
                 link.push(payload)

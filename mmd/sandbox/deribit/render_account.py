@@ -120,7 +120,8 @@ def position_json(floor: Floor, account: Account, listing: Listing) -> Json:
         "open_orders_margin": 0.0,
         "floating_profit_loss": money(floating),
         "realized_profit_loss": money(position.realized),
-        "total_profit_loss": money(floating + position.realized + position.funding),
+        # Of the position since it was opened: neither the session nor what was realised is in it.
+        "total_profit_loss": money(contracts.profit(instrument, position.size, position.average_price, mark)),
     }
     if contracts.is_option(instrument):
         greeks = reference.greeks if reference is not None else None

@@ -26,6 +26,9 @@ from mmd.sandbox.orders import (
 )
 
 LABEL_MAX = 64
+RECENT_TRADES_MS = 24 * 3_600_000
+ARCHIVE_MS = 3_600_000  # executions are in the archive from that age on
+RECENT_ORDERS_MS = 30 * 60_000
 TRIGGER_TYPES = ("stop_limit", "stop_market", "take_limit", "take_market", "trailing_stop")
 ORDER_TYPES = tuple(OrderType)
 TYPE_FILTERS = ("all", "limit", "market", "trigger_all", "stop", "take", "trailing_stop", *TRIGGER_TYPES)
@@ -297,9 +300,15 @@ def get_open_orders_by_label(context: Context, call: Call) -> object:
     )
 
 
+def _is_remembered(order: Order, now_ms: int) -> bool:
+    """A closed order that never filled is forgotten after half an hour."""
+    is_open = order.state in (OrderState.OPEN, OrderState.SPEED_BUMPED)
+    return is_open or bool(order.filled) or now_ms - order.last_update_timestamp <= RECENT_ORDERS_MS
+
+
 def get_order_state(context: Context, call: Call) -> object:
     order = context.floor.account(call.account, context.now_ms).order(call.params.text("order_id"))
-    if order is None:
+    if order is None or not _is_remembered(order, context.now_ms):
         raise Refused(Refuse.ORDER_NOT_FOUND)
     return order_json(context.floor, order)
 
@@ -311,7 +320,7 @@ def get_order_state_by_label(context: Context, call: Call) -> object:
         order_json(context.floor, order)
         for orders in (account.open_orders, account.closed_orders)
         for order in orders.values()
-        if order.label == label and _in_group(context, order, currency)
+        if order.label == label and _in_group(context, order, currency) and _is_remembered(order, context.now_ms)
     ]
 
 
@@ -339,8 +348,17 @@ def get_order_history_by_instrument(context: Context, call: Call) -> object:
 # --- own trades ----------------------------------------------------------------------------------
 
 
+def _drawer(context: Context, call: Call) -> tuple[int, int]:
+    """Between which times a query sees executions: the last day's, or, after a while, the archive of all."""
+    now_ms = context.now_ms
+    if call.params.flag("historical"):
+        return 0, now_ms - ARCHIVE_MS
+    return now_ms - RECENT_TRADES_MS, now_ms - context.floor.trade_lag_ms
+
+
 def _user_trades(context: Context, call: Call, chosen: Callable[[UserTrade], bool]) -> object:
     params = call.params
+    oldest_ms, newest_ms = _drawer(context, call)
     count = count_of(params, 10, 1000)
     start_ms, end_ms = params.optional_integer("start_timestamp"), params.optional_integer("end_timestamp")
     start_seq, end_seq = params.optional_integer("start_seq"), params.optional_integer("end_seq")
@@ -351,6 +369,7 @@ def _user_trades(context: Context, call: Call, chosen: Callable[[UserTrade], boo
     def keep(trade: UserTrade) -> bool:
         return (
             chosen(trade)
+            and oldest_ms <= trade.timestamp <= newest_ms
             and (start_ms is None or trade.timestamp >= start_ms)
             and (end_ms is None or trade.timestamp <= end_ms)
             and (start_seq is None or trade.trade_seq >= start_seq)
@@ -391,8 +410,12 @@ def get_user_trades_by_instrument(context: Context, call: Call) -> object:
 
 def get_user_trades_by_order(context: Context, call: Call) -> object:
     order_id = call.params.text("order_id")
-    trades = context.floor.account(call.account, context.now_ms).trades
-    return [user_trade_json(context.floor, trade) for trade in trades if trade.order_id == order_id]
+    oldest_ms, newest_ms = _drawer(context, call)
+    return [
+        user_trade_json(context.floor, trade)
+        for trade in context.floor.account(call.account, context.now_ms).trades
+        if trade.order_id == order_id and oldest_ms <= trade.timestamp <= newest_ms
+    ]
 
 
 WRITE, LOOK = ("trade", READ_WRITE), ("trade", READ)
