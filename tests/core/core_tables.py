@@ -99,6 +99,7 @@ LONG = changed(GOOD, state=State.HALTED, position_lots=8)
 
 # In the order in which the gate asks for a new order.
 BREACHES = (
+    Breach(rule=Rule.JOURNAL, asks="what is decided can be written down", room={"journal": False}),
     Breach(rule=Rule.STATE, asks="ACTIVE; to close a position, PAUSED or HALTED", exposure={"state": State.PAUSED}),
     Breach(rule=Rule.INSTRUMENT, asks="the instrument is one of `limits.allowed`", rules={"allowed": False}),
     Breach(rule=Rule.COLLAR, asks="price within `collar_bps` of the reference", order={"price_ticks": 799}),
@@ -125,7 +126,6 @@ BREACHES = (
     Breach(rule=Rule.POSITION, asks="the worst-case position inside the bounds", exposure={"position_lots": 95}),
     Breach(rule=Rule.BUDGET, asks="a credit at the exchange above the cancels' reserve", room={"budget": False}),
     Breach(rule=Rule.MESSAGE_RATE, asks="the symbol's own rate of messages is kept", room={"rate": False}),
-    Breach(rule=Rule.JOURNAL, asks="what is decided can be written down", room={"journal": False}),
 )
 CLOSING_ONLY = Breach(rule=Rule.REDUCE_ONLY, asks="to close a position: no more than it, on the other side")
 

@@ -22,13 +22,14 @@ from mmd.shell import wiring
 from mmd.shell.daemon import Daemon
 from mmd.shell.desk import EventQuery, Outcome
 
+AMENDING = CONFIG.replace("size: 10}", "size: 10, requote: amend}")
 Rows = list[dict[str, str]]
 SCHEMA = Path(__file__).parents[2] / "schemas" / "event.schema.json"
 
 
 @asynccontextmanager
 async def kept(
-    monkeypatch: pytest.MonkeyPatch, state: Path, text: str = CONFIG, later: int = 0
+    monkeypatch: pytest.MonkeyPatch, state: Path, text: str = AMENDING, later: int = 0
 ) -> AsyncIterator[House]:
     """A daemon that keeps its journal; `later`: seconds after START_NS."""
     market = StillMarket()
@@ -142,9 +143,11 @@ async def test_every_line_of_its_journal_validates(
 async def test_what_stays_in_the_house_is_told_apart(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str], autojump_clock: object
 ) -> None:
-    async with kept(monkeypatch, tmp_path, CONFIG.replace("mode: live", "mode: shadow")) as house:
+    async with kept(monkeypatch, tmp_path, AMENDING.replace("mode: live", "mode: shadow")) as house:
         await house.quote(BTC)
-        sell_to_us(house, BTC, 2000)
+        await trio.sleep(1)  # until the queue model believes that it rests
+        house.set_book(BTC, [(-1, 10), (-400, 5000)], [(1, 1000)])
+        house.take(BTC, Direction.SELL, 1000)
         await house.until(lambda: house.row(BTC).shadow is not None and house.row(BTC).shadow.optimistic_fills > 0)
         shadow = house.row(BTC).shadow
         assert shadow is not None
