@@ -132,13 +132,13 @@ def test_a_daemon_is_killed_and_what_it_left_is_gone_and_certified(
     scene = Scene(tmp_path, programs, forgetful_exchange)
     daemon = scene.daemon().ready()
     foreign = {scene.place("by-hand"), scene.place(f"mmd-other-{PERP}-b-abc123-1", 1)}
-    ours = {row[side]["order_id"] for row in daemon.start_quoting().values() for side in ("bid", "ask")}
+    daemon.start_quoting()
     refused = scene.reap()
     assert refused.status == 1
     assert f"pid {daemon.process.pid} holds {scene.state}" in refused.err and "mmdctl halt all" in refused.err
-    assert set(scene.exchange.open_orders()) == ours | foreign
     daemon.kill()
-    assert set(scene.exchange.open_orders()) == ours | foreign
+    ours = set(scene.exchange.open_orders()) - foreign
+    assert len(ours) in (3, 4)
     reaped = scene.reap("--json")
     assert reaped.status == 0, reaped.err
     assert set(scene.exchange.open_orders()) == foreign
@@ -146,7 +146,7 @@ def test_a_daemon_is_killed_and_what_it_left_is_gone_and_certified(
     assert certificate == reaped.certificate
     (line,) = certificate["exchanges"]
     assert (certificate["service"], certificate["proven"], certificate["ended"]) == ("e2e", True, "")
-    assert (line["before"], line["cancelled"], line["gone"], line["after"]) == (4, 4, 0, 0)
+    assert (line["before"], line["cancelled"], line["gone"], line["after"]) == (len(ours), len(ours), 0, 0)
     assert (line["proven"], line["account"], line["errors"]) == (True, scene.folder.name, [])
     assert {order["order_id"] for order in line["orders"]} == ours
     assert certificate["config"]["sha256"] == certificate["config"]["last_run_sha256"] != ""
@@ -187,11 +187,13 @@ def seconds(certificate: Any) -> float:
 
 def test_a_dry_run_changes_nothing_even_beside_a_daemon(scene: Scene) -> None:
     daemon = scene.daemon().ready()
-    orders = {row[side]["order_id"] for row in daemon.start_quoting().values() for side in ("bid", "ask")}
+    daemon.start_quoting()
     looked = scene.reap("--dry-run", "--json")
     assert looked.status == 1  # something of ours is there
-    assert looked.certificate["exchanges"][0]["before"] == 4
-    assert set(scene.exchange.open_orders()) == orders
+    assert looked.certificate["exchanges"][0]["before"] in (3, 4)  # it may just have been at one
+    daemon.until(lambda: len(scene.exchange.open_orders()) == 4, "all four orders")
+    assert {state for state, _ in daemon.states().values()} == {"ACTIVE"}  # nobody cancelled its orders
+    assert daemon.events("order.vanished") == daemon.events("order.foreign") == []
     assert daemon.stop() == 0
     assert scene.reap("--dry-run").status == 0
     assert not (scene.state / "certificates").exists()
@@ -220,6 +222,7 @@ REMEMBERED = """\
 """
 
 
+@pytest.mark.slow
 def test_without_a_memory_what_is_sound_in_the_file_counts(scene: Scene) -> None:
     scene.place(f"{LABEL}1")
     scene.config.write_text(scene.config.read_text() + "limitz: {}\n")
@@ -232,6 +235,7 @@ def test_without_a_memory_what_is_sound_in_the_file_counts(scene: Scene) -> None
     assert scene.reap().status == 78
 
 
+@pytest.mark.slow
 def test_an_exchange_that_left_the_file_is_reaped_all_the_same(scene: Scene) -> None:
     """The operator renamed the service and did not restart: what rests has the old name."""
     daemon = scene.daemon().ready()
@@ -328,6 +332,7 @@ def caught(pid: int) -> set[int]:
     return {number for number in signal.valid_signals() if mask >> (number - 1) & 1}
 
 
+@pytest.mark.slow
 def test_no_state_directory_and_a_full_one_do_not_keep_it_from_cancelling(scene: Scene) -> None:
     scene.place(f"{LABEL}1")
     missing = scene.reap()
@@ -363,17 +368,18 @@ def test_a_living_daemon_may_be_reaped_by_force_or_be_left_alone(scene: Scene) -
     daemon.start_quoting()
     left = scene.reap("--unless-running")
     assert (left.status, f"pid {daemon.process.pid}" in left.out) == (0, True)
-    assert len(scene.exchange.open_orders()) == 4
     elsewhere = scene.reap("--state-dir", str(scene.folder / "elsewhere"))  # the account tells
     assert elsewhere.status == 1
     assert f"pid {daemon.process.pid} trades on account {scene.folder.name}" in elsewhere.err
-    assert len(scene.exchange.open_orders()) == 4
+    daemon.until(lambda: len(scene.exchange.open_orders()) == 4, "orders that nobody touched")
+    assert {state for state, _ in daemon.states().values()} == {"ACTIVE"}
     forced = scene.reap("--even-if-running", "--json", "--timeout", "5")
-    assert forced.certificate["exchanges"][0]["cancelled"] >= 4
+    assert forced.certificate["exchanges"][0]["cancelled"] >= 3
     assert (scene.state / "exchanges.json").exists()  # it is still needed
     assert daemon.stop() == 0
 
 
+@pytest.mark.slow
 def test_a_daemon_that_starts_meanwhile_takes_over(scene: Scene) -> None:
     scene.write(network='{url: "ws://127.0.0.1:9/ws/api/v2"}')
     scene.state.mkdir()
@@ -400,13 +406,14 @@ def test_two_daemons_on_one_account_are_one_too_many(scene: Scene) -> None:
     assert second.ended() == 70
     assert f"account {scene.folder.name} of exchange other" in second.err
     assert f"(pid {first.process.pid})" in second.err
-    assert len(scene.exchange.open_orders()) == 4
+    first.until(lambda: len(scene.exchange.open_orders()) == 4, "the first one's orders")
     first.kill()
     third = Daemon(folder, config, env=scene.env)
     scene.programs.append(third)
     assert third.ready().stop() == 0
 
 
+@pytest.mark.slow
 def test_a_state_directory_that_is_replaced_halts_the_daemon(scene: Scene) -> None:
     daemon = scene.daemon().ready()
     daemon.start_quoting()
@@ -423,6 +430,7 @@ def test_a_state_directory_that_is_replaced_halts_the_daemon(scene: Scene) -> No
     assert scene.reap().status == 0
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
 def test_what_root_writes_belongs_to_the_directorys_owner(scene: Scene) -> None:
     scene.state.mkdir()

@@ -34,6 +34,7 @@ def given(size: int = 10, **more: Any) -> SymbolSettings:
 # Instrument, settings, a price in ticks.
 SETUPS: dict[str, tuple[Instrument, SymbolSettings, int]] = {
     "plain": (PLAIN, given(), 1000),
+    "jumpy": (PLAIN, given(data={"max_jump_bps": 10.0, "max_jump_ticks": 1, "auto_resume_seconds": 1.0}), 1000),
     "volatile": (PLAIN, given(volatility=MOVING, fair=Fair.MICROPRICE), 1000),
     "shadow": (LINEAR, given(1, mode=Mode.SHADOW, limits={"max_position": Decimal(5)}), 40_000),
     "inverse": (

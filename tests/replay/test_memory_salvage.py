@@ -261,6 +261,24 @@ def test_imagined_orders_stay_imagined() -> None:
     assert new.own.resting == 0
 
 
+def test_live_orders_stay_live_where_the_settings_say_shadow_now() -> None:
+    """The mode changes once nothing rests: until then it is not what the settings say."""
+    wild = quoting()
+    wild.post(ev.SettingsChanged(changed(wild.given, mode=Mode.SHADOW), wild.now_ns))
+    found, notes = older(wild=wild)
+    assert (found.mode, found.settings.mode, found.rules.mode) == (Mode.LIVE, Mode.SHADOW, Mode.SHADOW)
+    assert notes == [] and found.own.bid.label
+
+
+def test_what_was_inherited_keeps_the_instrument_it_was_counted_in() -> None:
+    wild = quoting()
+    wild.run([("restart", 1, 7)])
+    assert wild.machine.imagined.instrument != wild.machine.instrument
+    found, notes = older(wild=wild)
+    assert notes == []
+    check_taken(found, wild.machine)
+
+
 # --- orders -------------------------------------------------------------------------------------------
 
 

@@ -163,6 +163,7 @@ def test_the_histories_reach_every_corner() -> None:
             "pessimistic": machine.imagined.pessimistic.fills,
             "optimistic": machine.imagined.optimistic.fills,
             "book trouble": market.book_trouble,
+            "jump": market.jump,
             "last trade": market.last_trade,
             "differs": market.differs_ns,
             "vol collar": market._vol_collar != (0.0, 0.0),

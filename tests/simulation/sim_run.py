@@ -139,6 +139,7 @@ class Tally:
         self.failures: list[Outcome] = []
         self.counts: dict[str, int] = {}
         self.simulated_seconds = 0.0
+        self.slowest: list[tuple[float, int]] = []
         self._began = time.perf_counter()
 
     def add(self, outcome: Outcome) -> None:
@@ -146,6 +147,7 @@ class Tally:
         self.simulated_seconds += outcome.simulated_seconds
         for name, count in outcome.counts.items():
             self.counts[name] = self.counts.get(name, 0) + count
+        self.slowest = sorted([*self.slowest, (outcome.seconds, outcome.seed)], reverse=True)[:5]
         if outcome.failure:
             self.failures.append(outcome)
 
@@ -158,7 +160,8 @@ class Tally:
         """What the weather was, so that one sees that it was real."""
         troubles = {name: self.counts.get(name, 0) for name in sorted(WEIGHTS)}
         others = {name: count for name, count in sorted(self.counts.items()) if name not in WEIGHTS}
-        rows = [("troubles", troubles), ("happened", others)]
+        slow = {f"seed {seed}": f"{seconds:.1f} s" for seconds, seed in self.slowest}
+        rows = [("troubles", troubles), ("happened", others), ("slowest", slow)]
         return "\n".join(
             f"{title}: " + ", ".join(f"{name} {count}" for name, count in row.items()) for title, row in rows
         )
