@@ -85,6 +85,7 @@ rm -rf "$tree.old"
 launcher "$destdir$prefix/sbin/mmd" mmd.cli.mmd
 launcher "$destdir$prefix/bin/mmdctl" mmd.cli.mmdctl
 place 0644 systemd/mmd.service "$destdir$prefix/lib/systemd/system/mmd.service"
+place 0644 systemd/mmd-reap.service "$destdir$prefix/lib/systemd/system/mmd-reap.service"
 place 0644 systemd/mmd.sysusers "$destdir$prefix/lib/sysusers.d/mmd.conf"
 place 0644 systemd/mmd.tmpfiles "$destdir$prefix/lib/tmpfiles.d/mmd.conf"
 place 0644 packaging/prometheus-rules.yml "$destdir$prefix/share/mmd/prometheus-rules.yml"

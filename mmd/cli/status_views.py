@@ -26,7 +26,7 @@ from mmd.cli.tables import (
     state_cell,
 )
 from mmd.domain.reasons import Mode, Severity, State
-from mmd.shell.desk import AlertLine, ExchangeStatus, ShadowStatus, SideStatus, Status, SymbolStatus
+from mmd.shell.desk import AlertLine, ExchangeStatus, JournalStatus, ShadowStatus, SideStatus, Status, SymbolStatus
 
 ALERTS_SHOWN = 3
 SEVERITIES = (Severity.CRITICAL, Severity.WARNING, Severity.INFO)
@@ -68,6 +68,7 @@ def _service(status: Status, now: float) -> list[tuple[str, Style]]:
         (_exposure_line(status), Style.PLAIN),
         (_shadow_line(status), Style.DIM),
         (_case_line(status), Style.BAD),
+        _journal_line(status.journal),
     ]
     if status.phase != "running":
         texts.append((f"the daemon is {status.phase}", Style.WARN))
@@ -77,6 +78,16 @@ def _service(status: Status, now: float) -> list[tuple[str, Style]]:
         left = age(max(status.confirm_deadline - now, 0))
         texts.append((f"the last reload undoes itself in {left}: `mmdctl confirm` keeps it", Style.WARN))
     return [(text, style) for text, style in texts if text]
+
+
+def _journal_line(journal: JournalStatus | None) -> tuple[str, Style]:
+    if journal is None:
+        return "", Style.PLAIN
+    if journal.failing:
+        return f"the journal cannot be written: {journal.failing}", Style.BAD
+    safe = "" if journal.synced_seq == journal.seq else f", {journal.synced_seq} of them beyond a loss of power"
+    lost = f", {journal.lost_records} given up" if journal.lost_records else ""
+    return f"journal: record {journal.seq}, head {journal.head[:12]}{safe}{lost}", Style.DIM
 
 
 def shown_word(row: SymbolStatus) -> str:

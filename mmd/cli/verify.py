@@ -22,7 +22,7 @@ EXIT_BROKEN = 1
 EXIT_NO_JOURNAL = 66
 EXIT_PERMISSION = 77
 EXIT_CONFIG = 78
-HASH = re.compile(r"[0-9a-f]{16,64}", re.ASCII)
+HASH = re.compile(r"[0-9a-f]{12,64}", re.ASCII)
 MIB = 1 << 20
 STATUSES = """\
 A journal whose end was cut off behind a whole line is a whole journal. What shows that it was longer is a head hash
@@ -48,7 +48,7 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
     place.add_argument("directory", nargs="?", metavar="DIR", help="a state directory, or one that holds journal-*")
     place.add_argument("--state-dir", metavar="DIR", help="default: $STATE_DIRECTORY, else /var/lib/mmd")
     place.add_argument("-c", "--config", metavar="FILE", help="the state directory that this configuration names")
-    parser.add_argument("--head", type=_hash, metavar="HASH", help="must be in it; 16 digits or more")
+    parser.add_argument("--head", type=_hash, metavar="HASH", help="must be in it; 12 digits or more")
     parser.add_argument("--seq", type=_seq, metavar="N", help="and be the hash of this record")
     parser.add_argument("--json", action="store_true", help="one JSON object instead of lines")
     parser.set_defaults(func=run)
@@ -56,7 +56,7 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
 
 def _hash(text: str) -> str:
     if HASH.fullmatch(text) is None:
-        raise argparse.ArgumentTypeError(f"{text!r} is not 16 to 64 hexadecimal digits in small letters")
+        raise argparse.ArgumentTypeError(f"{text!r} is not 12 to 64 hexadecimal digits in small letters")
     return text
 
 

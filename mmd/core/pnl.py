@@ -25,9 +25,10 @@ from mmd.domain.events import CashMoved, OrderFilled
 from mmd.domain.instruments import Instrument
 from mmd.domain.reasons import CashKind, Side
 
-# Trade and entry ids that are remembered to recognise a repetition: more than an exchange tells
+# Trade and entry ids, and orders with fills, that are remembered to recognise a repetition: more than an exchange tells
 # again after a reconnection.
-REMEMBERED = 16_384
+REMEMBERED = 4096
+LABELS_REMEMBERED = 1024
 
 
 class Fold(Enum):
@@ -109,7 +110,7 @@ class Position:
         _forget(self._seen)
         self.fills += 1
         self._by_label[event.label] = self._by_label.get(event.label, 0) + event.size_lots
-        _forget(self._by_label)
+        _forget(self._by_label, LABELS_REMEMBERED)
         signed = event.size_lots if event.side is Side.BID else -event.size_lots
         with localcontext(CONTEXT):
             fee = event.fee
@@ -279,9 +280,9 @@ class Position:
         }
 
 
-def _forget(memory: dict[str, tuple[Side, ...]] | dict[str, None] | dict[str, int]) -> None:
+def _forget(memory: dict[str, tuple[Side, ...]] | dict[str, None] | dict[str, int], most: int = REMEMBERED) -> None:
     """Drop the oldest entry where there are too many."""
-    if len(memory) > REMEMBERED:
+    if len(memory) > most:
         del memory[next(iter(memory))]
 
 

@@ -104,8 +104,10 @@ class Reconciler(Tracker):
             case CaseKind.QUANTITIES:
                 self.own.forget_ended(now_ns, only=subject)
                 done = "the exchange's word on this order stands"
-            case _:
-                done = "nothing of it is looked for any more"
+            case CaseKind.ORDERS:
+                done = "the order is cancelled as any stray, and nobody asks where it came from"
+            case CaseKind.JOURNAL:
+                done = "the exchange's word is the truth"
         self.close_case(kind, subject, event.by, event.reason)
         self._reply(event.request_id, True, f"accepted: {done}; nothing is resumed", ())
 

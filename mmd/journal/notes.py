@@ -14,10 +14,11 @@ import msgspec
 from mmd.journal.chain import BODY_AT, parts
 from mmd.journal.disk import Disk, OsDisk
 from mmd.journal.records import Note
-from mmd.journal.segments import Damaged, SegmentFile, chunks, compressed_name, segment_files
+from mmd.journal.segments import Damaged, SegmentFile, compressed_name, inflate, raw_chunks, segment_files
 
 MARK = b'","kind":"note",'
 SLICE = 1 << 18
+PIECE = SLICE // 8
 PAUSE_SECONDS = 0.0002
 MORE = "older ones match as well"
 NOTES = msgspec.json.Decoder(Note)
@@ -96,7 +97,8 @@ class _Search:
         except FileNotFoundError:  # compressed by the daemon at this moment
             handle, compressed = disk.open_to_read(file.path.with_name(compressed_name(file.number))), True
         try:
-            self._read(chunks(disk, handle, compressed=compressed))
+            raw = raw_chunks(disk, handle, 0)
+            self._read(inflate(_small(raw)) if compressed else raw)
         finally:
             disk.close(handle)
 
@@ -137,6 +139,13 @@ class _Search:
                 if end:
                     yield piece[:end]
                 time.sleep(PAUSE_SECONDS)
+
+
+def _small(raw: Iterator[bytes]) -> Iterator[bytes]:
+    """Compressed bytes in pieces of which each becomes a slice or so."""
+    for chunk in raw:
+        for start in range(0, len(chunk), PIECE):
+            yield chunk[start : start + PIECE]
 
 
 def _opened_ns(lines: bytes) -> int:

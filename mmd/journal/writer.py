@@ -196,7 +196,9 @@ class Journal:
         encoded = _encode(actions)
         raw = msgspec.Raw(encoded) if actions else NOTHING
         self._append(
-            _encode(_Totals(seq=self.seq + 1, at=at, told=told, valued=valued, digest=digest(encoded), actions=raw)),
+            _encode(
+                _Totals(seq=self.seq + 1, at=at, told=told or (), valued=valued, digest=digest(encoded), actions=raw)
+            ),
             at,
         )
 

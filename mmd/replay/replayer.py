@@ -231,7 +231,7 @@ class Replayer:
         if portfolio is None:
             self._unknown(record, PORTFOLIO)
             return None
-        keys = record.valued if record.valued is not None else tuple(self.machines)
+        keys = record.valued if record.valued is not None else self._in_service()
         events: list[PortfolioEvent] = list(record.told)
         for key in keys:
             machine = self.machines.get(key)
@@ -253,6 +253,10 @@ class Replayer:
         if digest(_encode(actions)) == record.digest:
             return None
         return self._differs(record, PORTFOLIO, between(record.actions, actions), events)
+
+    def _in_service(self) -> tuple[str, ...]:
+        """Everybody's key, in the order in which they joined; then those of whom there is no machine here."""
+        return tuple(key for key in self.machines | self.unseen | self.broken if key != PORTFOLIO)
 
     # --- what is not as it should be ---------------------------------------------------------------
 

@@ -8,9 +8,10 @@ from mmd.domain.reasons import Scope, State, Switch
 from mmd.domain.settings import KillSwitches
 from mmd.domain.switches import SWITCHES
 from mmd.exchanges.api import Exchange
+from mmd.journal.writer import Journal
 from mmd.shell.alarm import Alarm
 from mmd.shell.alerts import switch_alert
-from mmd.shell.desk import LedgerLine, ProtectionLine, ShadowStatus, SwitchLine
+from mmd.shell.desk import JournalStatus, LedgerLine, ProtectionLine, ShadowStatus, SwitchLine
 from mmd.shell.views import number
 from mmd.shell.worker import Worker
 
@@ -133,3 +134,17 @@ def protection_lines(exchanges: Iterable[Exchange]) -> list[ProtectionLine]:
         for exchange in exchanges
         for found in exchange.protections
     ]
+
+
+def journal_status(journal: Journal) -> JournalStatus:
+    return JournalStatus(
+        head=journal.head,
+        seq=journal.seq,
+        synced_seq=journal.synced_seq,
+        segment=journal.segment,
+        segment_bytes=journal.segment_bytes,
+        bytes_written=journal.bytes_written,
+        pending_records=journal.pending_records,
+        lost_records=journal.lost,
+        failing=journal.failing,
+    )

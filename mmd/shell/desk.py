@@ -96,6 +96,20 @@ class AlertLine(msgspec.Struct, frozen=True, kw_only=True):
     since: float  # Unix seconds
 
 
+class JournalStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """Where the journal stands. `head`: the hash of the last line, which proves all lines before it."""
+
+    head: str
+    seq: int  # of the last record
+    synced_seq: int  # of the last record that outlives a loss of power
+    segment: int
+    segment_bytes: int
+    bytes_written: int  # by this process
+    pending_records: int
+    lost_records: int
+    failing: str  # why nothing can be written; empty when all is well
+
+
 class Status(msgspec.Struct, frozen=True, kw_only=True):
     service: str
     version: str
@@ -120,6 +134,7 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     notional_usd: float
     exchanges: list[ExchangeStatus]
     symbols: list[SymbolStatus]
+    journal: JournalStatus | None = None  # none is kept
 
 
 class CheckLine(msgspec.Struct, frozen=True):

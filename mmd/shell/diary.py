@@ -26,6 +26,7 @@ WARNINGS = frozenset(
         "exchange.lost",
         "exchange.malformed",
         "config.refused",
+        "case.opened",
     }
 )
 ERRORS = frozenset({"symbol.halted", "symbol.fault", "service.orders_left", "journal.failed"})

@@ -12,6 +12,7 @@ from mmd.config.render import to_yaml
 from mmd.domain.errors import MmdError
 from mmd.domain.reasons import Mode, Switch, Why
 from mmd.exchanges.api import LinkStats
+from mmd.journal.writer import Journal
 from mmd.shell import books, logs, views
 from mmd.shell import flatten as flat
 from mmd.shell.alerts import Alerts
@@ -67,6 +68,7 @@ class Front:
     """Implements `Desk` and `MetricsView` over the rooms that the daemon puts together."""
 
     clock: Clock
+    journal: Journal | None
     diary: Diary
     history: History
     counters: Counters
@@ -140,6 +142,7 @@ class Front:
                 )
                 for worker in workers
             ],
+            journal=books.journal_status(self.journal) if self.journal is not None else None,
         )
 
     def counted(self) -> Counted:

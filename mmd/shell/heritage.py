@@ -10,6 +10,7 @@ import msgspec
 import mmd
 from mmd.config.model import Config
 from mmd.core.machine import SymbolMachine
+from mmd.core.portfolio import PORTFOLIO
 from mmd.domain.totals import CarriedLosses
 from mmd.journal.disk import Disk
 from mmd.journal.records import Configured, Note, Started
@@ -76,6 +77,7 @@ def read_back(journal: Journal, disk: Disk | None) -> Past:
     doubts = dict(found.broken)
     for difference in found.differences:
         doubts.setdefault(difference.key, f"the replay differs from the journal at record {difference.seq}")
+    unsure = doubts.pop(PORTFOLIO, "")  # then the losses come from their own file
     held = [key for key, machine in found.machines.items() if machine.position.lots]
     orders = sum(machine.own.resting for machine in found.machines.values())
     end = "stopped" if found.stopped else "crashed"
@@ -86,7 +88,7 @@ def read_back(journal: Journal, disk: Disk | None) -> Past:
     return Past(
         machines=found.machines,
         doubts=doubts,
-        carried=portfolio.carried() if portfolio is not None else None,
+        carried=portfolio.carried() if portfolio is not None and not unsure else None,
         notes=found.notes,
         number=found.number,
         sha256=found.sha256,

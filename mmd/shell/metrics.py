@@ -21,7 +21,7 @@ from mmd.exchanges.api import LinkStats
 from mmd.shell.counters import Counters
 from mmd.shell.desk import LedgerLine, ProtectionLine, SideStatus, Status, SymbolStatus, TotalLine
 from mmd.shell.families import counter, gauge, histogram, number
-from mmd.shell.risk_metrics import alert_families, ledger_families, risk_families
+from mmd.shell.risk_metrics import alert_families, journal_families, ledger_families, risk_families
 
 LAG_INTERVAL_SECONDS = 0.25
 SYMBOL = ("exchange", "symbol")
@@ -401,6 +401,8 @@ class DaemonCollector(Collector):
         yield from risk_families(status, counters, view.risk(), view.protection())
         yield from ledger_families(view.ledger_lines())
         yield from alert_families(status, counters)
+        if status.journal is not None:
+            yield from journal_families(status.journal)
         yield from process_families()
 
 

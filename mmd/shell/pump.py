@@ -334,6 +334,10 @@ class Pump:
             self.remember(worker, change)
         if change.new is State.ACTIVE or (change.old is State.HALTED and change.new is State.PAUSED):
             self.alarm.clear_symbol(worker)
+            if worker.machine.cases:
+                found = f"{len(worker.machine.cases)} cases are still open"
+                response = worker.machine.settings.switches.responses[Switch.RECONCILIATION]
+                self.alarm.alerts.fire_switch(Tripped(Switch.RECONCILIATION, Scope.SYMBOL, worker.key, response, found))
         if change.old is State.HALTED and self.over:
             self._end_alerts()
         if change.new is State.GONE:

@@ -6,11 +6,12 @@ from prometheus_client.core import Metric
 
 from mmd.domain.switches import SWITCHES
 from mmd.shell.counters import Counters
-from mmd.shell.desk import LedgerLine, ProtectionLine, Status, TotalLine
+from mmd.shell.desk import JournalStatus, LedgerLine, ProtectionLine, Status, TotalLine
 from mmd.shell.families import counter, gauge, number
 
 PARTS = ("spread", "inventory", "fees", "funding", "settlement")
 REAL = "real"
+HEAD_DIGITS = 12
 
 
 def risk_families(
@@ -131,3 +132,20 @@ def alert_families(status: Status, counters: Counters) -> Iterator[Metric]:
         (),
         [((), counters.heartbeat_at or None)],
     )
+
+
+def journal_families(journal: JournalStatus) -> Iterator[Metric]:
+    """How far it is. `mmd_journal_head` is the hash's first 12 hexadecimal digits as a number, exact in a float."""
+    head = int(journal.head[:HEAD_DIGITS] or "0", 16)
+    for name, text, value in (
+        ("journal_seq", "Number of the journal's last record.", journal.seq),
+        ("journal_head", "First 48 bits of the hash of that record's line: see mmd verify --head.", head),
+        ("journal_synced_seq", "Number of the last record that outlives a loss of power.", journal.synced_seq),
+        ("journal_segment", "Number of the file that is written.", journal.segment),
+        ("journal_segment_bytes", "Its size.", journal.segment_bytes),
+        ("journal_pending_records", "Records that wait to be written.", journal.pending_records),
+        ("journal_failing", "1 while the journal cannot be written.", bool(journal.failing)),
+    ):
+        yield from gauge(name, text, (), [((), value)])
+    yield from counter("journal_bytes", "Bytes written since the start.", (), [((), journal.bytes_written)])
+    yield from counter("journal_lost_records", "Records that had to be given up.", (), [((), journal.lost_records)])

@@ -99,7 +99,7 @@ class Roster:
             )
         if machine.heir:
             worker.shadow.number = machine.imagined.pessimistic.fills + machine.imagined.optimistic.fills
-        if self._pump.cases is not None and machine.cases:
+        if self._pump.cases is not None:
             self._pump.cases.restored(worker)
         if doubt:
             self._pump.post(worker, JournalDoubted(doubt, self._pump.clock.now_ns()))

@@ -204,26 +204,3 @@ def test_a_stray_that_appears_while_it_runs_is_not_left_after_a_restart(pair: Pa
     again.start_quoting()
     assert again.stop() == 0
     assert exchange.open_orders() == {}
-
-
-@pytest.mark.slow
-def test_two_services_on_one_account_leave_each_other_alone(pair: Pair) -> None:
-    first = pair.daemon(symbols=[PERP])
-    first.start_quoting()
-    folder = pair.folder / "second"
-    folder.mkdir()
-    config = write_config(
-        folder / "mmd.yaml",
-        network=f'{{url: "{pair.exchange.url}"}}',
-        mode="live",
-        service="second",
-        symbols=["ETH-PERPETUAL"],
-    )
-    second = Daemon(folder, config, env={"E2E_ID": pair.exchange.account})
-    pair.programs.append(second)
-    second.ready().start_quoting()
-    assert len(pair.exchange.open_orders()) == 4
-    assert second.stop() == 0
-    pair.exchange.until(lambda: same_orders(first, pair.exchange), "the first one's orders, all of them")
-    assert len(known(first)) == 2
-    assert first.stop() == 0

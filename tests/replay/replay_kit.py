@@ -140,6 +140,7 @@ class House:
         self.now_ns = START_NS
         self.scenes: dict[str, RecordedScene] = {}
         self.notes = 0
+        self.steps = STEPS
         self._open()
         self.journal.put(rec.Started, self.now_ns, version=VERSION, pid=1, host="h")
         self.begin(None)
@@ -199,7 +200,7 @@ class House:
         for _ in range(steps):
             scene = self.scenes[rng.choice(list(self.scenes))]
             scene.rig.now_ns = max(scene.rig.now_ns, self.now_ns)
-            scene.run([(rng.choice(STEPS), rng.randrange(100), rng.randrange(100))])
+            scene.run([(rng.choice(self.steps), rng.randrange(100), rng.randrange(100))])
             if rng.random() < 0.2:
                 self.totals((), None)
             self.journal.commit()
@@ -261,4 +262,4 @@ def raw(machine: SymbolMachine | PortfolioMachine) -> Any:
     return msgspec.Raw(memory.save(machine))
 
 
-__all__ = ["NAMES", "SETUPS", "SMALL", "VERSION", "House", "RecordedRig", "changed", "raw", "symbol_settings"]
+__all__ = ["NAMES", "SETUPS", "SMALL", "STEPS", "VERSION", "House", "RecordedRig", "changed", "raw", "symbol_settings"]

@@ -91,7 +91,7 @@ def test_until_its_snapshot_a_symbol_is_skipped_and_no_difference(house: House) 
     house.run(60)
     house.journal.rotate(house.now_ns)
     begun = house.journal.seq
-    house.run(30, 2)
+    house.run(120, 2)
     replayer, differences = fed(read(house, begun))
     assert not differences and not replayer.broken and not replayer.compared
     assert replayer.waiting and replayer.skipped > 20

@@ -18,7 +18,7 @@ from mmd.exchanges.api import Reaping
 from mmd.journal.chain import GENESIS, line_of, link
 from mmd.journal.segments import deflate, gzip_header, plain_name
 from mmd.shell.certificate import KEPT, Certificate, ConfigFound, JournalHead, journal_head, write
-from mmd.shell.reap import Job, Place, Places, Trouble, cause, make_jobs, read_places, reap, run_jobs, stopped_well
+from mmd.shell.reap import Job, Places, Trouble, cause, make_jobs, read_places, reap, run_jobs, stopped_well
 from mmd.shell.whereabouts import forget, keep, recall
 
 CONFIG = """\
@@ -395,7 +395,3 @@ def test_no_strategy_is_loaded() -> None:
         r"|shell\.(pump|daemon|outbox|worker|roster))\b"
     )
     assert [name for name in loaded if strategy.match(name)] == []
-
-
-def test_a_place_is_known_by_where_it_is() -> None:
-    assert Place.__struct_fields__ == ("service", "config", "last_run")

@@ -28,6 +28,7 @@ from mmd.shell.desk import EventLine
 from mmd.shell.diary import Diary
 
 STOP_SECONDS = 60.0
+COUNTED = ("symbol.halted", "symbol.paused", "case.opened")
 LOGIN_SKEW_NS = 50_000_000_000  # signatures of a clock that is further off are refused
 SEAMS = frozenset(inspect.signature(Daemon.__init__).parameters)
 
@@ -41,6 +42,7 @@ class Life:
         self.next_directory = directory.with_name(f"state-{number + 1:04}")
         self.dead = False
         self.ended = ""
+        self.ended_at = 0.0
         self.daemon: Daemon | None = None
         self.disk = SimDisk(world.plan.stream(f"disk/{number}"), world.platter)
         self.steps_left: int | None = None
@@ -77,8 +79,12 @@ class Life:
                 raise rest from None
         finally:
             trio.lowlevel.remove_instrument(counter)
+        world.last_head = ""
+        self.ended_at = self.ended_at or world.now
         if not self.dead:
             world.farewell = self.daemon.farewell if self.daemon is not None else None
+            if self.ended == "stopped" and self.daemon is not None and self.daemon.journal is not None:
+                world.last_head = self.daemon.journal.head
             self.disk.copied(self.directory, self.next_directory, power_lost=False)
         shutil.rmtree(self.directory)
 
@@ -135,6 +141,8 @@ class Life:
             note(name, detail, **more)
             if not self.dead:
                 self._world.tell(f"[{name}] {detail}", more.get("symbol") or "")
+                if name in COUNTED:
+                    self._world.story.count(f"{name} {detail.partition(': ')[2].partition(',')[0]}")
 
         return told
 
@@ -160,6 +168,7 @@ class Life:
             return
         self.dead = True
         world = self._world
+        self.ended_at = world.now
         running = self.daemon.phase if self.daemon is not None else "not made yet"
         self.ended = f"crash {how} ({running})"
         world.tell(f"life {self.number}: {self.ended}, {'' if told else 'not '}told" + (", power" * power_lost))

@@ -23,6 +23,7 @@ class Operator:
     def __init__(self, world: World, life: "Life") -> None:
         self._world = world
         self._life = life
+        self.reset: set[str] = set()  # symbols that were asked to be reset
         self._chance = world.plan.stream(f"operator/{life.number}")
 
     @property
@@ -49,6 +50,9 @@ class Operator:
         halted = [row.symbol for row in rows if row.state == "HALTED"]
         if always and any(row.reason == "exposure" for row in rows):
             await self._lower()
+        if always and {row.symbol for row in rows} != set(self._world.variant.symbols):
+            if not any(row.state == "DRAINING" for row in rows):  # those that an undone reload took out
+                await self._reload(self._world.plan.variants.index(self._world.variant), None)
         if halted and (always or chance.random() < 0.8):
             await self._change("reset", halted)
         await self._accept()
@@ -87,6 +91,8 @@ class Operator:
 
     async def _change(self, name: str, symbols: list[str]) -> ChangeResult:
         world = self._world
+        if name == "reset":
+            self.reset.update(world.plan.symbols if symbols == ["all"] else symbols)
         result: ChangeResult = await getattr(self._desk, name)(symbols, "simulated", CALLER, PATIENCE_SECONDS)
         world.story.count(name)
         rows = "; ".join(f"{row.symbol} {row.outcome}: {row.detail}" for row in result.symbols)

@@ -17,6 +17,10 @@ TOKEN = re.compile(rb'"(?:access|refresh)_token":"([^"]+)"')
 NEVER = float("inf")
 
 
+def nobody(owner: int) -> None:
+    """Until somebody wants to know who sends."""
+
+
 class Way:
     """One direction of a connection. A chunk without bytes is the end."""
 
@@ -48,6 +52,8 @@ class Way:
         if self.fuse is not None:
             data, self.fuse = data[: self.fuse], self.fuse - min(self.fuse, len(data))
         wire = self._wire
+        if self.upward:
+            wire.leaving(self._link.owner)
         if not self.upward and data:
             data = wire.spoil(data)
             if b"_token" in data:
@@ -194,6 +200,7 @@ class Wire:
         self.window = WINDOW_BYTES
         self.spoiling = 0  # so many messages of the exchange are cut short within their frames
         self.tokens: set[bytes] = set()
+        self.leaving: Callable[[int], None] = nobody  # called with the life that sends, before its bytes leave
         self.counts: dict[str, int] = {"connections": 0, "cut midway": 0, "spoilt": 0, "bytes": 0}
         self.digest = hashlib.sha256()
         self._chance = chance

@@ -15,11 +15,15 @@ from sim_judge import Oracle, glance
 from sim_life import Life
 from sim_market import START_NS, MovingMarket
 from sim_oracle_empty import Empty
+from sim_oracle_fills import NoFillLost
+from sim_oracle_journal import JournalKept, WrittenFirst
 from sim_oracle_known import Known
+from sim_oracle_latch import Latched
 from sim_oracle_ledger import Ledger
 from sim_oracle_limits import Limits
 from sim_oracle_positions import Positions
 from sim_oracle_quotes import BACK_SECONDS, missing
+from sim_oracle_replay import ReplayEqual
 from sim_oracle_secrets import Secrets
 from sim_oracle_sides import OnePerSide
 from sim_plan import CLIENT_ID, SERVICE, Plan, Variant
@@ -34,7 +38,7 @@ from mmd.sandbox.accounts import Account
 from mmd.sandbox.notices import AccountChanged
 from mmd.sandbox.serve import Sandbox, SandboxOptions
 from mmd.shell import wiring
-from mmd.shell.daemon import Daemon
+from mmd.shell.daemon import Daemon, Farewell
 from mmd.shell.worker import Worker
 
 POLL_SECONDS = 0.5
@@ -58,7 +62,9 @@ class World:
         self.crash_at_start: list[int] = []
         self.dialling = 0
         self.life: Life | None = None
-        self.farewell = None
+        self.farewell: Farewell | None = None
+        self.ended_at = 0.0  # when the last life ended
+        self.last_head = ""  # of the journal, as the last life left it in order
         self.platter = Platter()
         self.host_offset_ns = 0
         self.config_path = Path("mmd.yaml")
@@ -76,7 +82,10 @@ class World:
         self.wire = Wire(plan.stream("wire"), self.sandbox.server.serve)
         self.weather = Weather(self)
         self.secrets = Secrets()
+        self.written_first = WrittenFirst()
         self.judges: list[Oracle] = [OnePerSide(), Limits(), Empty(), Known(), Positions(), Ledger(), self.secrets]
+        self.judges += [NoFillLost(), Latched(), JournalKept(), ReplayEqual(), self.written_first]
+        self.wire.leaving = self._leaving
         self._listen()
 
     # --- looking ---------------------------------------------------------------------------------
@@ -151,6 +160,13 @@ class World:
             text = f"{order.label} {order.direction} {order.remaining} at {order.price} {order.state}"
             self.tell(f"exchange: {text} {order.cancel_reason}".rstrip(), notice.instrument_name)
 
+    def _leaving(self, owner: int) -> None:
+        if self.life is not None and self.life.number == owner:
+            try:
+                self.written_first.leaving(self)
+            except Violation as broken:
+                self.fail(broken)
+
     def look(self) -> None:
         daemon = self.daemon
         if daemon is not None:
@@ -223,6 +239,7 @@ class World:
                 life.crash_after(self.crash_at_start.pop(0), told=True)
             self.tell(f"life {number} begins, clock off by {self.host_offset_ns / 1e9:g} s")
             await life.run()
+            self.ended_at = life.ended_at
             self.story.count("lives")
             self.state_directory = life.next_directory
             if not life.dead:
