@@ -107,7 +107,7 @@ class Position:
         if not event.price > 0:
             raise ValueError(f"{self.instrument.key}: trade {event.trade_id} at {event.price}, allowed: above 0")
         self._seen[event.trade_id] = (*sides, event.side)
-        _forget(self._seen)
+        _forget(self._seen, REMEMBERED)
         self.fills += 1
         self._by_label[event.label] = self._by_label.get(event.label, 0) + event.size_lots
         _forget(self._by_label, LABELS_REMEMBERED)
@@ -129,7 +129,7 @@ class Position:
         if event.entry_id in self._entries:
             return False
         self._entries[event.entry_id] = None
-        _forget(self._entries)
+        _forget(self._entries, REMEMBERED)
         own = event.currency == self.instrument.settlement
         with localcontext(CONTEXT):
             if not own:

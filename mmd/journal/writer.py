@@ -142,6 +142,11 @@ class Journal:
         return self._written.seq
 
     @property
+    def written_head(self) -> str:
+        """Its hash: what to show to others, who may look for it in the file."""
+        return self._written.head
+
+    @property
     def synced_seq(self) -> int:
         """The last record that outlives a loss of power."""
         return self._durable.seq

@@ -366,7 +366,7 @@ class EventLine(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class EventQuery(msgspec.Struct, frozen=True, kw_only=True):
-    """Events numbered above `above` and below `below`, from `since` to `until` (Unix seconds), the last `lines` of them.
+    """Events numbered above `above` and below `below`, from `since` to `until` (Unix seconds): the last `lines`.
 
     `name` and `symbol` are globs; the symbol's also matches `exchange/symbol`.
     """

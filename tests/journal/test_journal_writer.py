@@ -126,9 +126,11 @@ def test_nothing_is_written_before_the_commit_and_all_with_one_write() -> None:
     before, changes = content(disk, FIRST), disk.changes
     write_batches(on, 50)
     assert (content(disk, FIRST), on.pending_records, disk.changes) == (before, 50, changes)
+    assert on.written_head != on.head and on.written_head.encode() in before
     assert on.pending_bytes > 0
     on.commit()
     assert (disk.changes - changes, on.pending_bytes, on.pending_records) == (1, 0, 0)
+    assert on.written_head == on.head
     assert on.segment_bytes == len(content(disk, FIRST)) == on.bytes_written
     on.commit()
     assert disk.changes - changes == 1

@@ -26,10 +26,11 @@ def need_a_machine_that_can_boot() -> None:
         pytest.skip("needs Debian 12, whose Python the booted system has")
 
 
-@pytest.mark.slow
-def test_a_day_of_the_installed_daemon(tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def stage(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What `make install` makes, for the Python of the system that is booted."""
     need_a_machine_that_can_boot()
-    stage = tmp_path / "stage"
+    stage = tmp_path_factory.mktemp("installed") / "stage"
     built = subprocess.run(
         ["make", "-C", ROOT, "install", f"DESTDIR={stage}"],
         env={**os.environ, "PYTHON": str(SYSTEM_PYTHON)},
@@ -38,10 +39,15 @@ def test_a_day_of_the_installed_daemon(tmp_path: Path) -> None:
         check=False,
     )
     assert built.returncode == 0, built.stderr
+    return stage
+
+
+def live_through(script: str, stage: Path, folder: Path) -> int:
+    """Boot, run a script of this folder inside, fail where it says so. How many of its checks were right."""
     CACHE.mkdir(parents=True, exist_ok=True)
-    journal = tmp_path / "journal.log"
+    journal = folder / "journal.log"
     command = [BOOT, "--timeout", "240", "--journal", journal, "--bind-ro", f"{stage}:/mnt/stage"]
-    inside = ["bash", "/mnt/host/tests/systemd/inside.sh", "/mnt/stage"]
+    inside = ["bash", f"/mnt/host/tests/systemd/{script}", "/mnt/stage"]
     booted = subprocess.run(
         [*command, CACHE / "bookworm", ROOT, "--", *inside],
         capture_output=True,
@@ -57,4 +63,14 @@ def test_a_day_of_the_installed_daemon(tmp_path: Path) -> None:
         sys.stdout.write("\n".join(line for line in lines if re.search(r"\bmmd", line)))
     failed = re.findall(r"^FAILED (\S+)", booted.stdout, flags=re.MULTILINE)
     assert (booted.returncode, failed) == (0, [])
-    assert len(re.findall(r"^ok ", booted.stdout, flags=re.MULTILINE)) >= 40
+    return len(re.findall(r"^ok ", booted.stdout, flags=re.MULTILINE))
+
+
+@pytest.mark.slow
+def test_a_day_of_the_installed_daemon(stage: Path, tmp_path: Path) -> None:
+    assert live_through("inside.sh", stage, tmp_path) >= 40
+
+
+@pytest.mark.slow
+def test_the_reaper_comes_after_every_end(stage: Path, tmp_path: Path) -> None:
+    assert live_through("reaper.sh", stage, tmp_path) >= 20

@@ -9,6 +9,7 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 UNIT = ROOT / "systemd" / "mmd.service"
+REAPER = ROOT / "systemd" / "mmd-reap.service"
 RULES = ROOT / "packaging" / "prometheus-rules.yml"
 
 
@@ -32,24 +33,27 @@ def settings(text: str) -> dict[str, list[str]]:
     return found
 
 
-def verify(unit: str, folder: Path) -> subprocess.CompletedProcess[str]:
-    """systemd-analyze verify of a unit whose programs are /bin/true: the real ones may not be installed here."""
-    path = folder / "mmd.service"
-    path.write_text(re.sub(r"^(Exec\w+)=\S+", r"\1=/bin/true", unit, flags=re.MULTILINE))
-    return run(tool("systemd-analyze", "systemd"), "verify", "--man=no", path)
+def verify(folder: Path, **units: str) -> subprocess.CompletedProcess[str]:
+    """systemd-analyze verify of units whose programs are /bin/true: the real ones may not be installed here."""
+    paths = []
+    for name, unit in units.items():
+        paths.append(folder / f"{name.replace('_', '-')}.service")
+        paths[-1].write_text(re.sub(r"^(Exec\w+)=\S+", r"\1=/bin/true", unit, flags=re.MULTILINE))
+    return run(tool("systemd-analyze", "systemd"), "verify", "--man=no", *paths)
 
 
 def test_systemd_understands_every_line(tmp_path: Path) -> None:
-    found = verify(UNIT.read_text(), tmp_path)
+    found = verify(tmp_path, mmd=UNIT.read_text(), mmd_reap=REAPER.read_text())
     assert (found.returncode, found.stderr) == (0, "")
-    assert "Typo" in verify(UNIT.read_text() + "Typo=1\n", tmp_path).stderr
+    assert "Typo" in verify(tmp_path, mmd=UNIT.read_text() + "Typo=1\n").stderr
 
 
-def test_the_unit_is_as_closed_as_it_can_be() -> None:
+@pytest.mark.parametrize("unit", [UNIT, REAPER], ids=lambda path: path.name)
+def test_the_unit_is_as_closed_as_it_can_be(unit: Path) -> None:
     command = [tool("systemd-analyze", "systemd"), "security", "--offline=true"]
-    found = run(*command, "--threshold=12", UNIT)
+    found = run(*command, "--threshold=12", unit)
     assert found.returncode == 0, found.stdout
-    assert run(*command, "--threshold=1", UNIT).returncode != 0
+    assert run(*command, "--threshold=1", unit).returncode != 0
 
 
 def test_the_unit_keeps_the_promises_of_the_manual() -> None:
@@ -61,9 +65,39 @@ def test_the_unit_keeps_the_promises_of_the_manual() -> None:
         "RestartPreventExitStatus": ["64 77 78"],
         "WatchdogSec": ["20"],
         "TimeoutStopSec": ["30"],
+        "ExecStopPost": ["/usr/sbin/mmd reap -c /etc/mmd/mmd.yaml --timeout 20"],
+        "OnFailure": ["mmd-reap.service"],
     }
     assert {key: unit[key] for key in expected} == expected
     assert "AF_UNIX" in unit["RestrictAddressFamilies"][0]  # without it sd_notify cannot speak
+
+
+def option(command: str, name: str) -> float:
+    """The number behind an option of a command."""
+    return float(command.split(f"{name} ")[1].split()[0])
+
+
+def test_the_reaper_has_its_time_within_that_of_the_unit() -> None:
+    unit, reaper = settings(UNIT.read_text()), settings(REAPER.read_text())
+    assert option(unit["ExecStopPost"][0], "--timeout") + 5 <= float(unit["TimeoutStopSec"][0])
+    assert option(reaper["ExecStart"][0], "--timeout") + 5 <= float(reaper["TimeoutStartSec"][0])
+
+
+def test_the_reapers_unit_tries_until_it_is_proven_and_not_where_trying_cannot_help() -> None:
+    reaper = settings(REAPER.read_text())
+    expected = {
+        "Type": ["oneshot"],
+        "ExecStart": ["/usr/sbin/mmd reap -c /etc/mmd/mmd.yaml --timeout 60 --unless-running"],
+        "Restart": ["on-failure"],
+        "RestartPreventExitStatus": ["64 77 78"],
+        "StartLimitIntervalSec": ["0"],
+        "StateDirectory": ["mmd"],
+    }
+    assert {key: reaper[key] for key in expected} == expected
+    assert "RuntimeDirectory" not in reaper  # it would take the daemon's away when it ends
+    same = ("User", "Group", "UMask", "StateDirectoryMode", "SystemCallFilter", "RestrictAddressFamilies")
+    unit = settings(UNIT.read_text())
+    assert {key: reaper[key] for key in same} == {key: unit[key] for key in same}
 
 
 def test_users_and_folders_are_declared(tmp_path: Path) -> None:
