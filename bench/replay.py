@@ -218,12 +218,9 @@ class Replayed(msgspec.Struct):
     mib: float
     records: int
     seconds: float
+    cpu_seconds: float
     recorded_seconds: float
     differences: int
-
-    @property
-    def seconds_per_100_mib(self) -> float:
-        return self.seconds / self.mib * 100.0
 
 
 class Start(msgspec.Struct):
@@ -234,6 +231,7 @@ class Start(msgspec.Struct):
     files: int
     read: int
     seconds: float
+    cpu_seconds: float
 
 
 class Figures(msgspec.Struct):
@@ -250,7 +248,7 @@ def replayed(directory: Path) -> Replayed:
     """As `mmd replay` does it."""
     replayer = Replayer()
     first = last = records = size = differences = 0
-    began = time.perf_counter()
+    began, worked = time.perf_counter(), time.process_time()
     with no_collector():
         for line in lines(directory):
             records += 1
@@ -259,16 +257,18 @@ def replayed(directory: Path) -> Replayed:
                 record = decode(line.body, line.seq)
                 first, last = first or record.at, record.at
                 differences += replayer.feed(record) is not None
-    return Replayed(size / MIB, records, time.perf_counter() - began, (last - first) / NS, differences)
+    seconds, cpu_seconds = time.perf_counter() - began, time.process_time() - worked
+    return Replayed(size / MIB, records, seconds, cpu_seconds, (last - first) / NS, differences)
 
 
 def started(plant: Plant, directory: Path) -> Start:
-    began = time.perf_counter()
+    began, worked = time.perf_counter(), time.process_time()
     found = recover(directory)
-    seconds = time.perf_counter() - began
+    seconds, cpu_seconds = time.perf_counter() - began, time.process_time() - worked
     assert not found.differences and not found.broken, "the recovery is not what was"
     hours = (plant.now_ns - START_NS) / NS / 3600.0
-    return Start(plant.journal.bytes_written / MIB, hours, plant.journal.segment, found.records, seconds)
+    written = plant.journal.bytes_written / MIB
+    return Start(written, hours, plant.journal.segment, found.records, seconds, cpu_seconds)
 
 
 def measure(place: Path, symbols: int, mib: list[int]) -> Figures:
@@ -303,21 +303,24 @@ def say(text: str) -> None:
 
 def table(found: Figures) -> str:
     on, replay = found.machine, found.replay
-    rate, times = replay.records / replay.seconds, replay.recorded_seconds / replay.seconds
     said = [
         f"{on.cpu}, {on.cores} cores, Linux {on.kernel}, Python {on.python}, load before {on.load_before:.2f}",
         f"{found.symbols} symbols, {BOOKS_PER_SECOND} books a second each: {found.bytes_per_batch:.0f} bytes a batch, "
-        f"{found.bytes_per_quote:.0f} a quote",
+        f"{found.bytes_per_quote:.0f} a quote; state of one symbol, loaded: {found.load_ms:.2f} ms",
         "",
-        f"replay, proven and compared: {rate:,.0f} records a second, {times:,.0f} times real time, "
-        f"{replay.seconds_per_100_mib:.1f} s for 100 MiB ({replay.mib:.0f} MiB, {replay.differences} differences)",
-        f"state of one symbol, loaded: {found.load_ms:.2f} ms",
-        "",
-        f"{'journal':>10} {'hours':>8} {'files':>6} {'read at start':>14} {'recovery':>10}",
+        f"replay of {replay.mib:.0f} MiB, {replay.recorded_seconds:.0f} s, proven and compared: "
+        f"{replay.differences} differences",
     ]
+    for name, seconds in (("clock", replay.seconds), ("CPU", replay.cpu_seconds)):
+        said.append(
+            f"  by {name:<6} {replay.records / seconds:>8,.0f} records/s {replay.recorded_seconds / seconds:>6,.0f} x "
+            f"real time {seconds / replay.mib * 100.0:>6.1f} s for 100 MiB"
+        )
+    said += ["", f"{'journal':>10} {'minutes':>8} {'files':>6} {'read at start':>14} {'recovery':>10} {'CPU':>8}"]
     for start in found.starts:
         said.append(
-            f"{start.mib:>6.0f} MiB {start.hours:>8.2f} {start.files:>6} {start.read:>14,} {start.seconds:>8.2f} s"
+            f"{start.mib:>6.0f} MiB {start.hours * 60.0:>8.1f} {start.files:>6} {start.read:>14,} "
+            f"{start.seconds:>8.2f} s {start.cpu_seconds:>6.2f} s"
         )
     return "\n".join(said)
 

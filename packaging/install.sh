@@ -67,7 +67,8 @@ launcher() { # path, module
 
 place() { # mode, source, target
   mkdir -p "$(dirname "$3")"
-  sed "s|=/usr/\(sbin\|bin\)/|=$prefix/\1/|; s|/usr/share/doc|$prefix/share/doc|" "$2" >"$3"
+  sed "s|=/usr/\(sbin\|bin\)/|=$prefix/\1/|; s| /usr/sbin/mmd | $prefix/sbin/mmd |; s|/usr/share/doc|$prefix/share/doc|" \
+    "$2" >"$3"
   chmod "$1" "$3"
 }
 

@@ -68,13 +68,20 @@ def diagnose(head: str, seq: int, line: bytes, behind: Sequence[bytes]) -> tuple
     second = line.find(OPENING, 1)
     if second > 0 and any(follow(head, [line[:end]])[1] for end in (second, second - 1)):
         return What.CHANGED, "the newline behind the record"
-    if stated is not None and stated != expected and following != expected + 1:
+    only_its_number = following == expected + 1 or follow(head, [as_record(line, expected)])[1]
+    if stated is not None and stated != expected and not only_its_number:
         if any(seq_of(later) == expected for later in behind):
             return What.REORDERED, f"record {stated} stands here, record {expected} comes later"
         if stated > expected:
             return What.MISSING, missing(expected, stated - 1)
         return What.REORDERED, f"record {stated} stands here, which is out of order"
     return What.CHANGED, changed(head, line, behind)
+
+
+def as_record(line: bytes, seq: int) -> bytes:
+    """The same line, stating another number."""
+    found = SEQ.match(line, BODY_AT, LOOKED_AT)
+    return line if found is None else line[: found.start(1)] + b"%d" % seq + line[found.end(1) :]
 
 
 def missing(first: int, last: int) -> str:

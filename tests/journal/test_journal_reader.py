@@ -151,6 +151,16 @@ Change = Callable[[list[bytes]], list[bytes]]
             "the record is not what its hash and the next line say",
             id="its record",
         ),
+        *(
+            pytest.param(
+                lambda n, number=number: [*n[:5], n[5].replace(b'"seq":18', number)],
+                6,
+                What.CHANGED,
+                "the record does not fit its hash",
+                id=f"the last one's {number.decode()}",
+            )
+            for number in (b'"seq":19', b'"seq":28', b'"seq":17', b'"seq":x8')
+        ),
         pytest.param(
             lambda n: [*n[:2], n[2][:9] + b"0" * 64 + n[2][73:], *n[3:]],
             3,

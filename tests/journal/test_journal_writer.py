@@ -166,6 +166,16 @@ def test_a_restart_goes_on_with_the_same_file_and_chain() -> None:
     assert [record.seq for record in all_records(disk)] == [1, 2, 3, 4, 5]
 
 
+def test_what_a_killed_process_left_in_memory_is_made_durable_before_it_is_counted_so() -> None:
+    disk = MemoryDisk()
+    write_batches(on := journal(disk), 3)
+    on.commit()
+    file = disk.files[HOME / FIRST]
+    assert file.durable != file.cached
+    assert journal(disk).synced_seq == 4
+    assert file.durable == file.cached
+
+
 @pytest.mark.parametrize(
     ("change", "why"),
     [
@@ -326,6 +336,9 @@ def test_a_file_that_was_only_begun_as_the_very_first_begins_again() -> None:
     disk = MemoryDisk()
     put_content(disk, SECOND_FILE, b"")
     with pytest.raises(JournalFailed, match=f"{FIRST} is missing"):
+        journal(disk)
+    put_content(disk, FIRST, written(3)[:-9])
+    with pytest.raises(JournalFailed, match=f"{FIRST}: line 4 is broken, and it is not the newest"):
         journal(disk)
 
 

@@ -134,6 +134,19 @@ def test_a_search_that_is_stopped_says_so_and_has_no_gap(directory: Path) -> Non
     assert found.notes == notes[-len(found.notes) :] and 0 < len(found.notes) < 200
 
 
+def test_a_search_that_is_stopped_within_a_file_shows_nothing_of_it(directory: Path) -> None:
+    """It is read from its old end: its newest notes would be missing in between."""
+    journal = begin(directory)
+    for number in range(1, 101):
+        journal.put(Note, START_NS, number=number, name="n", detail="x" * 20_000)
+        if number == 80:
+            journal.rotate(START_NS)
+    journal.close()
+    turns = iter([""] * 4 + ["enough"] * 100)
+    found = search_notes(directory, NoteQuery(most=1000), lambda: next(turns))
+    assert ([note.number for note in found.notes], found.cut) == (list(range(81, 101)), "enough")
+
+
 def test_lines_longer_than_a_slice_are_read_whole(directory: Path) -> None:
     journal = Journal(
         directory, SETTINGS, service="t", version="1", code="c", now_ns=START_NS, clock_ns=lambda: START_NS

@@ -20,23 +20,31 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--failures", type=int, default=10, help="stop after so many, default 10")
     parser.add_argument("--lines", type=int, default=40, help="of the story that are shown, default 40")
     parser.add_argument("--story", action="store_true", help="with --seed: tell it whatever comes of it")
+    parser.add_argument("--planted", help="plant this bug (`all`: one after the other) until it is caught")
     return parser.parse_args()
 
 
 def run() -> int:
     words = arguments()
     from sim_plan import WEIGHTS
-    from sim_run import main, play
+    from sim_planted import BUGS
+    from sim_run import hunt, main, play
 
     only = None if words.only is None else frozenset(words.only.split(",")) - {"none"}
     unknown = sorted((only or frozenset()) - WEIGHTS.keys())
     if unknown:
         print(f"unknown: {', '.join(unknown)}; there are: {', '.join(sorted(WEIGHTS))}", file=sys.stderr)
         return 2
+    if words.planted and words.planted != "all" and words.planted not in BUGS:
+        print(f"no such bug; there are: all, {', '.join(BUGS)}", file=sys.stderr)
+        return 2
+    if words.planted and words.seed is None:
+        names = list(BUGS) if words.planted == "all" else [words.planted]
+        return hunt(names, list(range(words.first, words.first + words.seeds)), words.minutes, words.jobs)
     if words.seed is None:
         seeds = list(range(words.first, words.first + words.seeds))
         return main(seeds, words.minutes, words.jobs, only, words.failures)
-    outcome = play(words.seed, words.minutes, only, words.lines, told=words.story)
+    outcome = play(words.seed, words.minutes, only, words.lines, told=words.story, bug=words.planted or "")
     print(outcome.report() if outcome.failure else "\n".join(outcome.story))
     print(f"{outcome.simulated_seconds:.0f} simulated seconds in {outcome.seconds:.2f} s, wire {outcome.digest[:16]}")
     print(", ".join(f"{name} {count}" for name, count in sorted(outcome.counts.items())))

@@ -21,6 +21,7 @@ import trio
 import trio.testing
 from sim_exact import exactly
 from sim_plan import CLIENT_ID, ID_VARIABLE, SECRET, SECRET_VARIABLE, WEIGHTS, draw
+from sim_planted import planted
 from sim_world import World
 
 MEMORY = Path("/dev/shm")
@@ -72,10 +73,18 @@ def patience(seconds: float) -> Iterator[None]:
         signal.signal(signal.SIGALRM, before)
 
 
-def play(seed: int, minutes: float, only: frozenset[str] | None = None, shown: int = 40, *, told: bool = False) -> Outcome:
+def play(
+    seed: int,
+    minutes: float,
+    only: frozenset[str] | None = None,
+    shown: int = 40,
+    *,
+    told: bool = False,
+    bug: str = "",
+) -> Outcome:
     """Run one seed to its end or its first broken promise; the story of a failure, or any if `told`.
 
-    Same arguments, same run, to the last byte.
+    `bug`: one of `sim_planted`. Same arguments, same run, to the last byte.
     """
     outcome = Outcome(seed, minutes, only)
     os.environ[ID_VARIABLE], os.environ[SECRET_VARIABLE] = CLIENT_ID, SECRET
@@ -93,7 +102,7 @@ def play(seed: int, minutes: float, only: frozenset[str] | None = None, shown: i
         outcome.simulated_seconds = trio.current_time()
 
     try:
-        with contextlib.chdir(root), exactly(seed), patience(PATIENCE_SECONDS * max(1.0, minutes)):  # relative, so that no name of ours is in any message
+        with contextlib.chdir(root), planted(bug), exactly(seed), patience(PATIENCE_SECONDS * max(1.0, minutes)):  # relative, so that no name of ours is in any message
             trio.run(main, clock=trio.testing.MockClock(autojump_threshold=0))
     except BaseException as bug:
         if isinstance(bug, KeyboardInterrupt):
@@ -183,3 +192,24 @@ def main(seeds: list[int], minutes: float, jobs: int, only: frozenset[str] | Non
     print(tally.line())
     print(tally.totals())
     return 1 if tally.failures else 0
+
+
+def hunt(names: list[str], seeds: list[int], minutes: float, jobs: int) -> int:
+    """After how many seeds each planted bug was caught, and by whom; 1 if one was not."""
+    tasks = [(name, seeds, minutes) for name in names]
+    missed = 0
+    with multiprocessing.get_context("spawn").Pool(max(1, jobs), maxtasksperchild=1) as pool:
+        for name, count, promise, seed in pool.imap_unordered(_hunt, tasks):
+            caught = f"caught by seed {seed}, the {count}. tried: {promise}" if promise else f"not in {count} seeds"
+            missed += not promise
+            print(f"{name:36} {caught}", flush=True)
+    return 1 if missed else 0
+
+
+def _hunt(task: tuple[str, list[int], float]) -> tuple[str, int, str, int]:
+    name, seeds, minutes = task
+    for count, seed in enumerate(seeds, 1):
+        outcome = play(seed, minutes, bug=name)
+        if outcome.failure:
+            return name, count, outcome.promise, seed
+    return name, len(seeds), "", 0

@@ -62,7 +62,7 @@ call() { # method, key=value...
   /usr/bin/python3 - "$secret" "$@" <<'PYTHON'
 import base64, json, sys, urllib.parse, urllib.request
 secret, method, *pairs = sys.argv[1:]
-query = urllib.parse.urlencode([pair.split("=", 1) for pair in pairs])
+query = urllib.parse.urlencode(dict(pair.split("=", 1) for pair in pairs))
 request = urllib.request.Request(f"http://127.0.0.1:8645/api/v2/{method}?{query}")
 request.add_header("Authorization", "Basic " + base64.b64encode(f"booted:{secret}".encode()).decode())
 print(json.dumps(json.load(urllib.request.urlopen(request))["result"]))
@@ -114,7 +114,8 @@ check reaping_by_hand_leaves_a_living_daemon_alone systemctl start mmd-reap
 check still_active systemctl is-active --quiet mmd
 
 # --- the exchange does not answer when the daemon is stopped
-printf '[Service]\nTimeoutStopSec=6\nExecStopPost=\nExecStopPost=/usr/sbin/mmd reap -c /etc/mmd/mmd.yaml --timeout 3\n' \
+printf '[Service]\nTimeoutStopSec=6\nExecStopPost=\n%s\n' \
+  "$(sed -n '/^ExecStopPost=/,/[^\\]$/p' /usr/lib/systemd/system/mmd.service | sed 's/--timeout 20/--timeout 3/')" \
   >/run/systemd/system/mmd.service.d/quick.conf
 printf '[Service]\nRestartSec=1\nExecStart=\nExecStart=/usr/sbin/mmd reap -c /etc/mmd/mmd.yaml --timeout 4 --unless-running\n' \
   >/run/systemd/system/mmd-reap.service.d/quick.conf

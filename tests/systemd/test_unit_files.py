@@ -28,7 +28,7 @@ def run(*command: str | Path) -> subprocess.CompletedProcess[str]:
 def settings(text: str) -> dict[str, list[str]]:
     """Key to its values, in order."""
     found: dict[str, list[str]] = {}
-    for key, value in re.findall(r"^(\w+)=(.*)$", text, flags=re.MULTILINE):
+    for key, value in re.findall(r"^(\w+)=(.*)$", re.sub(r"\\\n\s*", "", text), flags=re.MULTILINE):
         found.setdefault(key, []).append(value)
     return found
 
@@ -65,10 +65,12 @@ def test_the_unit_keeps_the_promises_of_the_manual() -> None:
         "RestartPreventExitStatus": ["64 77 78"],
         "WatchdogSec": ["20"],
         "TimeoutStopSec": ["30"],
-        "ExecStopPost": ["/usr/sbin/mmd reap -c /etc/mmd/mmd.yaml --timeout 20"],
         "OnFailure": ["mmd-reap.service"],
     }
     assert {key: unit[key] for key in expected} == expected
+    (after,) = unit["ExecStopPost"]
+    assert after.startswith("+/usr/bin/setpriv --reuid=mmd --regid=mmd --init-groups --no-new-privs ")
+    assert after.endswith(" /usr/sbin/mmd reap -c /etc/mmd/mmd.yaml --timeout 20")
     assert "AF_UNIX" in unit["RestrictAddressFamilies"][0]  # without it sd_notify cannot speak
 
 
