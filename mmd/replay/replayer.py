@@ -170,7 +170,11 @@ class Replayer:
             self._unknown(record, key)
             return None
         self._heal(key)
-        machine = SymbolMachine(record.instrument, record.settings, record.epoch, record.at)
+        try:
+            machine = SymbolMachine(record.instrument, record.settings, record.epoch, record.at)
+        except ValueError as refused:
+            self._break(record, key, f"it cannot be made: {refused}")
+            return self._refused(record, refused)
         self.machines[key] = machine
         if not record.inherits:
             return None
@@ -181,10 +185,16 @@ class Replayer:
             machine.inherit(past, record.at)
         except ValueError as refused:
             self._break(record, key, f"it cannot inherit: {refused}")
-            return Difference(
-                seq=record.seq, at=record.at, key=key, where="joining", recorded="inherited", replayed=str(refused)
-            )
+            return self._refused(record, refused)
         return None
+
+    @staticmethod
+    def _refused(record: rec.Joined, why: ValueError) -> Difference:
+        """What another version let pass."""
+        joined = "joined and inherited" if record.inherits else "joined"
+        return Difference(
+            seq=record.seq, at=record.at, key=record.key, where="joining", recorded=joined, replayed=str(why)
+        )
 
     def _left(self, record: rec.Left) -> None:
         self.machines.pop(record.key, None)
@@ -245,14 +255,20 @@ class Replayer:
             value = valued(machine) if machine is not None else None
             if value is not None:
                 events.append(value)
-        actions = portfolio.handle(events, record.at)
+        actions: list[PortfolioAction] = []
+        error = ""
+        try:
+            actions = portfolio.handle(events, record.at)
+        except Exception as bug:  # noqa: BLE001  live the daemon would have stopped, and there were no record
+            error = error_text(bug)
         if PORTFOLIO in self.broken:
             self.skipped += 1
             return None
         self.compared += 1
-        if digest(_encode(actions)) == record.digest:
+        if not error and digest(_encode(actions)) == record.digest:
             return None
-        return self._differs(record, PORTFOLIO, between(record.actions, actions), events)
+        found = ("raising", "nothing raised", error) if error else between(record.actions, actions)
+        return self._differs(record, PORTFOLIO, found, events)
 
     def _in_service(self) -> tuple[str, ...]:
         """Everybody's key, in the order in which they joined; then those of whom there is no machine here."""

@@ -20,16 +20,14 @@ from mmd.cli import sandbox as program
 from mmd.cli.mmd import main
 from mmd.domain.errors import MmdError
 from mmd.sandbox.engine import Engine
-from mmd.sandbox.errors import Refused
 from mmd.sandbox.levers import ORDERS_AND_EDITS
 from mmd.sandbox.model import Direction
-from mmd.sandbox.orders import Order
+from mmd.sandbox.orders import Order, Refused
 from mmd.sandbox.serve import Sandbox
 
 OUR_LABEL = "mmd-e2e-"
 HOME_SHARE = 0.75  # of the taker's trades bring the position home
 IDLE_SECONDS = 0.05
-RECEIVE_BYTES = 65_536
 
 
 class Rig:
@@ -169,8 +167,9 @@ async def serve_rigged(
 ) -> None:
     rig = Rig(sandbox, seed)
     async with trio.open_nursery() as nursery:
-        listeners = await nursery.start(trio.serve_tcp, rig.serve, 0, "127.0.0.1" and None)
+        listeners = await trio.open_tcp_listeners(0, host="127.0.0.1")
         where.write_text(str(listeners[0].socket.getsockname()[1]))
+        nursery.start_soon(trio.serve_listeners, rig.serve, listeners)
         nursery.start_soon(rig.take)
         await serve(sandbox, host, port)
         nursery.cancel_scope.cancel()

@@ -11,7 +11,6 @@ from typing import Any
 import msgspec
 from core_exchange import Rig
 from core_kit import START_NS, changed
-from core_kit import settings as symbol_settings
 from portfolio_kit import limits
 from test_machine_model import SETUPS, STEPS, Scene
 
@@ -262,4 +261,4 @@ def raw(machine: SymbolMachine | PortfolioMachine) -> Any:
     return msgspec.Raw(memory.save(machine))
 
 
-__all__ = ["NAMES", "SETUPS", "SMALL", "STEPS", "VERSION", "House", "RecordedRig", "changed", "raw", "symbol_settings"]
+__all__ = ["NAMES", "SETUPS", "SMALL", "STEPS", "VERSION", "House", "RecordedRig", "changed", "raw"]

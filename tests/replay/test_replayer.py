@@ -9,9 +9,11 @@ import pytest
 from replay_kit import House
 
 from mmd.core.machine import HANDLERS, SymbolMachine
+from mmd.core.portfolio import PortfolioMachine
 from mmd.domain import events as ev
 from mmd.domain.actions import Noted
-from mmd.domain.reasons import State, Why
+from mmd.domain.reasons import Side, State, Why
+from mmd.domain.totals import LimitChanged, OperatorReset, TotalsChanged
 from mmd.journal import records as rec
 from mmd.journal.reader import records
 from mmd.replay import form, memory
@@ -124,8 +126,6 @@ def test_a_symbol_that_left_is_gone_and_may_come_back_as_another(house: House) -
 
 
 def test_operators_totals_and_limits_are_followed(house: House) -> None:
-    from mmd.domain.totals import LimitChanged, OperatorReset, TotalsChanged
-
     house.run(30)
     portfolio = house.portfolio
     tighter = msgspec.structs.replace(portfolio.limits, max_notional_usd=portfolio.limits.max_notional_usd / 2)
@@ -245,8 +245,6 @@ def raising(machine: SymbolMachine, event: ev.TradePrinted, now_ns: int) -> None
 
 
 def printed(at: int) -> ev.TradePrinted:
-    from mmd.domain.reasons import Side
-
     return ev.TradePrinted(5, 1, Side.BID, at, at)
 
 
@@ -361,6 +359,30 @@ def test_what_cannot_be_inherited_is_a_difference(tmp_path: Path) -> None:
     replayer, differences = fed(changed(stream, joined[1], instrument=other))
     assert differences[0].where == "joining" and "the instrument was" in differences[0].replayed
     assert "cannot inherit" in replayer.broken[PERP]
+
+
+def test_settings_that_this_version_refuses_are_a_difference(tmp_path: Path) -> None:
+    stream = read(small(tmp_path))
+    at = place(stream, lambda record: isinstance(record, rec.Joined) and record.key == PERP)
+    record: Any = stream[at]
+    profile = msgspec.structs.replace(record.settings.profile, size=record.instrument.lot / 3)
+    given = msgspec.structs.replace(record.settings, profile=profile)
+    replayer, differences = fed(changed(stream, at, settings=given))
+    assert (differences[0].where, differences[0].recorded) == ("joining", "joined")
+    assert "cannot be made" in replayer.broken[PERP] and PERP not in replayer.machines
+
+
+def test_a_portfolio_that_raises_is_a_difference_and_no_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    house = small(tmp_path)
+    stream = read(house)
+
+    def broken(machine: PortfolioMachine, events: Any, now_ns: int) -> None:
+        raise KeyError("nobody")
+
+    monkeypatch.setattr(PortfolioMachine, "handle", broken)
+    replayer, differences = fed(stream)
+    assert (differences[0].key, differences[0].where, differences[0].replayed) == ("", "raising", "KeyError: 'nobody'")
+    assert "" in replayer.broken
 
 
 def test_who_inherits_from_nobody_is_not_compared(tmp_path: Path) -> None:

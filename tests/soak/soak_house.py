@@ -1,40 +1,39 @@
 """The daemon and the exchange of a soak: one process, mock time, and an operator who keeps everything quoting."""
 
-import json
-import tempfile
+import trio
+import httpx
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from contextlib import asynccontextmanager, contextmanager, ExitStack
-from decimal import Decimal
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any
 
-import httpx
-import msgspec
-import trio
-from soak_market import START_NS, Crowd, Pace
+from soak_market import START_NS, Crowd
+from soak_meter import Meter
+from soak_plan import Plan, configuration
 
 from mmd.config.load import load
 from mmd.config.model import ExchangeConfig
 from mmd.core import own, pnl
 from mmd.domain.reasons import Side, State
-from mmd.exchanges.deribit import trading
-from mmd.journal.writer import Journal
+
+from mmd.exchanges.deribit.session import Deribit
 from mmd.sandbox import accounts, tape
-from mmd.sandbox.limits import Budget, Budgets
 from mmd.sandbox.serve import Sandbox, SandboxOptions
 from mmd.shell import diary, wiring
 from mmd.shell.daemon import Daemon
-from mmd.shell.desk import Caller
+from mmd.shell.desk import Caller, Outcome
 from mmd.shell.keeper import inline
 from mmd.shell.scrape import metrics_page
 from mmd.shell.webhooks import Network
+from mmd.shell.worker import Worker
 
-D = Decimal
 OPERATOR = Caller(uid=1000, pid=1, name="soak")
 ATTEND_SECONDS = 5.0
-# The exchange's own histories are cut short, so that the memory of the process is the daemon's.
-SMALL_SANDBOX = (
+DELIVERED_SECONDS = 180.0  # a symbol whose option has expired is gone after that
+SPREADS_BPS = (12.0, 16.0)
+# The exchange's own histories are cut short, so that what grows in this process is the daemon.
+SMALL_SANDBOX: tuple[tuple[Any, str, int], ...] = (
     (accounts, "HISTORY_ORDERS", 2_000),
     (accounts, "HISTORY_TRADES", 5_000),
     (accounts, "HISTORY_ROWS", 2_000),
@@ -43,62 +42,192 @@ SMALL_SANDBOX = (
 )
 
 
-class Plan(msgspec.Struct, frozen=True, kw_only=True):
-    """What happens in a soak; seconds are simulated ones. `aged`: it begins with memories that are full."""
+class House:
+    """What the sampler and the tests hold."""
 
-    hours: float = 3.0
-    symbols: int = 50
-    pace: Pace = Pace()
-    seed: int = 1
-    sample_seconds: float = 120.0
-    reload_seconds: float = 900.0
-    reconnect_seconds: float = 1_500.0
-    roll_seconds: float = 1_200.0
-    scrape_seconds: float = 15.0
-    segment_mib: float = 16.0
-    keep_gib: float = 0.05
-    fsync_seconds: float = 5.0
-    aged: bool = True
+    def __init__(self, plan: Plan, directory: Path) -> None:
+        """`directory`: for the state, the configuration and nothing else. Made inside trio."""
+        self.plan = plan
+        self.state = directory / "state"
+        self.state.mkdir()
+        self.market = Crowd(plan.symbols, plan.pace, plan.seed)
+        self.symbols = [one.instrument_name for one in self.market.instruments()]
+        self.away = ""  # the symbol that a reload took out
+        self.done: Counter[str] = Counter()
+        self.expected_alerts = 0
+        self.active_seconds = 0.0
+        self.rolled = 0
+        self._path = directory / "mmd.yaml"
+        self._write_config()
+        self.sandbox: Sandbox
+        with replaced([(wiring, "make_sandbox", self._make_sandbox)]):
+            self.daemon = Daemon(load(self._path), self._path, lambda: START_NS, self.state, in_thread=inline)
+        self.daemon.alarms._network = Network(lambda: httpx.MockTransport(self._hook))
+        self.meter = Meter(self.daemon)
 
+    def _make_sandbox(self, config: ExchangeConfig, wall_ns: Callable[[], int]) -> Sandbox:
+        self.sandbox = Sandbox(self.market, SandboxOptions(seed=self.plan.seed), wall_clock_ns=wall_ns)
+        return self.sandbox
 
-def configuration(plan: Plan, symbols: Sequence[str], spread_bps: float) -> str:
-    """JSON, which is YAML."""
-    return json.dumps(
-        {
-            "version": 1,
-            "service": {"name": "soak", "mode": "live", "metrics": {"listen": None}},
-            "exchanges": {"deribit": {"type": "deribit", "network": "sandbox", "order_valid_ms": 2000}},
-            "market_data": {"stale_seconds": 120, "max_jump_bps": 5000, "auto_resume": True},
-            "spreads": {
-                "wide": {"spread_bps": 60, "band_bps": 2000, "size": "0.1", "skew_bps": 40, "tolerance_bps": 2},
-                "money": {"spread_bps": spread_bps, "band_bps": 1000, "size": 10, "skew_bps": 10},
-                "coin": {"spread_bps": spread_bps, "band_bps": 1000, "size": 1, "skew_bps": 10},
-            },
-            "instruments": [
-                {
-                    "exchange": "deribit",
-                    "symbol": name,
-                    "spread": "money" if name == "BTC-PERPETUAL" or "DOGE" in name else "coin" if "PERP" in name else "wide",
-                }
-                for name in symbols
-            ],
-            "limits": {
-                "per_symbol": {"max_position": 100_000, "max_order_size": 1000, "collar_bps": 3000,
-                               "max_order_value_usd": 1_000_000, "max_drift_bps": 10000, "max_fills": 1000, "max_filled": 1_000_000},
-                "portfolio": {
-                    "max_exposure": {base: 10_000_000 for base in
-                                     ("BTC", "ETH", "SOL", "XRP", "DOGE", "AVAX", "LINK", "LTC")},
-                    "max_notional_usd": 1_000_000_000_000,
-                    "max_drawdown_usd": 1_000_000_000,
-                },
-            },
-            "kill_switches": {"exposure": {"response": "pause"}},
-            "journal": {
-                "segment_mib": plan.segment_mib,
-                "keep_gib": plan.keep_gib,
-                "fsync_seconds": plan.fsync_seconds,
-                "reserve_mib": 1,
-            },
-            "alerts": {"webhooks": [{"url": "http://alerts.invalid/hook"}]},
+    def _hook(self, request: httpx.Request) -> httpx.Response:
+        self.done["webhook posts"] += 1
+        return httpx.Response(200)
+
+    def _write_config(self) -> None:
+        wanted = [name for name in self.symbols if name != self.away]
+        spread_bps = SPREADS_BPS[self.done["reloads"] % 2]
+        self._path.write_text(configuration(self.plan, wanted, spread_bps))
+
+    @property
+    def exchange(self) -> Deribit:
+        found = self.daemon.pump.exchanges["deribit"]
+        assert isinstance(found, Deribit)
+        return found
+
+    @property
+    def journal_directory(self) -> Path:
+        assert self.daemon.journal is not None
+        return self.daemon.journal.directory
+
+    def workers(self) -> list[Worker]:
+        return list(self.daemon.pump.workers.values())
+
+    # --- what an operator and everybody who looks does -----------------------------------------------
+
+    async def attend(self) -> None:
+        """Resume what is PAUSED, reset what is HALTED, and let happen what the plan says; for ever."""
+        plan = self.plan
+        due = {
+            act: trio.current_time() + seconds
+            for act, seconds in (
+                (self._reload, plan.reload_seconds),
+                (self._reconnect, plan.reconnect_seconds),
+                (self._roll, plan.roll_seconds),
+                (self._look, plan.look_seconds),
+            )
+            if seconds
         }
-    )
+        every = {act: at - trio.current_time() for act, at in due.items()}
+        while True:
+            await self._mend()
+            for act, at in due.items():
+                if trio.current_time() >= at:
+                    due[act] = at + every[act]
+                    await act()
+            await trio.sleep(ATTEND_SECONDS)
+
+    async def _mend(self) -> None:
+        halted = [worker for worker in self.workers() if worker.machine.state is State.HALTED]
+        for worker in halted:
+            self.done[f"halted: {worker.machine.why}"] += 1
+        if halted:
+            await self.daemon.reset([worker.key for worker in halted], "soak", OPERATOR, 30.0)
+        paused = [worker for worker in self.workers() if worker.machine.state is State.PAUSED]
+        for worker in paused:
+            self.done[f"paused: {worker.machine.why}"] += 1
+        if paused:
+            result = await self.daemon.resume([worker.key for worker in paused], "soak", OPERATOR, 30.0)
+            for row in result.symbols:
+                if row.outcome is not Outcome.DONE:
+                    self.done[f"not resumed: {row.detail}"] += 1
+
+    async def _reload(self) -> None:
+        """All spreads change; one symbol leaves, the one that left the last time comes back."""
+        self.done["reloads"] += 1
+        self.away = self.symbols[self.done["reloads"] % len(self.symbols)]
+        await self._apply()
+
+    async def _apply(self) -> None:
+        self._write_config()
+        result = await self.daemon.reload(None, OPERATOR)
+        assert result.outcome is Outcome.DONE, result
+        self.age()
+
+    async def _reconnect(self) -> None:
+        self.done["reconnects"] += 1
+        self.sandbox.faults.disconnect()
+
+    async def _roll(self) -> None:
+        """The last option expires; once its symbol is gone, one that is listed anew takes its place."""
+        self.done["rolls"] += 1
+        last = next(name for name in reversed(self.symbols) if name != self.away)
+        now_ms = self.sandbox.now_ms
+        self.sandbox.deliver(last, self.sandbox.engine.floor.index_price("btc_usd"), now_ms)
+        self.market.delist(last)
+        listed = self.market.list_more(self.done["rolls"])
+        self.sandbox.engine.floor.list_instrument(listed)
+        self.market.mark(listed.instrument_name, now_ms)
+        self.sandbox.publish()
+        await trio.sleep(DELIVERED_SECONDS)
+        self.symbols[self.symbols.index(last)] = listed.instrument_name
+        await self._apply()
+
+    async def _look(self) -> None:
+        """What a scrape, `mmdctl status` and `mmdctl events` read."""
+        for _ in metrics_page(self.daemon).body:
+            pass
+        self.daemon.status(["all"])
+        self.daemon.events_since(-1, 100)
+        self.daemon.risk()
+
+    # --- age -------------------------------------------------------------------------------------------
+
+    def age(self) -> None:
+        """Fill every memory that takes days to fill, of whoever is not aged yet."""
+        if not self.plan.aged:
+            return
+        for worker in self.workers():
+            position, orders = worker.machine.position, worker.machine.own
+            if "1" in position._seen:
+                continue
+            position._seen = {str(number): (Side.BID,) for number in range(1, pnl.REMEMBERED)} | position._seen
+            position._entries = {str(number): None for number in range(1, 366)} | position._entries
+            labels = [f"mmd-soak-{worker.symbol}-b-mwridmzo-{number}" for number in range(pnl.LABELS_REMEMBERED - 1)]
+            position._by_label = dict.fromkeys(labels, 1) | position._by_label
+            orders._finished = dict.fromkeys(labels[: own.FINISHED - 1]) | orders._finished
+
+    def age_house(self) -> None:
+        """What the symbols share."""
+        if self.plan.aged:
+            for number in range(diary.KEPT):
+                self.daemon.diary.note("soak.aged", f"line {number} of a day that was long ago, as long as others are")
+
+
+@contextmanager
+def replaced(changes: list[tuple[Any, str, Any]]) -> Iterator[None]:
+    """Attributes of modules for a while."""
+    before = [(owner, name, getattr(owner, name)) for owner, name, _ in changes]
+    for owner, name, value in changes:
+        setattr(owner, name, value)
+    try:
+        yield
+    finally:
+        for owner, name, value in before:
+            setattr(owner, name, value)
+
+
+async def here(work: Callable[..., Any], *arguments: Any, **how: Any) -> Any:
+    """Instead of a thread, which no mock time waits for."""
+    await trio.lowlevel.checkpoint()
+    return work(*arguments)
+
+
+@asynccontextmanager
+async def running(plan: Plan, directory: Path) -> AsyncIterator[House]:
+    """A daemon that quotes; stopped at the end, with the exchange's word that nothing rests."""
+    with replaced([*SMALL_SANDBOX, (trio.to_thread, "run_sync", here)]):
+        house = House(plan, directory)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(house.daemon.alarms.run)
+            await nursery.start(house.daemon.run)
+            house.age()
+            house.age_house()
+            await house._mend()
+            async with trio.open_nursery() as around:
+                around.start_soon(house.attend)
+                yield house
+                around.cancel_scope.cancel()
+            house.daemon.stop()
+            await house.daemon.stopped.wait()
+            nursery.cancel_scope.cancel()
+        assert house.daemon.farewell is not None and house.daemon.farewell.proven_empty
