@@ -67,8 +67,7 @@ launcher() { # path, module
 
 place() { # mode, source, target
   mkdir -p "$(dirname "$3")"
-  sed "s|=/usr/\(sbin\|bin\)/|=$prefix/\1/|; s| /usr/sbin/mmd | $prefix/sbin/mmd |; s|/usr/share/doc|$prefix/share/doc|" \
-    "$2" >"$3"
+  sed "s|=/usr/\(sbin\|bin\)/|=$prefix/\1/|; s|/usr/share/doc|$prefix/share/doc|" "$2" >"$3"
   chmod "$1" "$3"
 }
 
@@ -86,7 +85,9 @@ rm -rf "$tree.old"
 launcher "$destdir$prefix/sbin/mmd" mmd.cli.mmd
 launcher "$destdir$prefix/bin/mmdctl" mmd.cli.mmdctl
 place 0644 systemd/mmd.service "$destdir$prefix/lib/systemd/system/mmd.service"
-place 0644 systemd/mmd-reap.service "$destdir$prefix/lib/systemd/system/mmd-reap.service"
+place 0644 systemd/mmd-reap@.service "$destdir$prefix/lib/systemd/system/mmd-reap@.service"
+until_proven=mmd-reap@until-proven.service.d/until-proven.conf
+place 0644 "systemd/$until_proven" "$destdir$prefix/lib/systemd/system/$until_proven"
 place 0644 systemd/mmd.sysusers "$destdir$prefix/lib/sysusers.d/mmd.conf"
 place 0644 systemd/mmd.tmpfiles "$destdir$prefix/lib/tmpfiles.d/mmd.conf"
 place 0644 packaging/prometheus-rules.yml "$destdir$prefix/share/mmd/prometheus-rules.yml"

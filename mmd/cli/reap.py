@@ -50,6 +50,7 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
     alive = parser.add_mutually_exclusive_group()
     alive.add_argument("--even-if-running", action="store_true", help="also while a daemon lives, which will notice")
     alive.add_argument("--unless-running", action="store_true", help="a daemon that lives is no error, but the end")
+    parser.add_argument("--after", metavar="END", help="how the daemon ended: RESULT-CODE-STATUS, in systemd's words")
     parser.add_argument("--json", action="store_true", help="print the certificate instead of a table")
     parser.set_defaults(func=run)
 
@@ -110,7 +111,7 @@ def _reap(args: argparse.Namespace, places: Places, state: Path) -> int:
         state=state,
         seconds=args.timeout,
         only_look=args.dry_run,
-        environ=os.environ,
+        after=args.after or "",
         taken_over=sentry.alive if watched else _nobody,
     )
     certificate, jobs = trio.run(errand)

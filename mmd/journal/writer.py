@@ -21,7 +21,7 @@ from mmd.domain.totals import PortfolioAction
 from mmd.journal.chain import GENESIS, digest, follow, line_of, link
 from mmd.journal.disk import Disk, OsDisk, read_all, write_all
 from mmd.journal.opening import Cut, Found, look
-from mmd.journal.records import FORMAT, Lost, Record, Segment, Told, Torn
+from mmd.journal.records import FORMAT, Lost, Record, Segment, Snapshot, Told, Torn
 from mmd.journal.reserve import MIB, Reserve
 from mmd.journal.segments import plain_name
 from mmd.journal.statefile import JournalFailed
@@ -212,6 +212,8 @@ class Journal:
         record = kind(seq=self.seq + 1, at=at, **fields)
         body = _encode(record)
         assert b"\n" not in body, f"{kind.__name__} with a newline in its raw JSON"
+        if kind is Snapshot:
+            self._snapshot_bytes += len(body)
         return self.seq if self._append(body, at) else 0
 
     def _append(self, body: bytes, at: int) -> bool:
@@ -330,12 +332,15 @@ class Journal:
     # --- files -----------------------------------------------------------------------------------
 
     def due(self, now_ns: int) -> bool:
-        """Whether a new file should be begun: this one is large or old, or records were lost before it."""
+        """Whether a new file should be begun: this one is large or old, or records were lost before it.
+
+        Snapshots do not count: however large they are, a file has room for what happens.
+        """
         if now_ns < self._rotate_again_ns:
             return False
         settings = self.settings
         old = now_ns - self._began_ns >= settings.segment_hours * HOUR_NS
-        return self._renew or old or self._written.size >= settings.segment_mib * MIB
+        return self._renew or old or self._written.size - self._snapshot_bytes >= settings.segment_mib * MIB
 
     def rotate(self, now_ns: int) -> None:
         """Close this file and begin the next. Raises JournalFailed; then this one goes on, and it is due again."""
@@ -406,7 +411,7 @@ class Journal:
             handle = self._create(path, line)
         self.seq, self.head, self.segment, self._handle = self.seq + 1, head, number, handle
         self._written = self._durable = _Reached(self.seq, head, len(line))
-        self._began_ns, self._renew = now_ns, False
+        self._began_ns, self._renew, self._snapshot_bytes = now_ns, False, 0
         self.records += 1
         self.bytes_written += len(line)
         self.fsyncs += 1
@@ -432,6 +437,7 @@ class Journal:
         self.seq, self.head, self.segment = found.seq, found.head, found.number
         self._written = self._durable = _Reached(found.seq, found.head, found.size)
         self._began_ns = found.began_ns
+        self._snapshot_bytes = 0  # of this process: what an earlier one wrote counts as any record
         self._reserve.take(self.settings.reserve_mib)
         if found.extra is not None:
             self._disk.unlink(found.extra)

@@ -138,8 +138,8 @@ def protection_lines(exchanges: Iterable[Exchange]) -> list[ProtectionLine]:
 
 def journal_status(journal: Journal) -> JournalStatus:
     return JournalStatus(
-        head=journal.head,
-        seq=journal.seq,
+        head=journal.written_head,
+        seq=journal.written_seq,
         synced_seq=journal.synced_seq,
         segment=journal.segment,
         segment_bytes=journal.segment_bytes,

@@ -6,7 +6,7 @@ It looks where the configuration file says, and where the last daemon was, which
 
 import signal
 import socket
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from enum import StrEnum
 from functools import partial
 from pathlib import Path
@@ -30,6 +30,9 @@ from mmd.shell.wiring import credentials, wire_reaper
 
 WATCH_SECONDS = 0.5
 BY_HAND = "by hand"
+# systemd's $SERVICE_RESULT, $EXIT_CODE and $EXIT_STATUS of a daemon that has proven itself that nothing rests, and has
+# waited for that: nothing of it can be under way.
+STOPPED_WELL = "success-exited-0"
 
 
 class Trouble(StrEnum):
@@ -163,20 +166,23 @@ async def reap(
     state: Path,
     seconds: float,
     only_look: bool,
-    environ: Mapping[str, str],
+    after: str,
     taken_over: Callable[[], str],
 ) -> tuple[Certificate, list[Job]]:
-    """The whole errand, but for writing the certificate. Raises nothing that an exchange or a disk can cause."""
+    """The whole errand, but for writing the certificate. Raises nothing that an exchange or a disk can cause.
+
+    `after`: how the daemon ended, "" if nobody says.
+    """
     clock = Clock()
     started_ns = clock.now_ns()
-    jobs = make_jobs(places.found, clock.now_ns, settled=stopped_well(environ))
+    jobs = make_jobs(places.found, clock.now_ns, settled=after == STOPPED_WELL)
     ended = await run_jobs(jobs, seconds=seconds, only_look=only_look, taken_over=taken_over)
     lines = tuple(_line(job) for job in jobs)
     certificate = Certificate(
         service=places.service,
         host=socket.gethostname(),
         version=mmd.__version__,
-        cause=cause(environ),
+        cause=f"the daemon's end: {after}" if after else BY_HAND,
         started=utc(started_ns),
         finished=utc(clock.now_ns()),
         dry_run=only_look,
@@ -208,19 +214,7 @@ def _line(job: Job) -> ExchangeLine:
     )
 
 
-# --- why, and whether now ------------------------------------------------------------------------
-
-
-def stopped_well(environ: Mapping[str, str]) -> bool:
-    """systemd says that the daemon ended with 0: it has proven itself that nothing rests, and waited for that."""
-    wanted = {"SERVICE_RESULT": "success", "EXIT_CODE": "exited", "EXIT_STATUS": "0"}
-    return all(environ.get(key) == value for key, value in wanted.items())
-
-
-def cause(environ: Mapping[str, str]) -> str:
-    """What systemd says of the daemon's end."""
-    told = [environ[key] for key in ("SERVICE_RESULT", "EXIT_CODE", "EXIT_STATUS") if environ.get(key)]
-    return f"systemd: {' '.join(told)}" if told else BY_HAND
+# --- whether now ---------------------------------------------------------------------------------
 
 
 class Sentry:

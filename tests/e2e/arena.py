@@ -16,6 +16,7 @@ from mmd.config.load import load_text
 from mmd.config.model import ExchangeConfig
 from mmd.domain.reasons import Response, Scope, State, Switch, Why
 from mmd.domain.switches import SWITCHES
+from mmd.sandbox.accounts import Position
 from mmd.sandbox.levers import Levers
 from mmd.sandbox.model import Direction, Reference
 from mmd.sandbox.orders import Order
@@ -153,6 +154,11 @@ class Arena:
         self.sandboxes[HERE].publish()
 
     # --- looking ---------------------------------------------------------------------------------
+
+    def position_of(self, name: str) -> Position:
+        """Our position here as the exchange keeps it."""
+        sandbox = self.sandboxes[HERE]
+        return sandbox.engine.floor.account(ACCOUNT, sandbox.now_ms).position(name)
 
     def worker(self, key: str) -> Worker:
         return self.daemon.pump.workers[key]

@@ -7,14 +7,12 @@ hits depends on the machine.
 
 import json
 import random
-import re
 import signal
 import socket
 import subprocess
 import sys
 import time
-from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from decimal import Decimal
@@ -25,7 +23,6 @@ from typing import Any
 
 from house import CLIENT_SECRET, MMD, PATIENCE_SECONDS, Daemon, Exchange, Program, environment, until
 
-from mmd.cli import mmd as mmd_program
 from mmd.domain.errors import MmdError
 from mmd.domain.events import OrderFilled
 from mmd.journal.reader import records, verify
@@ -203,6 +200,7 @@ class World:
         self.generation = 0
         self.daemon: Daemon | None = None
         self.seen: list[Seen] = []
+        self.asking: Thread | None = None
         self.halted = False  # a halt was confirmed: it outlives the process
         self.trades: list[dict[str, Any]] = []  # the exchange's list of the account's executions
         self._journalled: set[tuple[str, str]] = set()
@@ -305,9 +303,13 @@ class World:
                 daemon = self.spawn()
             case _:
                 pass
-        time.sleep(pause)  # the moment itself: nothing is waited for
+        with suppress(subprocess.TimeoutExpired):
+            daemon.process.wait(pause)  # a stop may be over before
         self.bury(daemon)
         self.rig("pace", per_second=0)
+        if self.asking is not None:
+            self.asking.join(PATIENCE_SECONDS)
+            self.asking = None
 
     def asked(self, daemon: Daemon, method: str, **params: Any) -> None:
         """Ask, and do not wait for an answer, which may never come."""
@@ -317,6 +319,123 @@ class World:
                 outcome = daemon.ask(method, **params)["outcome"]
                 self.halted = self.halted or (method, outcome) == ("halt", "done")
 
-        thread = Thread(target=ask, daemon=True)
-        thread.start()
-        self.asking = thread
+        self.asking = Thread(target=ask, daemon=True)
+        self.asking.start()
+
+    def segment(self) -> int:
+        """The newest file's number."""
+        return max(int(path.name[8:16]) for path in self.journal.glob("journal-*"))
+
+    def reset(self) -> None:
+        """What was halted is released by a person."""
+        assert self.daemon is not None
+        halted = [name for name, (state, _) in self.daemon.states().items() if state == "HALTED"]
+        if halted:
+            said = self.daemon.ask("reset", symbols=halted, reason="looked at it")
+            assert said["outcome"] == "done", said
+        self.halted = False
+
+    def quote(self) -> None:
+        """Both orders of every symbol have rested."""
+        assert self.daemon is not None
+        self.reset()
+        self.daemon.start_quoting()
+
+    # --- nobody is there -----------------------------------------------------------------------------
+
+    def lie_dead(self, draw: Draw, seen: Seen) -> None:
+        """What rests is traded with; a person trades; perhaps the reaper comes."""
+        traded = len(self.trades)
+        if draw.kept:
+            seen.left = len(self.ours())
+        else:
+            # Requests that were on their way may still arrive; of those, nobody cancels anything.
+            with suppress(AssertionError):
+                until(lambda: not self.ours(), "cancel on disconnect", 0.5)
+            seen.left = len(self.ours())
+        self.rig("hit", count=draw.dead_hits)
+        if draw.by_hand:
+            assert self.rig("elsewhere", symbol=PERP, side=("buy", "sell")[draw.number % 2], amount="50")
+        if draw.reap:
+            seen.reaped = self.reap()
+        seen.dead = self.books()["traded"] - traded
+
+    def reap(self) -> int:
+        """`mmd reap`: its certificate says 0 left, and the exchange's own book says so too. How many it cancelled."""
+        words = [*MMD, "reap", "-c", str(self.config), "--state-dir", str(self.state), "--json"]
+        env = environment({"E2E_ID": self.account, "E2E_SECRET": CLIENT_SECRET})
+        ran = subprocess.run(words, capture_output=True, text=True, check=False, env=env, timeout=2 * PATIENCE_SECONDS)
+        assert ran.returncode == 0, f"reap: {ran.returncode} {ran.stderr} {ran.stdout}"
+        certificate = json.loads(ran.stdout)
+        assert REAP_STATUS.items() <= certificate.items(), certificate
+        assert [line["after"] for line in certificate["exchanges"]] == [0], certificate
+        assert self.ours() == {}, f"certified as empty: {self.ours()}"
+        return int(certificate["exchanges"][0]["cancelled"])
+
+    # --- the judge -----------------------------------------------------------------------------------
+
+    def judge(self, draw: Draw) -> None:
+        """The exchange's books against the daemon's, once it says that it is ready."""
+        self.states(draw)
+        different: list[str] = []
+
+        def agree() -> bool:
+            different[:] = self.differences()
+            return not different
+
+        try:
+            self.until(agree, "the same books", 10.0)
+        except AssertionError as late:
+            raise AssertionError(f"{different}\n{late}") from None
+        self.states(draw)
+        report = verify(self.journal)
+        assert report.whole, report
+        gone = self.foreign - {order["id"] for order in self.books()["orders"]}
+        assert not gone, f"orders of others are gone: {gone}"
+
+    def states(self, draw: Draw) -> None:
+        """Everything is PAUSED, or HALTED where an operator did it."""
+        assert self.daemon is not None
+        allowed = {"HALTED"} if self.halted else {"PAUSED", "HALTED"} if draw.moment is Moment.HALT else {"PAUSED"}
+        for name, row in self.daemon.symbols().items():
+            assert row["state"] in allowed, f"{name}: {row['state']} ({row['reason']}: {row['detail']}), not {allowed}"
+            assert row["state"] == "PAUSED" or row["reason"] == "operator", row
+
+    def differences(self) -> list[str]:
+        """Between the exchange's books and the daemon's; empty if there is none."""
+        daemon = self.daemon
+        assert daemon is not None
+        rows = daemon.symbols()
+        ours, books = self.known_orders(), self.books()
+        found = []
+        theirs = {order["id"]: order["label"] for order in books["orders"] if order["label"].startswith(OUR_LABEL)}
+        if ours != theirs or self.known_orders() != ours:
+            found.append(f"orders: the daemon's {ours}, the exchange's {theirs}")
+        for line in daemon.ask("positions")["positions"]:
+            position = Decimal(books["positions"].get(line["symbol"], 0))
+            if Decimal(str(line["position"])) != position:
+                found.append(f"{line['symbol']}: position {line['position']}, the exchange's {position}")
+        if set(books["positions"]) - set(rows) - {"ETH-PERPETUAL"}:
+            found.append(f"positions of {sorted(books['positions'])}, symbols {sorted(rows)}")
+        found += [f"case: {case}" for case in daemon.ask("cases")["cases"]]
+        self.read_journal()
+        lost = [trade for trade in self.trades if trade["symbol"] in rows and mark(trade) not in self._journalled]
+        return found + [f"lost: {trade}" for trade in lost]
+
+    def known_orders(self) -> dict[str | None, str]:
+        """What the daemon says of its orders: label by id; one of unknown fate has none."""
+        assert self.daemon is not None
+        return {line["order_id"]: line["label"] for line in self.daemon.ask("orders")["orders"]}
+
+    def read_journal(self) -> None:
+        """What is new in it."""
+        for record in records(self.journal, self._read + 1):
+            self._read = record.seq
+            if isinstance(record, Batch):
+                fills = [event for event in record.events if isinstance(event, OrderFilled)]
+                self._journalled.update((fill.trade_id, fill.order_id) for fill in fills)
+
+
+def mark(trade: dict[str, Any]) -> tuple[str, str]:
+    """One execution of one order."""
+    return trade["id"], trade["order_id"]

@@ -242,6 +242,19 @@ async def drift(found: Arena) -> float:
     return began
 
 
+async def misremember(found: Arena) -> float:
+    """The exchange's own average of our position is another than that of the fills that it told."""
+    found.levers.fill_quote(ACCOUNT, BTC, BUY, D(10))
+    await found.until(lambda: found.worker(HERE_BTC).machine.position.lots)
+    found.position_of(BTC).average_price += 400
+    return trio.current_time()  # after a trade it is looked soon
+
+
+async def remember(found: Arena) -> None:
+    found.position_of(BTC).average_price -= 400
+    await found.until(lambda: not found.worker(HERE_BTC).machine.cases)
+
+
 async def place_under_our_name(found: Arena) -> float:
     began = trio.current_time()
     price = PRICES[BTC] - 5000
@@ -259,6 +272,7 @@ async def trade_with_ourselves(found: Arena) -> float:
 
 
 ACK_SECONDS, UNKNOWN_SECONDS = 0.1, 0.2
+RECONCILE_SECONDS = 1
 
 ORDERS = [
     Provocation(
@@ -320,6 +334,15 @@ ORDERS = [
         "the exchange counts 50 more",
         drift,
         detail="exchange says 50, fills say 0",
+    ),
+    Provocation(
+        Switch.RECONCILIATION,
+        "the exchange has another average price",
+        misremember,
+        remember,
+        detail="average: ours average",
+        blocked="no_open_cases",
+        config={"reconciliation": {"interval_seconds": RECONCILE_SECONDS}},
     ),
     Provocation(
         Switch.FOREIGN_ORDERS,

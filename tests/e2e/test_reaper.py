@@ -171,10 +171,10 @@ def test_a_clean_stop_is_proven_again_at_once(scene: Scene) -> None:
     daemon = scene.daemon().ready()
     daemon.start_quoting()
     assert daemon.stop() == 0
-    clean = {"SERVICE_RESULT": "success", "EXIT_CODE": "exited", "EXIT_STATUS": "0"}
-    quick = scene.reap("--json", env=clean).certificate
-    slow = scene.reap("--json", env=clean | {"EXIT_STATUS": "70", "SERVICE_RESULT": "exit-code"}).certificate
-    assert (quick["cause"], slow["cause"]) == ("systemd: success exited 0", "systemd: exit-code exited 70")
+    quick = scene.reap("--json", "--after", "success-exited-0").certificate
+    slow = scene.reap("--json", "--after", "exit-code-exited-70").certificate
+    assert quick["cause"] == "the daemon's end: success-exited-0"
+    assert slow["cause"] == "the daemon's end: exit-code-exited-70"
     assert (quick["proven"], slow["proven"]) == (True, True)
     assert seconds(quick) < SETTLE_SECONDS <= seconds(slow)
 

@@ -18,7 +18,7 @@ from mmd.exchanges.api import Reaping
 from mmd.journal.chain import GENESIS, line_of, link
 from mmd.journal.segments import deflate, gzip_header, plain_name
 from mmd.shell.certificate import KEPT, Certificate, ConfigFound, JournalHead, journal_head, write
-from mmd.shell.reap import Job, Places, Trouble, cause, make_jobs, read_places, reap, run_jobs, stopped_well
+from mmd.shell.reap import Job, Places, Trouble, make_jobs, read_places, reap, run_jobs
 from mmd.shell.whereabouts import forget, keep, recall
 
 CONFIG = """\
@@ -36,7 +36,6 @@ limits:
   per_symbol: {max_position: 1000, max_order_size: 100, collar_bps: 500}
   portfolio: {max_exposure: {BTC: 5}, max_notional_usd: 1000000, max_drawdown_usd: 5000}
 """
-CLEAN = {"SERVICE_RESULT": "success", "EXIT_CODE": "exited", "EXIT_STATUS": "0"}
 
 
 class Folder:
@@ -241,7 +240,7 @@ async def test_a_daemon_takes_over(folder: Folder, autojump_clock: trio.testing.
 async def test_the_sandbox_inside_the_daemon_went_with_it(folder: Folder, tmp_path: Path) -> None:
     folder.write(CONFIG.replace("network: testnet", "network: sandbox"))
     certificate, jobs = await reap(
-        folder.read(), state=folder.state, seconds=5, only_look=False, environ={}, taken_over=str
+        folder.read(), state=folder.state, seconds=5, only_look=False, after="", taken_over=str
     )
     assert certificate.proven and certificate.cause == "by hand"
     assert {line.network for line in certificate.exchanges} == {"sandbox, gone with its process"}
@@ -267,24 +266,6 @@ def test_the_status(folder: Folder, troubles: list[Trouble | None], incomplete: 
         jobs.append(Job(folder.read().found[0], None, progress, trouble or Trouble.NONE))
     for dry_run in (False, True):
         assert status_of(jobs, dry_run=dry_run, incomplete=incomplete) == status
-
-
-@pytest.mark.parametrize(
-    ("environ", "well", "why"),
-    [
-        pytest.param({}, False, "by hand", id="by hand"),
-        pytest.param(CLEAN, True, "systemd: success exited 0", id="stopped"),
-        pytest.param(CLEAN | {"EXIT_STATUS": "70"}, False, "systemd: success exited 70", id="not proven"),
-        pytest.param(
-            {"SERVICE_RESULT": "signal", "EXIT_CODE": "killed", "EXIT_STATUS": "KILL"},
-            False,
-            "systemd: signal killed KILL",
-            id="killed",
-        ),
-    ],
-)
-def test_what_systemd_says(environ: dict[str, str], well: bool, why: str) -> None:
-    assert (stopped_well(environ), cause(environ)) == (well, why)
 
 
 # --- certificates --------------------------------------------------------------------------------

@@ -26,8 +26,8 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     reconnect_seconds: float = 1_500.0
     roll_seconds: float = 1_200.0
     look_seconds: float = 15.0
-    segment_mib: float = 32.0
-    keep_gib: float = 0.05
+    segment_mib: float = 16.0
+    keep_gib: float = 0.07
     fsync_seconds: float = 5.0
     aged: bool = True
 

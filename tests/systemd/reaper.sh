@@ -51,7 +51,7 @@ limits:
   per_symbol: {max_position: 1000, max_order_size: 100, collar_bps: 500}
   portfolio: {max_exposure: {BTC: 5}, max_notional_usd: 1000000, max_drawdown_usd: 5000}
 CONFIG
-for unit in mmd mmd-reap; do
+for unit in mmd mmd-reap@; do
   mkdir -p "/run/systemd/system/$unit.service.d"
   printf '[Service]\nLoadCredential=deribit-secret:/etc/mmd/keys/deribit-secret\nEnvironment=DERIBIT_CLIENT_ID=booted\n' \
     >"/run/systemd/system/$unit.service.d/credentials.conf"
@@ -90,7 +90,7 @@ check starts systemctl start mmd
 check is_active systemctl is-active --quiet mmd
 check stops systemctl stop mmd
 check clean_stop_is_clean equal "$(shown Result) $(shown ExecMainStatus)" "success 0"
-check clean_stop_is_certified equal "$(told '(d["proven"], d["cause"])')" "(True, 'systemd: success exited 0')"
+check clean_stop_is_certified equal "$(told '(d["proven"], d["cause"])')" "(True, \"the daemon's end: success-exited-0\")"
 
 # --- killed
 check starts_again systemctl start mmd
@@ -101,7 +101,7 @@ before=$(certificates)
 systemctl kill --signal=KILL mmd
 more() { [ "$(certificates)" -gt "$before" ]; }
 check kill_is_certified until_true 20 more
-check killed_and_proven equal "$(told '(d["proven"], d["cause"])')" "(True, 'systemd: signal killed KILL')"
+check killed_and_proven equal "$(told '(d["proven"], d["cause"])')" "(True, \"the daemon's end: signal-killed-KILL\")"
 check killed_and_counted equal "$(told '[(e["account"], e["cancelled"] >= 2, e["after"]) for e in d["exchanges"]]')" "[('booted', True, 0)]"
 check the_journals_head_is_named test -n "$(told 'd["journal"]["hash"]')"
 revived() { [ "$(shown NRestarts)" -ge 1 ] && systemctl is-active --quiet mmd; }
@@ -109,27 +109,26 @@ check killed_daemon_comes_back until_true 30 revived
 check ours_are_gone_theirs_are_not equal "$(labels)" by-hand
 check the_certificate_is_the_services equal "$(stat -c '%U %a' "$(newest)")" "mmd 600"
 check no_secret_in_it refuses grep -rq "$secret" /var/lib/mmd
-check the_other_unit_was_not_needed equal "$(shown ActiveEnterTimestampMonotonic mmd-reap)" 0
-check reaping_by_hand_leaves_a_living_daemon_alone systemctl start mmd-reap
+check nobody_had_to_go_on equal "$(shown InactiveExitTimestampMonotonic mmd-reap@until-proven)" 0
+check reaping_by_hand_leaves_a_living_daemon_alone systemctl start mmd-reap@until-proven
 check still_active systemctl is-active --quiet mmd
 
 # --- the exchange does not answer when the daemon is stopped
-printf '[Service]\nTimeoutStopSec=6\nExecStopPost=\n%s\n' \
-  "$(sed -n '/^ExecStopPost=/,/[^\\]$/p' /usr/lib/systemd/system/mmd.service | sed 's/--timeout 20/--timeout 3/')" \
-  >/run/systemd/system/mmd.service.d/quick.conf
-printf '[Service]\nRestartSec=1\nExecStart=\nExecStart=/usr/sbin/mmd reap -c /etc/mmd/mmd.yaml --timeout 4 --unless-running\n' \
-  >/run/systemd/system/mmd-reap.service.d/quick.conf
+printf '[Service]\nTimeoutStopSec=6\n' >/run/systemd/system/mmd.service.d/quick.conf
+printf '[Service]\nRestartSec=1\nExecStart=\nExecStart=%s\n' \
+  '/usr/sbin/mmd reap -c /etc/mmd/mmd.yaml --timeout 3 --unless-running --after %i' \
+  >'/run/systemd/system/mmd-reap@.service.d/quick.conf'
 systemctl daemon-reload
 leave_orders
 kill -STOP "$(shown MainPID exchange)"
 systemctl stop mmd
 check not_proven_is_a_failure equal "$(shown ActiveState)" failed
-check the_other_unit_goes_on until_true 10 sh -c 'systemctl show mmd-reap -P ActiveState | grep -q activating'
+check the_other_unit_goes_on until_true 10 sh -c 'systemctl show mmd-reap@until-proven -P ActiveState | grep -q activating'
 check it_is_not_proven_yet equal "$(told 'd["proven"]')" False
-again() { [ "$(shown NRestarts mmd-reap)" -ge 1 ]; }
+again() { [ "$(shown NRestarts mmd-reap@until-proven)" -ge 1 ]; }
 check it_tries_again until_true 20 again
 kill -CONT "$(shown MainPID exchange)"
-finished() { equal "$(shown ActiveState mmd-reap) $(shown Result mmd-reap)" "inactive success"; }
+finished() { equal "$(shown ActiveState mmd-reap@until-proven) $(shown Result mmd-reap@until-proven)" "inactive success"; }
 check it_ends_when_it_is_proven until_true 30 finished
 check now_it_is_proven equal "$(told 'd["proven"]')" True
 check ours_are_gone_again equal "$(labels)" by-hand
