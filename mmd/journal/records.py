@@ -39,7 +39,7 @@ class Record(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag_
 class Segment(Record, frozen=True, kw_only=True):
     """First record of every file. `previous`: the hash of the record before it, "" for the very first.
 
-    `number` counts files from 1. `code`: fingerprint of what snapshots can be read by (`mmd.core.memory`).
+    `number` counts files from 1. `code`: fingerprint of what snapshots can be read by (`mmd.replay.memory`).
     """
 
     format: int
@@ -51,7 +51,7 @@ class Segment(Record, frozen=True, kw_only=True):
 
 
 class Snapshot(Record, frozen=True, kw_only=True):
-    """A machine's whole state, as `mmd.core.memory` writes it. `key` "": the portfolio machine."""
+    """A machine's whole state, as `mmd.replay.memory` writes it. `key` "": the portfolio machine."""
 
     key: str
     state: msgspec.Raw
@@ -88,7 +88,7 @@ class Started(Record, frozen=True, kw_only=True):
 
 
 class Configured(Record, frozen=True, kw_only=True):
-    """A configuration took effect. `effective`: all of it, defaults included; secrets are not in it."""
+    """A configuration took effect; with the same hash twice: it is in force in a new file. `effective`: all of it, defaults included; secrets are not in it."""
 
     generation: int
     sha256: str

@@ -30,7 +30,7 @@ from mmd.shell.counters import Counters
 from mmd.shell.desk import Caller
 from mmd.shell.diary import Diary
 from mmd.shell.front import Front
-from mmd.shell.heritage import NO_PAST, begin, open_journal, read_back
+from mmd.shell.heritage import NO_PAST, begin, configured, open_journal, read_back
 from mmd.shell.history import History
 from mmd.shell.keeper import InThread, Keeper
 from mmd.shell.lookout import Lookout
@@ -123,6 +123,7 @@ class Daemon(Front):
             self.register.losses = LossKeeper(state, self.treasury.machine.carried)
         if self.journal is not None:
             self.keeper = Keeper(self.journal, config.journal, self.pump, in_thread, disk)
+            self.keeper.opened = self._restate
         self.office = Office(self.pump)
         self._config = config
         self._protect(config)
@@ -175,6 +176,13 @@ class Daemon(Front):
         self._close_journal()
         self.phase = "stopped"
         self.stopped.set()
+
+    def _restate(self) -> None:
+        """Every file of the journal says which configuration is in force."""
+        assert self.journal is not None, "only a journal's keeper calls"
+        current = self._reloader.current if self._reloader is not None else None
+        config, number = (current.config, current.number) if current is not None else (self._config, 1)
+        configured(self.journal, config, number, config.sha256, self.clock.now_ns())
 
     def _close_journal(self) -> None:
         """The last words; a process that ends without them has crashed."""

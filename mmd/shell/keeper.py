@@ -30,6 +30,10 @@ class InThread(Protocol):
     async def __call__(self, work: Callable[[], None], /) -> None: ...
 
 
+def begun() -> None:
+    """Until somebody has something to write into every file."""
+
+
 async def inline(work: Callable[[], None], /) -> None:
     """Instead of a thread, where time is not real."""
     work()
@@ -46,6 +50,7 @@ class Keeper:
         self._journal = journal
         self._pump = pump
         self._in_thread = in_thread
+        self.opened: Callable[[], None] = begun  # called when a new file has begun
         self._waiting: list[str] = []  # keys of machines that are to be written
         self._round = False
         self._tidying = False
@@ -83,6 +88,7 @@ class Keeper:
         except JournalFailed as failed:
             self._pump.journal_failed(str(failed))
             return False
+        self.opened()
         self.begin_round()
         return True
 

@@ -22,9 +22,9 @@ LEVELS = 5
 class Pace(msgspec.Struct, frozen=True):
     """Events a second of one symbol: changes of its book, new marks (a ticker each), takers."""
 
-    books: float = 0.3
-    marks: float = 0.15
-    takers: float = 0.03
+    books: float = 0.1
+    marks: float = 0.05
+    takers: float = 0.02
 
 
 class Kind(msgspec.Struct, frozen=True):
