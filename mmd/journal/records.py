@@ -80,15 +80,22 @@ class Lost(Record, frozen=True, kw_only=True):
 
 
 class Started(Record, frozen=True, kw_only=True):
-    """A process began. Machines of the process before are what its symbols inherit from."""
+    """A process began. Machines of the process before are what its symbols inherit from.
+
+    `accounts`: by exchange's name, whose orders and positions these are; another account inherits nothing.
+    """
 
     version: str
     pid: int
     host: str
+    accounts: dict[str, str] = {}
 
 
 class Configured(Record, frozen=True, kw_only=True):
-    """A configuration took effect; with the same hash twice: it is in force in a new file. `effective`: all of it, defaults included; secrets are not in it."""
+    """A configuration took effect; with the same hash twice: it is in force in a new file.
+
+    `effective`: all of it, defaults included; secrets are not in it.
+    """
 
     generation: int
     sha256: str

@@ -40,8 +40,8 @@ class Recovered(msgspec.Struct, kw_only=True):
 
     `broken`: whose machine may not be as it was, and why. `differences`: the first of each symbol. `notes`:
     the last 10,000, oldest first; `number`: of the last one. `sha256`: of the last configuration that the
-    replayed files tell of, "" if none. `stopped`: it ended in order. `seq`, `at`, `head`: the last record's.
-    `version`: of the program that wrote the end.
+    replayed files tell of, "" if none. `accounts`: of the last process, by exchange. `stopped`: it ended
+    in order. `seq`, `at`, `head`: the last record's. `version`: of the program that wrote the end.
     """
 
     machines: dict[str, SymbolMachine] = {}
@@ -52,6 +52,7 @@ class Recovered(msgspec.Struct, kw_only=True):
     number: int = 0
     sha256: str = ""
     stopped: bool = False
+    accounts: dict[str, str] = {}
     records: int = 0
     seq: int = 0
     at: int = 0
@@ -85,6 +86,7 @@ def _recover(directory: Path, disk: Disk | None) -> Recovered:
             found.stopped = True
         elif type(record) is rec.Started:
             found.stopped = False
+            found.accounts = record.accounts
         difference = replayer.feed(record)
         if difference is not None:
             found.differences.append(difference)

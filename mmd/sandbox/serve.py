@@ -60,6 +60,7 @@ class Sandbox:
         self.options = options
         self.market = market
         self.clock = Clock(wall_clock_ns)
+        self.name = f"sandbox begun at {wall_clock_ns()}"  # what happened in another one is nothing to this one
         self.engine = Engine(seed=options.seed, balances=options.balances, speed_bump_ms=options.speed_bump_ms)
         self.publisher = Publisher(self.engine.floor, lambda: self.faults)
         registry = Registry(None if options.keys is None else list(options.keys), options.seed)

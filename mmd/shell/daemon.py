@@ -87,20 +87,21 @@ class Daemon(Front):
         self.clock = Clock(wall_ns) if wall_ns else Clock()
         self.path = path
         self.started_ns = self.clock.now_ns()
-        self.journal: Journal | None = None
-        self.past = NO_PAST
-        if state is not None:
-            self.journal = open_journal(state, config, self.started_ns, disk)
-            self.past = read_back(self.journal, disk)
-            begin(self.journal, config, self.past, self.started_ns)
-        self.diary = Diary(self.clock, self.journal)
-        self.diary.restore(self.past.notes, self.past.number)
-        self.history = History(self.diary, None if state is None else state / DIRECTORY)
-        self.counters = Counters()
         self.wired: dict[str, Wired] = {
             name: wire(exchange, config.service.name, self.started_ns, self.clock.now_ns)
             for name, exchange in config.exchanges.items()
         }
+        self.journal: Journal | None = None
+        self.past = NO_PAST
+        accounts = {name: wired.account for name, wired in self.wired.items()}
+        if state is not None:
+            self.journal = open_journal(state, config, self.started_ns, disk)
+            self.past = read_back(self.journal, disk, accounts)
+            begin(self.journal, config, self.past, accounts, self.started_ns)
+        self.diary = Diary(self.clock, self.journal)
+        self.diary.restore(self.past.notes, self.past.number)
+        self.history = History(self.diary, None if state is None else state / DIRECTORY)
+        self.counters = Counters()
         exchanges: dict[str, Exchange] = {name: wired.exchange for name, wired in self.wired.items()}
         self.alarms = Alerts(self.clock, self.diary, self.counters, config.service.name, journal=self.journal)
         self.alarms.configure(config.alerts)
@@ -109,7 +110,7 @@ class Daemon(Front):
         self.pump.cases = CaseBook(state, self.pump)
         halts = HaltFile(state, config.service.name) if state is not None else None
         self.register = HaltRegister(halts, self.pump)
-        self.register.inherit(self.past.machines)
+        self.register.inherit(self.past.halted)
         self.lookout = Lookout(config.switches, self.pump)
         self.prover = Prover(self.pump)
         self.sinks = {

@@ -11,6 +11,7 @@ import mmd
 from mmd.config.model import Config
 from mmd.core.machine import SymbolMachine
 from mmd.core.portfolio import PORTFOLIO
+from mmd.domain.reasons import State
 from mmd.domain.totals import CarriedLosses
 from mmd.journal.disk import Disk
 from mmd.journal.records import Configured, Note, Started
@@ -23,12 +24,14 @@ NS_PER_MS = 1_000_000
 
 
 class Past(msgspec.Struct, frozen=True, kw_only=True):
-    """`machines` by symbol's key; `doubts`: of which of them something could not be read back; `told`: for people.
+    """`machines` by symbol's key, of the accounts that are ours still; `halted`: of any account.
 
-    `number`: of the last note. `sha256`: of the last configuration. `at`: the last record's time.
+    `doubts`: of which of them something could not be read back. `told`: for people. `number`: of the last
+    note. `sha256`: of the last configuration. `at`: the last record's time.
     """
 
     machines: Mapping[str, SymbolMachine]
+    halted: Mapping[str, SymbolMachine]
     doubts: Mapping[str, str]
     carried: CarriedLosses | None
     notes: Sequence[Note]
@@ -54,7 +57,7 @@ class Past(msgspec.Struct, frozen=True, kw_only=True):
         }
 
 
-NO_PAST = Past(machines={}, doubts={}, carried=None, notes=(), number=0, sha256="", at=0, told="")
+NO_PAST = Past(machines={}, halted={}, doubts={}, carried=None, notes=(), number=0, sha256="", at=0, told="")
 
 
 def open_journal(state: Path, config: Config, now_ns: int, disk: Disk | None) -> Journal:
@@ -70,25 +73,37 @@ def open_journal(state: Path, config: Config, now_ns: int, disk: Disk | None) ->
     )
 
 
-def read_back(journal: Journal, disk: Disk | None) -> Past:
-    """Replay the end of the journal. Raises JournalFailed where it cannot be read."""
+def read_back(journal: Journal, disk: Disk | None, accounts: Mapping[str, str]) -> Past:
+    """Replay the end of the journal. Raises JournalFailed where it cannot be read.
+
+    `accounts`: ours, by exchange: what another account held is nothing to this one.
+    """
     found = recover(journal.directory, disk=disk)
+    same = {name for name, account in found.accounts.items() if accounts.get(name) == account}
+    machines = {key: machine for key, machine in found.machines.items() if machine.instrument.exchange in same}
+    gone = len(found.machines) - len(machines)
     portfolio = found.portfolio
     doubts = dict(found.broken)
     for difference in found.differences:
         doubts.setdefault(difference.key, f"the replay differs from the journal at record {difference.seq}")
     unsure = doubts.pop(PORTFOLIO, "")  # then the losses come from their own file
-    held = [key for key, machine in found.machines.items() if machine.position.lots]
-    orders = sum(machine.own.resting for machine in found.machines.values())
+    held = [key for key, machine in machines.items() if machine.position.lots]
+    orders = sum(machine.own.resting for machine in machines.values())
     end = "stopped" if found.stopped else "crashed"
     told = (
-        f"{found.records} records of a process that {end}: {len(found.machines)} symbols, {len(held)} positions, "
+        f"{found.records} records of a process that {end}: {len(machines)} symbols, {len(held)} positions, "
         f"{orders} orders that may be out, {len(doubts)} symbols in doubt"
+        + (f", {gone} symbols of another account left out" if gone else "")
     )
+    carried = portfolio.carried() if portfolio is not None and not unsure else None
+    if carried is not None:
+        left = tuple(one for one in carried.left if one.instrument.exchange in same)
+        carried = msgspec.structs.replace(carried, left=left)
     return Past(
-        machines=found.machines,
-        doubts=doubts,
-        carried=portfolio.carried() if portfolio is not None and not unsure else None,
+        machines=machines,
+        halted={key: machine for key, machine in found.machines.items() if machine.state is State.HALTED},
+        doubts={key: doubt for key, doubt in doubts.items() if key.partition("/")[0] in same},
+        carried=carried,
         notes=found.notes,
         number=found.number,
         sha256=found.sha256,
@@ -97,9 +112,10 @@ def read_back(journal: Journal, disk: Disk | None) -> Past:
     )
 
 
-def begin(journal: Journal, config: Config, past: Past, now_ns: int) -> None:
+def begin(journal: Journal, config: Config, past: Past, accounts: dict[str, str], now_ns: int) -> None:
     """The first records of this process."""
-    journal.put(Started, now_ns, version=mmd.__version__, pid=os.getpid(), host=socket.gethostname())
+    host = socket.gethostname()
+    journal.put(Started, now_ns, version=mmd.__version__, pid=os.getpid(), host=host, accounts=accounts)
     configured(journal, config, 1, past.sha256, now_ns)
 
 

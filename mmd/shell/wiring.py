@@ -28,11 +28,15 @@ SANDBOX_KEY = ("mmd-sandbox", "mmd-sandbox")
 
 
 class Wired(msgspec.Struct, frozen=True):
-    """An exchange, and the sandbox that serves it if it is the one inside this process."""
+    """An exchange, and the sandbox that serves it if it is the one inside this process.
+
+    `account`: whose orders and positions they are; a sandbox inside a process ends with it.
+    """
 
     exchange: Exchange
     sandbox: Sandbox | None
     network: str
+    account: str
 
 
 def is_local(config: ExchangeConfig) -> bool:
@@ -108,7 +112,8 @@ def wire(config: ExchangeConfig, service: str, started_ns: int, now_ns: Callable
         started_ns=started_ns,
         order_valid_ms=config.order_valid_ms,
     )
-    return Wired(exchange, sandbox, network)
+    account = sandbox.name if sandbox is not None else f"{config.type} {server.netloc} {client_id}"
+    return Wired(exchange, sandbox, network, account)
 
 
 # --- reaping -------------------------------------------------------------------------------------

@@ -36,7 +36,7 @@ REAP_STATUS = {"proven": True, "ended": "", "dry_run": False}
 
 CONFIG = """\
 version: 1
-service: {{name: e2e, mode: live}}
+service: {{name: e2e, mode: live, metrics: {{listen: "127.0.0.1:0"}}}}
 exchanges:
   deribit:
     type: deribit

@@ -117,7 +117,7 @@ class Life:
         self.venue = Venue()
 
         def wire(config: ExchangeConfig, service: str, started_ns: int, now_ns: Callable[[], int]) -> Wired:
-            return Wired(self.venue, None, "fake")
+            return Wired(self.venue, None, "fake", "fake account")
 
         monkeypatch.setattr(daemon_module, "wire", wire)
         self.daemon = Daemon(load_text(text), Path("mmd.yaml"), lambda: START_NS)

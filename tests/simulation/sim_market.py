@@ -38,9 +38,7 @@ KINDS = {
         Kind("BTC-PERPETUAL", "BTC", "BTC", "btc_usd", D(80000), D("0.5"), D(10), D(200)),
         Kind("ETH-PERPETUAL", "ETH", "ETH", "eth_usd", D(3000), D("0.05"), D(1), D(100)),
         Kind("BTC_USDC-PERPETUAL", "BTC", "USDC", "btc_usdc", D(80000), D(1), D("0.001"), D("0.02"), linear=True),
-        Kind(
-            "BTC-25DEC26-90000-C", "BTC", "BTC", "btc_usd", D("0.0300"), D("0.0005"), D("0.1"), D("0.5"), option=True
-        ),
+        Kind("BTC-25DEC26-90000-C", "BTC", "BTC", "btc_usd", D("0.0300"), D("0.0005"), D("0.1"), D("0.5"), option=True),
     )
 }
 

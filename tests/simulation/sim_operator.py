@@ -160,4 +160,3 @@ class Operator:
             world.config_path.write_text(before)
         assert result.outcome is Outcome.REFUSED, result
         world.story.count("bad reload")
-

@@ -20,7 +20,12 @@ class Secrets(Oracle):
         daemon = world.daemon
         if daemon is None:
             return
-        texts = [str(daemon.events_since(0, 10_000)), str(daemon.status(["all"])), daemon.config(), str(daemon.alerts())]
+        texts = [
+            str(daemon.events_since(0, 10_000)),
+            str(daemon.status(["all"])),
+            daemon.config(),
+            str(daemon.alerts()),
+        ]
         for text in (*texts, *self.listener.lines):
             self._search(world, text.encode(), "what operators are shown")
         self.listener.lines.clear()

@@ -106,7 +106,12 @@ def play(
         outcome.simulated_seconds = trio.current_time()
 
     try:
-        with contextlib.chdir(root), planted(bug), exactly(seed), patience(PATIENCE_SECONDS * max(1.0, minutes)):  # relative, so that no name of ours is in any message
+        with (
+            contextlib.chdir(root),
+            planted(bug),
+            exactly(seed),
+            patience(PATIENCE_SECONDS * max(1.0, minutes)),
+        ):  # relative, so that no name of ours is in any message
             trio.run(main, clock=trio.testing.MockClock(autojump_threshold=0))
     except BaseException as bug:
         if isinstance(bug, KeyboardInterrupt):

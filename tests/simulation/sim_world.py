@@ -35,7 +35,7 @@ from mmd.config.load import load_text
 from mmd.domain.ids import label_prefix
 from mmd.exchanges.api import Dial
 from mmd.sandbox.accounts import Account
-from mmd.sandbox.notices import AccountChanged
+from mmd.sandbox.notices import AccountChanged, Notice
 from mmd.sandbox.serve import Sandbox, SandboxOptions
 from mmd.shell import wiring
 from mmd.shell.daemon import Daemon, Farewell
@@ -63,6 +63,7 @@ class World:
         self.dialling = 0
         self.life: Life | None = None
         self.farewell: Farewell | None = None
+        self.withheld_at = -1e9  # when the exchange last kept news of a fill to itself
         self.ended_at = 0.0  # when the last life ended
         self.last_head = ""  # of the journal, as the last life left it in order
         self.platter = Platter()
@@ -149,6 +150,15 @@ class World:
                     self._overhear(notice)
             self.look()
 
+        reshape = self.sandbox.faults.reshape
+
+        def reshaped(notices: list[Notice]) -> list[Notice]:
+            told = reshape(notices)
+            if len(told) < len(notices):
+                self.withheld_at = self.now
+            return told
+
+        self.sandbox.faults.reshape = reshaped  # type: ignore[method-assign]
         floor.commit = looked  # type: ignore[method-assign]  # the judges sit at the exchange
 
     def _overhear(self, notice: AccountChanged) -> None:

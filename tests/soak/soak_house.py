@@ -31,14 +31,14 @@ from mmd.shell.worker import Worker
 OPERATOR = Caller(uid=1000, pid=1, name="soak")
 ATTEND_SECONDS = 5.0
 DELIVERED_SECONDS = 180.0  # a symbol whose option has expired is gone after that
-SPREADS_BPS = (12.0, 16.0)
+SPREADS_BPS = (6.0, 8.0)
 # The exchange's own histories are cut short, so that what grows in this process is the daemon.
 SMALL_SANDBOX: tuple[tuple[Any, str, int], ...] = (
-    (accounts, "HISTORY_ORDERS", 2_000),
-    (accounts, "HISTORY_TRADES", 5_000),
-    (accounts, "HISTORY_ROWS", 2_000),
-    (tape, "TAPE_TRADES", 50),
-    (tape, "TAPE_CANDLES", 30),
+    (accounts, "HISTORY_ORDERS", 200),
+    (accounts, "HISTORY_TRADES", 500),
+    (accounts, "HISTORY_ROWS", 500),
+    (tape, "TAPE_TRADES", 20),
+    (tape, "TAPE_CANDLES", 10),
 )
 
 

@@ -21,11 +21,11 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     symbols: int = 50
     pace: Pace = Pace()
     seed: int = 1
-    sample_seconds: float = 120.0
+    sample_seconds: float = 300.0
     reload_seconds: float = 900.0
     reconnect_seconds: float = 1_500.0
     roll_seconds: float = 1_200.0
-    look_seconds: float = 15.0
+    look_seconds: float = 60.0
     segment_mib: float = 16.0
     keep_gib: float = 0.07
     fsync_seconds: float = 5.0
