@@ -58,7 +58,12 @@ class Snapshot(Record, frozen=True, kw_only=True):
 
 
 class SnapshotsDone(Record, frozen=True, kw_only=True):
-    """Every machine has been written since the segment began: a replay may begin with this file."""
+    """Every machine has been written since the segment began: a replay may begin with this file.
+
+    `accounts`: as in `started`, which may be in an earlier file.
+    """
+
+    accounts: dict[str, str] = {}
 
 
 class Torn(Record, frozen=True, kw_only=True):

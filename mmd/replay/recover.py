@@ -87,6 +87,8 @@ def _recover(directory: Path, disk: Disk | None) -> Recovered:
         elif type(record) is rec.Started:
             found.stopped = False
             found.accounts = record.accounts
+        elif type(record) is rec.SnapshotsDone:
+            found.accounts = record.accounts  # the start may be in a file that is not read
         difference = replayer.feed(record)
         if difference is not None:
             found.differences.append(difference)

@@ -123,7 +123,7 @@ class Daemon(Front):
         if state is not None:
             self.register.losses = LossKeeper(state, self.treasury.machine.carried)
         if self.journal is not None:
-            self.keeper = Keeper(self.journal, config.journal, self.pump, in_thread, disk)
+            self.keeper = Keeper(self.journal, config.journal, self.pump, in_thread, disk, accounts)
             self.keeper.opened = self._restate
         self.office = Office(self.pump)
         self._config = config

@@ -4,7 +4,8 @@ A new file begins with its `segment` record; then every machine's state is writt
 nobody waits for them, the portfolio's last. Closed files are compressed and old ones deleted in a thread.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import Protocol
 
 import msgspec
@@ -22,6 +23,7 @@ from mmd.shell.pump import Pump
 
 LOOK_SECONDS = 0.1
 PORTFOLIO = ""
+NO_ACCOUNTS: Mapping[str, str] = MappingProxyType({})
 
 
 class InThread(Protocol):
@@ -43,9 +45,17 @@ class Keeper:
     """One for each journal; `run` for as long as the daemon lives."""
 
     def __init__(
-        self, journal: Journal, settings: JournalSettings, pump: Pump, in_thread: InThread, disk: Disk | None = None
+        self,
+        journal: Journal,
+        settings: JournalSettings,
+        pump: Pump,
+        in_thread: InThread,
+        disk: Disk | None = None,
+        accounts: Mapping[str, str] = NO_ACCOUNTS,
     ) -> None:
+        """`accounts`: whose machines they are, by exchange."""
         self._disk = disk
+        self._accounts = dict(accounts)
         self.settings = settings
         self._journal = journal
         self._pump = pump
@@ -107,7 +117,7 @@ class Keeper:
                 self._journal.put(Snapshot, now_ns, key=key, state=msgspec.Raw(save(worker.machine)))
                 return
         self._round = False
-        self._journal.put(SnapshotsDone, now_ns)
+        self._journal.put(SnapshotsDone, now_ns, accounts=self._accounts)
 
     async def _sync(self) -> None:
         try:

@@ -116,6 +116,16 @@ def test_the_last_configuration_and_time_are_known(house: House) -> None:
     assert found.sha256 == "bb" and found.at == house.now_ns + 2
 
 
+def test_whose_machines_they_are_is_known_without_the_file_of_the_start(house: House) -> None:
+    house.journal.put(rec.Started, house.now_ns, version="1.2.3", pid=1, host="h", accounts={"deribit": "first"})
+    house.run(20)
+    house.rotate(accounts={"deribit": "first"})
+    house.run(10, 2)
+    assert recovered(house).accounts == {"deribit": "first"}
+    house.journal.put(rec.Started, house.now_ns, version="1.2.3", pid=2, host="h", accounts={"deribit": "second"})
+    assert recovered(house).accounts == {"deribit": "second"}
+
+
 # --- notes ---------------------------------------------------------------------------------------------
 
 

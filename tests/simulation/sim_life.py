@@ -21,6 +21,7 @@ from sim_world_type import World
 
 from mmd.config.load import load_text
 from mmd.domain.errors import MmdError
+from mmd.domain.reasons import State
 from mmd.exchanges.deribit.connection import LoginRefused
 from mmd.journal.statefile import JournalFailed
 from mmd.shell.daemon import Daemon
@@ -28,6 +29,7 @@ from mmd.shell.desk import EventLine
 from mmd.shell.diary import Diary
 
 STOP_SECONDS = 60.0
+HALT_WRITTEN_NS = 1_000_000_000
 COUNTED = ("symbol.halted", "symbol.paused", "case.opened")
 LOGIN_SKEW_NS = 50_000_000_000  # signatures of a clock that is further off are refused
 SEAMS = frozenset(inspect.signature(Daemon.__init__).parameters)
@@ -42,7 +44,7 @@ class Life:
         self.next_directory = directory.with_name(f"state-{number + 1:04}")
         self.dead = False
         self.ended = ""
-        self.ended_at = 0.0
+        self.over = trio.Event()
         self.daemon: Daemon | None = None
         self.disk = SimDisk(world.plan.stream(f"disk/{number}"), world.platter)
         self.steps_left: int | None = None
@@ -52,6 +54,7 @@ class Life:
         self.scope = trio.CancelScope()
         self._world = world
         self._told = True
+        self._counter: StepCounter | None = None  # of a life that has begun
 
     @property
     def up(self) -> bool:
@@ -62,8 +65,9 @@ class Life:
 
     async def run(self) -> None:
         world = self._world
-        counter = StepCounter(self)
-        trio.lowlevel.add_instrument(counter)
+        self._counter = StepCounter(self)
+        if self.steps_left is not None:
+            trio.lowlevel.add_instrument(self._counter)
         try:
             with self.scope:
                 async with trio.open_nursery() as nursery:
@@ -78,9 +82,8 @@ class Life:
             if rest is not None:
                 raise rest from None
         finally:
-            trio.lowlevel.remove_instrument(counter)
+            self.forgive()
         world.last_head = ""
-        self.ended_at = self.ended_at or world.now
         if not self.dead:
             world.farewell = self.daemon.farewell if self.daemon is not None else None
             if self.ended == "stopped" and self.daemon is not None and self.daemon.journal is not None:
@@ -105,6 +108,7 @@ class Life:
                 raise
             raise Violation("the daemon stays up", "".join(traceback.format_exception(bug))) from bug
         world.tell(f"life {self.number} ends: {self.ended}")
+        self.over.set()
         self.nursery.cancel_scope.cancel()
 
     def _fell(self, error: Exception) -> None:
@@ -149,14 +153,25 @@ class Life:
     def events(self) -> list[EventLine]:
         return self.daemon.events_since(0, 10_000) if self.daemon is not None else []
 
+    def _note_halted(self) -> None:
+        """Who is HALTED now, and has been for long enough that it is on disk."""
+        assert self.daemon is not None
+        written_ns = self.daemon.clock.now_ns() - HALT_WRITTEN_NS
+        for worker in self.daemon.pump.workers.values():
+            machine = worker.machine
+            if machine.state is State.HALTED and machine.since_ns <= written_ns:
+                self._world.halted.add(worker.symbol)
+            elif machine.orders_seen:
+                self._world.halted.discard(worker.symbol)
+
     async def stop(self) -> None:
         """An orderly stop, as by the service manager."""
         if self.up and self.daemon is not None:
             self._world.tell(f"life {self.number} is asked to stop")
+            self._note_halted()
             self.daemon.stop()
             with trio.move_on_after(STOP_SECONDS) as waited:
-                while not self.ended and not self.dead:
-                    await trio.sleep(0.1)
+                await self.over.wait()
             if waited.cancelled_caught:
                 raise Violation("a stop ends", f"still {self.daemon.phase} after {STOP_SECONDS:g} s")
 
@@ -166,9 +181,11 @@ class Life:
         """Now. `told`: the kernel closes the connections; else the exchange hears nothing."""
         if self.dead or self.ended:
             return
+        if self.daemon is not None and not self.daemon._stop_requested.is_set():
+            self._note_halted()
         self.dead = True
+        self.over.set()
         world = self._world
-        self.ended_at = world.now
         running = self.daemon.phase if self.daemon is not None else "not made yet"
         self.ended = f"crash {how} ({running})"
         world.tell(f"life {self.number}: {self.ended}, {'' if told else 'not '}told" + (", power" * power_lost))
@@ -181,8 +198,16 @@ class Life:
 
     def crash_after(self, steps: int, *, told: bool) -> None:
         """At the daemon's n-th step from now: any await of it is such a place."""
-        self.steps_left = steps
         self._told = told
+        if self.steps_left is None and self._counter is not None:
+            trio.lowlevel.add_instrument(self._counter)
+        self.steps_left = steps
+
+    def forgive(self) -> None:
+        """No crash is due any more."""
+        if self.steps_left is not None and self._counter is not None:
+            trio.lowlevel.remove_instrument(self._counter)
+        self.steps_left = self.writes_left = None
 
     def crash_at_write(self, writes: int, *, told: bool) -> None:
         """Before the n-th write to the state directory from now."""
@@ -193,7 +218,7 @@ class Life:
         assert self.steps_left is not None
         self.steps_left -= 1
         if self.steps_left <= 0:
-            self.steps_left = None
+            self.forgive()
             self.crash("step", told=self._told)
 
     def _before_write(self, size: int) -> None:

@@ -152,9 +152,8 @@ class MovingMarket:
         for kind in self._kinds:
             mid = self._mids[kind.name]
             index = KINDS["BTC-PERPETUAL"].price if kind.option else mid
-            if not kind.option:
-                self._venue.set_index(kind.index, index, now_ms)
-            elif all(other.index != kind.index or other.option for other in self._kinds):
+            alone = all(other.index != kind.index or other.option for other in self._kinds)
+            if alone or not kind.option:
                 self._venue.set_index(kind.index, index, now_ms)
             self._venue.set_reference(
                 kind.name,

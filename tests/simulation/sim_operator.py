@@ -50,9 +50,9 @@ class Operator:
         halted = [row.symbol for row in rows if row.state == "HALTED"]
         if always and any(row.reason == "exposure" for row in rows):
             await self._lower()
-        if always and {row.symbol for row in rows} != set(self._world.variant.symbols):
-            if not any(row.state == "DRAINING" for row in rows):  # those that an undone reload took out
-                await self._reload(self._world.plan.variants.index(self._world.variant), None)
+        served = {row.symbol for row in rows if row.state != "DRAINING"}
+        if always and len(served) == len(rows) and served != set(self._world.variant.symbols):
+            await self._reload(self._world.plan.variants.index(self._world.variant), None)  # an undone one took some
         if halted and (always or chance.random() < 0.8):
             await self._change("reset", halted)
         await self._accept()

@@ -5,7 +5,7 @@ Write comes before act: whenever bytes leave for the exchange, no order waits in
 
 import re
 
-from sim_judge import Oracle, Side
+from sim_judge import Oracle
 from sim_world_type import World
 
 from mmd.journal.reader import verify
@@ -16,8 +16,6 @@ INTENT = re.compile(rb'"type":"(?:Place|Amend|Reduce)Order"')
 
 class JournalKept(Oracle):
     promise = "the journal verifies"
-
-    def look(self, world: World, sides: dict[str, Side]) -> None: ...
 
     def over(self, world: World) -> None:
         report = verify(world.state_directory / DIRECTORY)

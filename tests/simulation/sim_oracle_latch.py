@@ -8,7 +8,7 @@ from sim_world_type import World
 
 from mmd.domain.reasons import State
 
-WRITTEN_SECONDS = 1.0
+GONE = (State.DRAINING, State.GONE)
 
 
 class Latched(Oracle):
@@ -16,30 +16,18 @@ class Latched(Oracle):
 
     def __init__(self) -> None:
         self._number = 0
-        self._halted: dict[str, float] = {}  # since when, in this life
-        self._owed: set[str] = set()  # of the life before
 
     def look(self, world: World, sides: dict[str, Side]) -> None:
         life = world.life
-        if life is None or life.daemon is None or not life.up:
+        if life is None or not life.up or life.number == self._number:
             return
-        if life.number != self._number:
-            if life.daemon.phase != "running":
-                return
-            ended = world.ended_at
-            self._owed = {name for name, since in self._halted.items() if ended - since >= WRITTEN_SECONDS}
-            self._number, self._halted = life.number, {}
-            self._check(world)
+        assert life.daemon is not None
+        if life.daemon.phase != "running":
+            return
+        self._number = life.number
         for worker in world.workers():
-            if worker.machine.state is State.HALTED:
-                self._halted.setdefault(worker.symbol, world.now)
-            elif worker.machine.state is not State.DRAINING:
-                self._halted.pop(worker.symbol, None)
-
-    def _check(self, world: World) -> None:
-        assert world.life is not None
-        for worker in world.workers():
-            forgotten = worker.symbol in self._owed and worker.symbol not in world.life.operator.reset
-            if forgotten and worker.machine.state not in (State.HALTED, State.DRAINING, State.GONE):
+            owed = worker.symbol in world.halted and worker.symbol not in life.operator.reset
+            if owed and worker.machine.state is not State.HALTED and worker.machine.state not in GONE:
                 detail = f"it was HALTED, and is {worker.machine.state} ({worker.machine.why})"
                 raise self.broken(detail, worker.symbol)
+        world.halted.clear()

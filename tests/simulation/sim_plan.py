@@ -125,6 +125,7 @@ class Plan:
     symbols: list[str]
     step_ms: int
     eagerness: float
+    latency: float
     variants: list[Variant]
     storms: list[Storm]
     maker_protection: bool
@@ -150,6 +151,7 @@ def draw(seed: int, minutes: float, only: frozenset[str] | None = None) -> Plan:
         symbols=symbols,
         step_ms=chance.choice((250, 400, 700, 1000)),
         eagerness=chance.choice((0.05, 0.15, 0.3)),
+        latency=chance.choice((0.0005, 0.005, 0.02, 0.1, 0.25)),
         variants=variants,
         storms=[],
         maker_protection=protected,
@@ -235,11 +237,11 @@ def _variant(chance: Random, base: dict[str, Any], symbols: list[str], number: i
         }
     limits = {name: KINDS[name].lot * chance.choice((5, 8, 20, 60)) for name in kept}
     usd = sum((worth(KINDS[name], limits[name]) for name in kept), D(0))
-    notional = (usd * chance.choice((D("0.5"), D(1), D(3)))).quantize(D(1)) + 1
+    notional = (usd * chance.choice((D("0.4"), D("0.7"), D(1), D(3)))).quantize(D(1)) + 1
     exposure: dict[str, Decimal] = {}
     for base_coin in sorted({KINDS[name].base for name in symbols}):
         coins = sum((coins_of(KINDS[name], limits[name]) for name in kept if KINDS[name].base == base_coin), D("0.01"))
-        exposure[base_coin] = (coins * chance.choice((D("0.5"), D(1), D(3)))).quantize(D("0.0001")) + D("0.0001")
+        exposure[base_coin] = (coins * chance.choice((D("0.4"), D("0.7"), D(1), D(3)))).quantize(D("0.0001")) + D("0.0001")
     content = {
         **base,
         "spreads": spreads,

@@ -111,13 +111,13 @@ def play(
             planted(bug),
             exactly(seed),
             patience(PATIENCE_SECONDS * max(1.0, minutes)),
-        ):  # relative, so that no name of ours is in any message
+        ):  # in the directory: names are relative, so that where it is is in no message
             trio.run(main, clock=trio.testing.MockClock(autojump_threshold=0))
-    except BaseException as bug:
-        if isinstance(bug, KeyboardInterrupt):
+    except BaseException as raised:
+        if isinstance(raised, KeyboardInterrupt):
             raise
-        outcome.failure = "".join(traceback.format_exception(bug))
-        outcome.promise = f"raised {type(bug).__name__}"
+        outcome.failure = "".join(traceback.format_exception(raised))
+        outcome.promise = f"raised {_leaf(raised).__class__.__name__}"
     finally:
         logger.setLevel(level)
         logger.propagate = propagate
@@ -133,6 +133,12 @@ def play(
     outcome.seconds = time.perf_counter() - began
     gc.collect()
     return outcome
+
+
+def _leaf(error: BaseException) -> BaseException:
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error
 
 
 def play_many(seeds: Iterable[int], minutes: float, jobs: int, only: frozenset[str] | None) -> Iterator[Outcome]:

@@ -192,7 +192,9 @@ class End(trio.abc.Stream):
 class Wire:
     """All connections. Faults last until they are ended, or until their connection has ended."""
 
-    def __init__(self, chance: Random, serve: Callable[[trio.abc.Stream], Awaitable[None]]) -> None:
+    def __init__(self, chance: Random, latency: float, serve: Callable[[trio.abc.Stream], Awaitable[None]]) -> None:
+        """`latency`: seconds one way, about."""
+        self._latency = latency
         self.links: list[Link] = []
         self.extra_seconds = 0.0  # of delay, each way
         self.refusing = False  # new connections are refused
@@ -222,7 +224,7 @@ class Wire:
 
     async def dial(self, owner: int) -> trio.abc.Stream:
         """A connection to the exchange. Raises OSError."""
-        latency = self._chance.choice((0.0005, 0.002, 0.01, 0.04))
+        latency = self._chance.choice((0.5, 1.0, 2.0)) * self._latency
         await trio.sleep(2 * (latency + self.extra_seconds))
         if self.swallowing:
             await trio.sleep_forever()

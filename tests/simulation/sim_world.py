@@ -64,7 +64,7 @@ class World:
         self.life: Life | None = None
         self.farewell: Farewell | None = None
         self.withheld_at = -1e9  # when the exchange last kept news of a fill to itself
-        self.ended_at = 0.0  # when the last life ended
+        self.halted: set[str] = set()  # symbols that were HALTED when a life ended, until one runs again
         self.last_head = ""  # of the journal, as the last life left it in order
         self.platter = Platter()
         self.host_offset_ns = 0
@@ -72,6 +72,7 @@ class World:
         self.state_directory = Path("state-0001")
         self.scope = trio.CancelScope()
         self._keeping = True
+        self._all_over = trio.Event()  # no life follows
         self._host = plan.stream("host")
         self.variants: dict[str, Variant] = {load_text(variant.text).sha256: variant for variant in plan.variants}
         self.variant = plan.variants[0]
@@ -80,12 +81,13 @@ class World:
         self.market = MovingMarket(plan.symbols, plan.stream("market"), plan.step_ms, plan.eagerness)
         options = SandboxOptions(seed=plan.seed % 1000)
         self.sandbox = Sandbox(self.market, options, wall_clock_ns=self.true_ns)
-        self.wire = Wire(plan.stream("wire"), self.sandbox.server.serve)
+        self.wire = Wire(plan.stream("wire"), plan.latency, self.sandbox.server.serve)
         self.weather = Weather(self)
         self.secrets = Secrets()
         self.written_first = WrittenFirst()
         self.judges: list[Oracle] = [OnePerSide(), Limits(), Empty(), Known(), Positions(), Ledger(), self.secrets]
         self.judges += [NoFillLost(), Latched(), JournalKept(), ReplayEqual(), self.written_first]
+        self._lookers = [judge for judge in self.judges if type(judge).look is not Oracle.look]
         self.wire.leaving = self._leaving
         self._listen()
 
@@ -181,9 +183,14 @@ class World:
         daemon = self.daemon
         if daemon is not None:
             self.variant = self.variants.get(daemon.in_force.sha256, self.variant)
-        self._ask(lambda judge: judge.look(self, sides), sides := glance(self))
+        sides = glance(self)
+        try:
+            for judge in self._lookers:
+                judge.look(self, sides)
+        except Violation as broken:
+            self.fail(broken)
 
-    def _ask(self, what: Callable[[Oracle], None], _: object = None) -> None:
+    def _ask(self, what: Callable[[Oracle], None]) -> None:
         try:
             for judge in self.judges:
                 what(judge)
@@ -249,13 +256,14 @@ class World:
                 life.crash_after(self.crash_at_start.pop(0), told=True)
             self.tell(f"life {number} begins, clock off by {self.host_offset_ns / 1e9:g} s")
             await life.run()
-            self.ended_at = life.ended_at
             self.story.count("lives")
             self.state_directory = life.next_directory
             if not life.dead:
                 self._ask(lambda judge: judge.stopped(self))
-            await trio.sleep(self._host.choice(DOWN_SECONDS))
-            self._set_clock()
+            if self._keeping:
+                await trio.sleep(self._host.choice(DOWN_SECONDS))
+                self._set_clock()
+        self._all_over.set()
 
     def _set_clock(self) -> None:
         """Between two lives somebody may set the clock, well or badly."""
@@ -276,7 +284,7 @@ class World:
         self.sandbox.publish()
         self.mild = True
         if self.life is not None:
-            self.life.steps_left = self.life.writes_left = None
+            self.life.forgive()
         self.crash_at_start.clear()
         began = self.now
         if abs(self.host_offset_ns) > CLOCK_IS_RIGHT_NS and self.life is not None:
@@ -310,6 +318,7 @@ class World:
         self.mild = True
         self.market.still = True
         await self.life.stop()
+        await self._all_over.wait()
         left = self.farewell
         if left is None or not left.proven_empty:
             raise Violation("an orderly stop in good weather leaves nothing", str(left))

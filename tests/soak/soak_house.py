@@ -1,13 +1,13 @@
 """The daemon and the exchange of a soak: one process, mock time, and an operator who keeps everything quoting."""
 
-import trio
-import httpx
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any
 
+import httpx
+import trio
 from soak_market import START_NS, Crowd
 from soak_meter import Meter
 from soak_plan import Plan, configuration
@@ -16,7 +16,6 @@ from mmd.config.load import load
 from mmd.config.model import ExchangeConfig
 from mmd.core import own, pnl
 from mmd.domain.reasons import Side, State
-
 from mmd.exchanges.deribit.session import Deribit
 from mmd.sandbox import accounts, tape
 from mmd.sandbox.serve import Sandbox, SandboxOptions
@@ -30,7 +29,6 @@ from mmd.shell.worker import Worker
 
 OPERATOR = Caller(uid=1000, pid=1, name="soak")
 ATTEND_SECONDS = 5.0
-DELIVERED_SECONDS = 180.0  # a symbol whose option has expired is gone after that
 SPREADS_BPS = (6.0, 8.0)
 # The exchange's own histories are cut short, so that what grows in this process is the daemon.
 SMALL_SANDBOX: tuple[tuple[Any, str, int], ...] = (
@@ -54,9 +52,8 @@ class House:
         self.symbols = [one.instrument_name for one in self.market.instruments()]
         self.away = ""  # the symbol that a reload took out
         self.done: Counter[str] = Counter()
-        self.expected_alerts = 0
-        self.active_seconds = 0.0
-        self.rolled = 0
+        self.expired = ""  # the symbol whose option was delivered, until another takes its place
+        self._listed = ""
         self._path = directory / "mmd.yaml"
         self._write_config()
         self.sandbox: Sandbox
@@ -110,6 +107,8 @@ class House:
         every = {act: at - trio.current_time() for act, at in due.items()}
         while True:
             await self._mend()
+            if self.expired:
+                await self._replace()
             for act, at in due.items():
                 if trio.current_time() >= at:
                     due[act] = at + every[act]
@@ -133,6 +132,8 @@ class House:
 
     async def _reload(self) -> None:
         """All spreads change; one symbol leaves, the one that left the last time comes back."""
+        if self.expired:
+            return
         self.done["reloads"] += 1
         self.away = self.symbols[self.done["reloads"] % len(self.symbols)]
         await self._apply()
@@ -148,19 +149,24 @@ class House:
         self.sandbox.faults.disconnect()
 
     async def _roll(self) -> None:
-        """The last option expires; once its symbol is gone, one that is listed anew takes its place."""
+        """The last option expires, and another is listed."""
         self.done["rolls"] += 1
-        last = next(name for name in reversed(self.symbols) if name != self.away)
+        self.expired = next(name for name in reversed(self.symbols) if name != self.away)
         now_ms = self.sandbox.now_ms
-        self.sandbox.deliver(last, self.sandbox.engine.floor.index_price("btc_usd"), now_ms)
-        self.market.delist(last)
+        self.sandbox.deliver(self.expired, self.sandbox.engine.floor.index_price("btc_usd"), now_ms)
+        self.market.delist(self.expired)
         listed = self.market.list_more(self.done["rolls"])
         self.sandbox.engine.floor.list_instrument(listed)
         self.market.mark(listed.instrument_name, now_ms)
         self.sandbox.publish()
-        await trio.sleep(DELIVERED_SECONDS)
-        self.symbols[self.symbols.index(last)] = listed.instrument_name
-        await self._apply()
+        self._listed = listed.instrument_name
+
+    async def _replace(self) -> None:
+        """Once the symbol of what has expired is gone, what is new takes its place."""
+        if f"deribit/{self.expired}" not in self.daemon.pump.workers:
+            self.symbols[self.symbols.index(self.expired)] = self._listed
+            self.expired = ""
+            await self._apply()
 
     async def _look(self) -> None:
         """What a scrape, `mmdctl status` and `mmdctl events` read."""
@@ -178,13 +184,14 @@ class House:
             return
         for worker in self.workers():
             position, orders = worker.machine.position, worker.machine.own
-            if "1" in position._seen:
+            labels = [f"mmd-soak-{worker.symbol}-b-mwridmzo-{number}" for number in range(pnl.LABELS_REMEMBERED)]
+            if labels[-1] in position._by_label:
                 continue
-            position._seen = {str(number): (Side.BID,) for number in range(1, pnl.REMEMBERED)} | position._seen
-            position._entries = {str(number): None for number in range(1, 366)} | position._entries
-            labels = [f"mmd-soak-{worker.symbol}-b-mwridmzo-{number}" for number in range(pnl.LABELS_REMEMBERED - 1)]
-            position._by_label = dict.fromkeys(labels, 1) | position._by_label
-            orders._finished = dict.fromkeys(labels[: own.FINISHED - 1]) | orders._finished
+            ids = [str(number) for number in range(300_000_000, 300_000_000 + pnl.REMEMBERED)]
+            position._seen = {name: tuple([Side.BID]) for name in ids[len(position._seen) :]} | position._seen
+            position._entries = dict.fromkeys(ids[:365]) | position._entries
+            position._by_label = dict.fromkeys(labels[len(position._by_label) :], 1) | position._by_label
+            orders._finished = dict.fromkeys(labels[: own.FINISHED - len(orders._finished)]) | orders._finished
 
     def age_house(self) -> None:
         """What the symbols share."""
@@ -222,6 +229,8 @@ async def running(plan: Plan, directory: Path) -> AsyncIterator[House]:
             await nursery.start(house.daemon.run)
             house.age()
             house.age_house()
+            await house.daemon.pump.deliver()
+            house.meter.peaks.clear()
             await house._mend()
             async with trio.open_nursery() as around:
                 around.start_soon(house.attend)

@@ -17,14 +17,15 @@ FOREVER_MS = 32_503_708_800_000
 STEP_MS = 200
 OPTION_TICK, OPTION_STEP = D("0.0001"), TickStep(D("0.005"), D("0.0005"))
 LEVELS = 5
+REACH = 0.05  # how far prices go, as a share
 
 
 class Pace(msgspec.Struct, frozen=True):
     """Events a second of one symbol: changes of its book, new marks (a ticker each), takers."""
 
-    books: float = 0.1
+    books: float = 0.08
     marks: float = 0.05
-    takers: float = 0.02
+    takers: float = 0.03
 
 
 class Kind(msgspec.Struct, frozen=True):
@@ -181,10 +182,12 @@ class Crowd:
     # --- life ----------------------------------------------------------------------------------------
 
     def _move(self, kind: Kind, now_ms: int) -> None:
-        """A few basis points, drawn back towards where it began."""
+        """A few basis points, and not far from where it began."""
         away = float(self._mids[kind.name] / kind.price) - 1.0
-        moved = float(self._mids[kind.name]) * (self._chance.gauss(0.0, 3e-4) - 0.01 * away)
+        moved = float(self._mids[kind.name]) * self._chance.gauss(0.0, 3e-4)
         ticks = round(moved / float(kind.step)) or self._chance.choice((-1, 0, 1))
+        if abs(away) > REACH:
+            ticks = -abs(ticks) if away > 0 else abs(ticks)
         self._mids[kind.name] += ticks * kind.step
         self._show(kind, now_ms)
 

@@ -8,8 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from mmd.domain.actions import AmendOrder, CancelOrder, Decision, PlaceOrder
-from mmd.domain.events import BookTop, Mail, OrderFilled, Ticker, TradePrinted
-from mmd.domain.events import OrdersReported, PositionReported
+from mmd.domain.events import BookTop, Mail, OrderFilled, OrdersReported, PositionReported, Ticker, TradePrinted
 from mmd.exchanges.deribit.session import Deribit
 from mmd.journal.chain import BODY_AT
 from mmd.journal.writer import Journal

@@ -42,9 +42,7 @@ def configuration(plan: Plan, symbols: Sequence[str], spread_bps: float) -> str:
             "exchanges": {"deribit": {"type": "deribit", "network": "sandbox", "order_valid_ms": 2000}},
             "market_data": {"stale_seconds": 300, "max_jump_bps": 5000},
             "spreads": spreads(spread_bps),
-            "instruments": [
-                {"exchange": "deribit", "symbol": name, "spread": spread_of(name)} for name in symbols
-            ],
+            "instruments": [{"exchange": "deribit", "symbol": name, "spread": spread_of(name)} for name in symbols],
             "limits": {
                 "per_symbol": {
                     "max_position": 1_000_000,

@@ -1,5 +1,6 @@
 """The installed daemon under a real systemd as PID 1, in a container that is thrown away."""
 
+import json
 import os
 import platform
 import re
@@ -14,6 +15,7 @@ BOOT = Path(os.environ.get("MMD_BOOT", ROOT.parent / "shared" / "tools" / "boot-
 CACHE = Path(os.environ.get("MMD_BOOT_CACHE", "/var/cache/mmd-boot"))
 SYSTEM_PYTHON = Path("/usr/bin/python3")
 CANNOT = 77
+WENT_DOWN = 125
 
 
 def need_a_machine_that_can_boot() -> None:
@@ -74,3 +76,27 @@ def test_a_day_of_the_installed_daemon(stage: Path, tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_the_reaper_comes_after_every_end(stage: Path, tmp_path: Path) -> None:
     assert live_through("reaper.sh", stage, tmp_path) >= 20
+
+
+@pytest.mark.slow
+def test_the_reaper_comes_while_the_system_goes_down(stage: Path, tmp_path: Path) -> None:
+    """With the state directory on a mount of its own, which waits to be unmounted."""
+    state = tmp_path / "state"
+    state.mkdir()
+    CACHE.mkdir(parents=True, exist_ok=True)
+    command = [BOOT, "--timeout", "120", "--bind-ro", f"{stage}:/mnt/stage", "--bind", f"{state}:/var/lib/mmd"]
+    inside = ["bash", "/mnt/host/tests/systemd/poweroff.sh", "/mnt/stage"]
+    booted = subprocess.run(
+        [*command, CACHE / "bookworm", ROOT, "--", *inside],
+        capture_output=True,
+        text=True,
+        check=False,
+        stdin=subprocess.DEVNULL,
+    )
+    if booted.returncode == CANNOT:
+        pytest.skip(f"this machine cannot boot a container: {booted.stderr.strip()}")
+    sys.stdout.write(booted.stdout + booted.stderr)
+    assert booted.returncode == WENT_DOWN
+    (path,) = (state / "certificates").iterdir()
+    certificate = json.loads(path.read_text())
+    assert (certificate["proven"], certificate["cause"]) == (True, "the daemon's end: success-exited-0")

@@ -90,7 +90,7 @@ def test_the_reaper_has_its_time_within_that_of_the_unit() -> None:
 def test_the_reapers_unit_can_start_while_the_system_goes_down() -> None:
     """What needs a mount or the network would wait for their stop, which waits for ours."""
     reaper = settings(REAPER.read_text())
-    assert reaper["DefaultDependencies"] == ["no"]
+    assert (reaper["DefaultDependencies"], reaper["Slice"]) == (["no"], ["system.slice"])
     assert {"After", "Wants", "Requires", "Restart"}.isdisjoint(reaper)
     assert {"StateDirectory", "RuntimeDirectory", "ConfigurationDirectory", "LogsDirectory", "PrivateTmp"}.isdisjoint(
         reaper
