@@ -29,6 +29,8 @@ from mmd.domain.reasons import CashKind, Side
 # again after a reconnection.
 REMEMBERED = 4096
 LABELS_REMEMBERED = 1024
+# The usual memory of a trade, made once: so many of their own would be most of an old position.
+ONCE = {side: (side,) for side in Side}
 
 
 class Fold(Enum):
@@ -106,7 +108,7 @@ class Position:
             return Fold.REPEATED
         if not event.price > 0:
             raise ValueError(f"{self.instrument.key}: trade {event.trade_id} at {event.price}, allowed: above 0")
-        self._seen[event.trade_id] = (*sides, event.side)
+        self._seen[event.trade_id] = (*sides, event.side) if sides else ONCE[event.side]
         _forget(self._seen, REMEMBERED)
         self.fills += 1
         self._by_label[event.label] = self._by_label.get(event.label, 0) + event.size_lots

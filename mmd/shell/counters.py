@@ -74,6 +74,7 @@ class Counters(msgspec.Struct, kw_only=True):
     """Everything counted in this process. Symbols by `exchange/symbol`, exchanges by name; seconds and Unix times."""
 
     symbols: dict[str, SymbolCounters] = msgspec.field(default_factory=dict)
+    parted: SymbolCounters = msgspec.field(default_factory=SymbolCounters)  # orders and fills of those that are gone
     exchanges: dict[str, ExchangeCounters] = msgspec.field(default_factory=dict)
     loop_lag: Histogram = msgspec.field(default_factory=lag_histogram)
     reloads_applied: int = 0
@@ -94,6 +95,16 @@ class Counters(msgspec.Struct, kw_only=True):
         if found is None:
             found = self.symbols[key] = SymbolCounters()
         return found
+
+    def part(self, key: str) -> None:
+        """A symbol is gone: its orders and fills stay in the sums of all, and nothing else of it."""
+        gone, sums = self.symbols.pop(key), self.parted
+        sums.placed += gone.placed
+        sums.amended += gone.amended
+        sums.cancelled += gone.cancelled
+        sums.fills += gone.fills
+        for fault, times in gone.rejected.items():
+            sums.rejected[fault] = sums.rejected.get(fault, 0) + times
 
     def exchange(self, name: str) -> ExchangeCounters:
         """The counters of an exchange, made at first use."""

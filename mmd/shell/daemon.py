@@ -128,9 +128,7 @@ class Daemon(Front):
         self.office = Office(self.pump)
         self._config = config
         self._protect(config)
-        for name, exchange in exchanges.items():
-            exchange.reconcile_every(config.reconciliation.interval_seconds)
-            exchange.known_until(self.past.known_ms(name), self.past.from_ms(name))
+        self._brief(config)
         self._reloader: Reloader | None = None
         self._nursery: trio.Nursery | None = None
         self.phase = "starting"
@@ -177,6 +175,12 @@ class Daemon(Front):
         self._close_journal()
         self.phase = "stopped"
         self.stopped.set()
+
+    def _brief(self, config: Config) -> None:
+        """Tell every exchange what is known already, and how often to compare."""
+        for name, exchange in self.pump.exchanges.items():
+            exchange.reconcile_every(config.reconciliation.interval_seconds)
+            exchange.known_until(self.past.known_ms(name), self.past.from_ms(name))
 
     def _restate(self) -> None:
         """Every file of the journal says which configuration is in force."""

@@ -146,7 +146,7 @@ class Front:
         )
 
     def counted(self) -> Counted:
-        counted = list(self.counters.symbols.values())
+        counted = [self.counters.parted, *self.counters.symbols.values()]
         return Counted(
             placed=sum(c.placed for c in counted),
             amended=sum(c.amended for c in counted),

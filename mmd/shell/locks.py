@@ -165,7 +165,7 @@ class AccountLock:
             if error.errno != errno.EADDRINUSE:
                 raise
             holder = account_holder(name) or "unknown"
-            raise OSError(f"{name} is in use: another mmd on this machine trades on it (pid {holder})") from None
+            raise OSError(f"{name} is in use: another daemon on this machine trades on it (pid {holder})") from None
 
     def answer(self) -> None:
         """Let go who asked; the kernel has told them all they wanted."""

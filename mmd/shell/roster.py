@@ -135,10 +135,10 @@ class Roster:
             detail = f"{machine.instrument.amount_text(machine.position.lots)} stays and counts towards the totals"
             self._pump.diary.note("position.left", detail, symbol=worker.symbol, exchange=worker.exchange)
         self._pump.drop(worker)
-        if (
-            self._pump.journal is not None and machine.why is not Why.SHUTDOWN
-        ):  # the next process inherits from that one
-            self._pump.journal.put(Left, self._pump.clock.now_ns(), key=worker.key)
+        if machine.why is not Why.SHUTDOWN:
+            self._pump.counters.part(worker.key)
+            if self._pump.journal is not None:  # at a stop: the next process inherits from that one
+                self._pump.journal.put(Left, self._pump.clock.now_ns(), key=worker.key)
         self.parting.pop(worker.key, None)
         self.watch()
         self._pump.turned.unpark_all()

@@ -1,7 +1,8 @@
-"""Programs that end with their test; the table of the kill switches in the report."""
+"""Programs that end with their test; the tables of the kill switches and of the kills in the report."""
 
 from collections.abc import Iterator
 
+import killing
 import pytest
 from arena import VERDICTS, table
 from house import Exchange, Program, house
@@ -23,8 +24,12 @@ def shared_exchange(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Exchan
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Also in quiet mode: what each provocation did, and how fast."""
+    """Also in quiet mode: what each provocation did, and how fast; how often the daemon was killed, and in what."""
     if VERDICTS:
         terminalreporter.section("kill switches: milliseconds from the cause")
         for line in table(VERDICTS):
+            terminalreporter.write_line(line)
+    for outcome in killing.OUTCOMES:
+        terminalreporter.section("kill -9")
+        for line in killing.table(outcome):
             terminalreporter.write_line(line)

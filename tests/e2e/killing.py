@@ -6,6 +6,7 @@ hits depends on the machine.
 """
 
 import json
+import os
 import random
 import signal
 import socket
@@ -14,12 +15,13 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from decimal import Decimal
 from enum import StrEnum
 from pathlib import Path
-from threading import Thread
+from threading import Event, Thread
 from typing import Any
 
 from house import CLIENT_SECRET, MMD, PATIENCE_SECONDS, Daemon, Exchange, Program, environment, until
@@ -27,11 +29,12 @@ from house import CLIENT_SECRET, MMD, PATIENCE_SECONDS, Daemon, Exchange, Progra
 from mmd.domain.errors import MmdError
 from mmd.domain.events import OrderFilled
 from mmd.journal.reader import records, verify
-from mmd.journal.records import Batch
+from mmd.journal.records import Batch, Note
 
 RIGGED = Path(__file__).with_name("rigged.py")
 PERP = "BTC-PERPETUAL"
 OUR_LABEL = "mmd-e2e-"
+JUDGE_SECONDS = 15.0
 REAP_STATUS = {"proven": True, "ended": "", "dry_run": False}
 
 CONFIG = """\
@@ -41,7 +44,6 @@ exchanges:
   deribit:
     type: deribit
     network: {{url: "{url}"}}
-    order_valid_ms: 500
     credentials: {{client_id: {{env: E2E_ID}}, client_secret: {{env: E2E_SECRET}}}}
 market_data: {{stale_seconds: 30, max_jump_bps: 100000, max_jump_ticks: 100000}}
 spreads:
@@ -102,6 +104,7 @@ class Draw:
     reap: bool
     requests_ms: int  # how late requests arrive, and answers
     answers_ms: int
+    outlive_ms: int  # orders of the last moments arrive so much later; 0: with the others
     fills: int  # to wait for in this life
 
 
@@ -129,6 +132,7 @@ def draws(seed: str, count: int, reap_every: int = 4) -> list[Draw]:
                 reap=reaps[number],
                 requests_ms=late[0],
                 answers_ms=late[1],
+                outlive_ms=drawn.choice([0, 0, drawn.randint(100, 1900)]),
                 fills=drawn.choice([1, 2, 4]),
             )
         )
@@ -143,10 +147,10 @@ class Seen:
     alive: int = 0  # executions until the kill
     dead: int = 0  # between the kill and the next word of a daemon
     starting: int = 0  # while the next life began
+    outlived: int = 0  # requests that arrived after the one who sent them was dead
     left: int = 0  # orders of ours that rested after the kill
     reaped: int = 0
     seconds: float = 0.0
-    notes: list[str] = field(default_factory=list)
 
 
 class Rigged(Exchange):
@@ -155,7 +159,9 @@ class Rigged(Exchange):
     def __init__(self, folder: Path, account: str, seed: int) -> None:
         words = ["sandbox", "--listen", "127.0.0.1:0", "--market", "generated", "--seed", str(seed), "--no-rate-limits"]
         where = folder / "rigged.port"
-        Program.__init__(self, [sys.executable, str(RIGGED), *words], folder, "sandbox", env={"RIGGED_PORT": str(where)})
+        Program.__init__(
+            self, [sys.executable, str(RIGGED), *words], folder, "sandbox", env={"RIGGED_PORT": str(where)}
+        )
         self.url = self.until(lambda: self.out.partition("\n")[0] if "\n" in self.out else "", "ready line")
         self.port = int(self.url.partition("127.0.0.1:")[2].partition("/")[0])
         self.account = account
@@ -206,6 +212,7 @@ class World:
         self.trades: list[dict[str, Any]] = []  # the exchange's list of the account's executions
         self._journalled: set[tuple[str, str]] = set()
         self._excused: set[tuple[str, str]] = set()  # executions in a symbol that no daemon was told to trade
+        self.cases: list[str] = []  # that were ever opened
         self._read = 0  # the last record that was read
         self.foreign = {
             self.exchange.rig("foreign", account=self.account, symbol=PERP, share=share, label=label)
@@ -263,15 +270,16 @@ class World:
         self.seen.append(seen)
         self.exchange.rig("keep", on=draw.kept)
         self.exchange.rig("weather", requests_ms=draw.requests_ms, answers_ms=draw.answers_ms)
-        traded = self.books()["traded"]
+        before = self.books()
         self.live(draw)
-        seen.alive = self.books()["traded"] - traded
+        seen.alive = self.books()["traded"] - before["traded"]
         self.lie_dead(draw, seen)
         traded = len(self.trades)
         self.rig("pace", per_second=draw.pace)
         self.spawn().ready()
         self.rig("pace", per_second=0)
-        seen.starting = self.books()["traded"] - traded
+        books = self.books()
+        seen.starting, seen.outlived = books["traded"] - traded, books["outlived"] - before["outlived"]
         self.judge(draw)
         seen.seconds = time.monotonic() - began
         return seen
@@ -305,6 +313,8 @@ class World:
                 daemon = self.spawn()
             case _:
                 pass
+        if draw.outlive_ms:
+            self.exchange.rig("weather", requests_ms=draw.outlive_ms, answers_ms=0)
         with suppress(subprocess.TimeoutExpired):
             daemon.process.wait(pause)  # a stop may be over before
         self.bury(daemon)
@@ -328,6 +338,12 @@ class World:
         """The newest file's number."""
         return max(int(path.name[8:16]) for path in self.journal.glob("journal-*"))
 
+    def has_every_state(self) -> bool:
+        """Recovery would begin with the newest file, and that is not the first."""
+        number = self.segment()
+        newest = self.journal / f"journal-{number:08}.jsonl"
+        return number > 1 and newest.exists() and b'"kind":"snapshotsdone"' in newest.read_bytes()
+
     def reset(self) -> None:
         """What was halted is released by a person."""
         assert self.daemon is not None
@@ -338,10 +354,13 @@ class World:
         self.halted = False
 
     def quote(self) -> None:
-        """Both orders of every symbol have rested."""
-        assert self.daemon is not None
+        """An order of every symbol rests."""
+        daemon = self.daemon
+        assert daemon is not None
         self.reset()
-        self.daemon.start_quoting()
+        self.until(lambda: daemon.ask("resume", symbols=["all"])["outcome"] == "done", "resume")
+        names = set(daemon.symbols())
+        self.until(lambda: {order["symbol"] for order in self.ours().values()} == names, "an order of every symbol")
 
     # --- nobody is there -----------------------------------------------------------------------------
 
@@ -386,10 +405,11 @@ class World:
             return not different
 
         try:
-            self.until(agree, "the same books", 10.0)
+            self.until(agree, "the same books", JUDGE_SECONDS)
         except AssertionError as late:
             raise AssertionError(f"{different}\n{late}") from None
         self.states(draw)
+        assert not self.cases, f"nothing was wrong, and yet: {self.cases}"
         report = verify(self.journal)
         assert report.whole, report
         rows = self.daemon.symbols() if self.daemon is not None else {}
@@ -411,7 +431,7 @@ class World:
         assert daemon is not None
         rows = daemon.symbols()
         ours, books = self.known_orders(), self.books()
-        found = []
+        found: list[str] = []
         theirs = {order["id"]: order["label"] for order in books["orders"] if order["label"].startswith(OUR_LABEL)}
         if ours != theirs or self.known_orders() != ours:
             found.append(f"orders: the daemon's {ours}, the exchange's {theirs}")
@@ -421,7 +441,7 @@ class World:
                 found.append(f"{line['symbol']}: position {line['position']}, the exchange's {position}")
         if set(books["positions"]) - set(rows) - {"ETH-PERPETUAL"}:
             found.append(f"positions of {sorted(books['positions'])}, symbols {sorted(rows)}")
-        found += [f"case: {case}" for case in daemon.ask("cases")["cases"]]
+        found += [f"open: {case}" for case in daemon.ask("cases")["cases"]]
         self.read_journal()
         known = self._journalled | self._excused
         lost = [trade for trade in self.trades if trade["symbol"] in rows and mark(trade) not in known]
@@ -439,8 +459,8 @@ class World:
             if isinstance(record, Batch):
                 fills = [event for event in record.events if isinstance(event, OrderFilled)]
                 self._journalled.update((fill.trade_id, fill.order_id) for fill in fills)
-
-
+            elif isinstance(record, Note) and record.name == "case.opened":
+                self.cases.append(record.detail)
 
     # --- the end -------------------------------------------------------------------------------------
 
@@ -454,7 +474,10 @@ class World:
         state = ["--state-dir", str(self.state)]
         self.mmd("verify", *state)
         self.mmd("replay", *state, "--quiet")
-        rows = [json.loads(line) for line in self.mmd("journal", "export", *state, "--format", "jsonl", "--what", "fills").splitlines()]
+        rows = [
+            json.loads(line)
+            for line in self.mmd("journal", "export", *state, "--format", "jsonl", "--what", "fills").splitlines()
+        ]
         sides = {"buy": "bid", "sell": "ask"}
         fills = Counter(
             (row["trade_id"], row["order_id"], row["symbol"], row["side"], Decimal(row["price"]), Decimal(row["size"]))
@@ -480,15 +503,111 @@ def mark(trade: dict[str, Any]) -> tuple[str, str]:
     return trade["id"], trade["order_id"]
 
 
-def run(folder: Path, seed: str, count: int, programs: list[Program], reap_every: int = 4) -> World:
-    """So many rounds in one world, and its end. AssertionError names seed and round."""
-    world = World(folder, programs, seed)
-    world.spawn().ready()
+# --- many rounds ---------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What came of one seed."""
+
+    seed: str
+    worlds: list[World]
+    seconds: float
+
+    @property
+    def rounds(self) -> list[Seen]:
+        return [seen for world in self.worlds for seen in world.seen]
+
+
+OUTCOMES: list[Outcome] = []
+
+
+def chosen_seed(usual: str) -> str:
+    """The usual one; with MMD_RANDOM=1 another each time, with any other value of it that one."""
+    wanted = os.environ.get("MMD_RANDOM", "")
+    return usual if not wanted else str(random.SystemRandom().randrange(10**9)) if wanted == "1" else wanted
+
+
+def run(world: World, rounds: list[Draw], failed: Event) -> None:
+    """These rounds, and the end; no more after `failed`. AssertionError names seed and round."""
     try:
-        for draw in draws(seed, count, reap_every):
+        world.spawn().ready()
+        for draw in rounds:
+            if failed.is_set():
+                return
             world.round(draw)
         world.finish()
-    except AssertionError as wrong:
-        last = world.seen[-1].draw if world.seen else None
-        raise AssertionError(f"seed {seed}, {last}:\n{wrong}") from wrong
-    return world
+    except (AssertionError, MmdError, OSError, subprocess.SubprocessError, ValueError) as wrong:
+        failed.set()
+        last = world.seen[-1].draw if world.seen else "before the first round"
+        raise AssertionError(f"seed {world.seed}: {last}\nin {world.folder}:\n{wrong}") from wrong
+    finally:
+        world.exchange.hang_up()
+
+
+def run_all(folder: Path, programs: list[Program], seed: str, count: int, worlds: int = 2) -> Outcome:
+    """So many rounds in so many worlds at once; the first AssertionError, if any."""
+    began, rounds = time.monotonic(), draws(seed, count)
+    made, failed = [], Event()
+    for number in range(worlds):
+        place = folder / f"world-{number}"
+        place.mkdir()
+        made.append(World(place, programs, f"{seed}, world {number}"))
+    with ThreadPoolExecutor(worlds) as threads:
+        ends = [threads.submit(run, world, rounds[number::worlds], failed) for number, world in enumerate(made)]
+    for end in ends:
+        end.result()
+    outcome = Outcome(seed, made, time.monotonic() - began)
+    OUTCOMES.append(outcome)
+    return outcome
+
+
+def table(outcome: Outcome) -> list[str]:
+    """One line for each moment, and what is true of all rounds."""
+    head = [
+        "killed in",
+        "rounds",
+        "orders rest on",
+        "fills before",
+        "dead",
+        "starting",
+        "left",
+        "late",
+        "reaps",
+        "reaped",
+        "s",
+    ]
+    rows = []
+    for name in (*Moment, None):
+        seen = [one for one in outcome.rounds if name in (None, one.draw.moment)]
+        reaps = [one for one in seen if one.draw.reap]
+        rows.append(
+            [
+                name or "all",
+                f"{len(seen)}",
+                f"{sum(one.draw.kept for one in seen)}",
+                f"{sum(one.alive for one in seen)}",
+                f"{sum(one.dead for one in seen)}",
+                f"{sum(one.starting for one in seen)}",
+                f"{sum(one.left for one in seen)}",
+                f"{sum(one.outlived for one in seen)}",
+                f"{len(reaps)}",
+                f"{sum(one.reaped for one in reaps)}",
+                f"{sum(one.seconds for one in seen) / max(1, len(seen)):.1f}",
+            ]
+        )
+    widths = [max(len(row[at]) for row in [head, *rows]) for at in range(len(head))]
+    lines = [
+        "  ".join(
+            cell.rjust(width) if at else cell.ljust(width)
+            for at, (cell, width) in enumerate(zip(row, widths, strict=True))
+        )
+        for row in [head, *rows]
+    ]
+    trades = sum(len(world.trades) for world in outcome.worlds)
+    files = sum(world.segment() for world in outcome.worlds)
+    return [
+        f"seed {outcome.seed}: {len(outcome.rounds)} rounds in {len(outcome.worlds)} worlds, {outcome.seconds:.0f} s, "
+        f"{trades} executions, {files} journal files",
+        *lines,
+    ]

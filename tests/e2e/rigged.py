@@ -19,6 +19,10 @@ import trio
 from mmd.cli import sandbox as program
 from mmd.cli.mmd import main
 from mmd.domain.errors import MmdError
+from mmd.sandbox.deribit.auth import Grant
+from mmd.sandbox.deribit.dialect import Deferred
+from mmd.sandbox.deribit.link import Link
+from mmd.sandbox.deribit.rpc import Params, Request
 from mmd.sandbox.engine import Engine
 from mmd.sandbox.levers import ORDERS_AND_EDITS
 from mmd.sandbox.model import Direction
@@ -28,6 +32,7 @@ from mmd.sandbox.serve import Sandbox
 OUR_LABEL = "mmd-e2e-"
 HOME_SHARE = 0.75  # of the taker's trades bring the position home
 IDLE_SECONDS = 0.05
+TOKEN_SECONDS = 5.0
 
 
 class Rig:
@@ -45,8 +50,36 @@ class Rig:
         def cancel_unless_kept(engine: Engine, link: int, now_ms: int) -> int:
             return 0 if self.keeps else cancel_link(engine, link, now_ms)
 
+        # What has reached the exchange is carried out, also when who sent it is dead by then.
+        self.outlived = 0
+        self._dialect = sandbox.server.dialect
+        self._run = self._dialect.run
+        self._dialect.run = self._run_on  # type: ignore[method-assign]  # no lever for it
+        registry = self._dialect.context.registry
+        link_closed = registry.link_closed
+
+        def close_later(link: int) -> None:
+            sandbox.later(TOKEN_SECONDS, partial(link_closed, link))
+
+        registry.link_closed = close_later  # type: ignore[method-assign]  # its token was looked at when it came
+
         # As on an exchange whose cancel-on-disconnect is armed, read back as ever, and fails.
         Engine.cancel_link = cancel_unless_kept  # type: ignore[method-assign]  # no lever for it
+
+    def _run_on(
+        self, link: Link, request: Request, params: Params, us_in: int, grant: Grant | None = None
+    ) -> Deferred | None:
+        """As the dialect's own, but what is deferred does not end with the connection."""
+        deferred = self._run(link, request, params, us_in, grant)
+        if deferred is not None:
+            self.sandbox.later(deferred.seconds, partial(self._finish, deferred, link))
+        return None
+
+    def _finish(self, deferred: Deferred, link: Link) -> None:
+        self.outlived += link.ended
+        following = deferred.finish()
+        if following is not None:
+            self.sandbox.later(following.seconds, partial(self._finish, following, link))
 
     # --- what can be asked -------------------------------------------------------------------------
 
@@ -102,6 +135,7 @@ class Rig:
                 for trade in trades[since:]
             ],
             "traded": len(trades),
+            "outlived": self.outlived,
         }
 
     # --- the taker ---------------------------------------------------------------------------------
@@ -168,7 +202,7 @@ async def serve_rigged(
     rig = Rig(sandbox, seed)
     async with trio.open_nursery() as nursery:
         listeners = await trio.open_tcp_listeners(0, host="127.0.0.1")
-        where.write_text(str(listeners[0].socket.getsockname()[1]))
+        await trio.Path(where).write_text(str(listeners[0].socket.getsockname()[1]))
         nursery.start_soon(trio.serve_listeners, rig.serve, listeners)
         nursery.start_soon(rig.take)
         await serve(sandbox, host, port)

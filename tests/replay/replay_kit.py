@@ -236,14 +236,14 @@ class House:
             rig.reborn()
         self.serve()
 
-    def rotate(self, between: int = 0) -> None:
+    def rotate(self, between: int = 0, accounts: dict[str, str] | None = None) -> None:
         """A new file; its snapshots are trickled, with steps of the scenes between them."""
         self.journal.rotate(self.now_ns)
         for rig in self.rigs():
             self.journal.put(rec.Snapshot, self.now_ns, key=rig.key, state=raw(rig.machine))
             self.run(between, seed=between)
         self.journal.put(rec.Snapshot, self.now_ns, key="", state=raw(self.portfolio))
-        self.journal.put(rec.SnapshotsDone, self.now_ns)
+        self.journal.put(rec.SnapshotsDone, self.now_ns, accounts=accounts or {})
         self.journal.commit()
 
     def states(self) -> dict[str, bytes]:

@@ -241,7 +241,9 @@ def _variant(chance: Random, base: dict[str, Any], symbols: list[str], number: i
     exposure: dict[str, Decimal] = {}
     for base_coin in sorted({KINDS[name].base for name in symbols}):
         coins = sum((coins_of(KINDS[name], limits[name]) for name in kept if KINDS[name].base == base_coin), D("0.01"))
-        exposure[base_coin] = (coins * chance.choice((D("0.4"), D("0.7"), D(1), D(3)))).quantize(D("0.0001")) + D("0.0001")
+        exposure[base_coin] = (coins * chance.choice((D("0.4"), D("0.7"), D(1), D(3)))).quantize(D("0.0001")) + D(
+            "0.0001"
+        )
     content = {
         **base,
         "spreads": spreads,

@@ -35,6 +35,7 @@ class Outcome:
     seed: int
     minutes: float
     only: frozenset[str] | None
+    bug: str = ""
     failure: str = ""
     promise: str = ""
     story: list[str] = field(default_factory=list)
@@ -47,7 +48,8 @@ class Outcome:
     def again(self) -> str:
         """The one line that shows it again."""
         only = f" --only {','.join(sorted(self.only)) or 'none'}" if self.only is not None else ""
-        return f"python -m tests.simulation --seed {self.seed} --minutes {self.minutes:g}{only}"
+        planted = f" --planted {self.bug}" if self.bug else ""
+        return f"python -m tests.simulation --seed {self.seed} --minutes {self.minutes:g}{only}{planted}"
 
     def report(self) -> str:
         return "\n".join([f"seed {self.seed}: {self.failure}", *self.story, f"again: {self.again}"])
@@ -90,7 +92,7 @@ def play(
 
     `bug`: one of `sim_planted`. Same arguments, same run, to the last byte.
     """
-    outcome = Outcome(seed, minutes, only)
+    outcome = Outcome(seed, minutes, only, bug)
     os.environ[ID_VARIABLE], os.environ[SECRET_VARIABLE] = CLIENT_ID, SECRET
     logger = logging.getLogger("mmd")
     level, propagate = logger.level, logger.propagate

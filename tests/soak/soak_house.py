@@ -48,12 +48,13 @@ class House:
         self.plan = plan
         self.state = directory / "state"
         self.state.mkdir()
-        self.market = Crowd(plan.symbols, plan.pace, plan.seed)
+        self.market = Crowd(plan.symbols - 1, plan.pace, plan.seed)
+        self._expiry_ms = self._next_expiry_ms()
+        self.rolling = self.market.list_more(self._expiry_ms).instrument_name
         self.symbols = [one.instrument_name for one in self.market.instruments()]
         self.away = ""  # the symbol that a reload took out
         self.done: Counter[str] = Counter()
         self.expired = ""  # the symbol whose option was delivered, until another takes its place
-        self._listed = ""
         self._path = directory / "mmd.yaml"
         self._write_config()
         self.sandbox: Sandbox
@@ -132,10 +133,11 @@ class House:
 
     async def _reload(self) -> None:
         """All spreads change; one symbol leaves, the one that left the last time comes back."""
-        if self.expired:
-            return
+        if self.expired or self.sandbox.now_ms >= self._expiry_ms:
+            return  # a configuration that names what has expired is refused
         self.done["reloads"] += 1
-        self.away = self.symbols[self.done["reloads"] % len(self.symbols)]
+        stays = [name for name in self.symbols if name not in (self.rolling, "BTC-PERPETUAL")]
+        self.away = stays[self.done["reloads"] % len(stays)]
         await self._apply()
 
     async def _apply(self) -> None:
@@ -148,23 +150,28 @@ class House:
         self.done["reconnects"] += 1
         self.sandbox.faults.disconnect()
 
+    def _next_expiry_ms(self) -> int:
+        """A moment before the next roll."""
+        return START_NS // 1_000_000 + round((trio.current_time() + self.plan.roll_seconds - ATTEND_SECONDS) * 1000)
+
     async def _roll(self) -> None:
-        """The last option expires, and another is listed."""
+        """The rolling option has expired: it is delivered, and the next one is listed."""
         self.done["rolls"] += 1
-        self.expired = next(name for name in reversed(self.symbols) if name != self.away)
-        now_ms = self.sandbox.now_ms
-        self.sandbox.deliver(self.expired, self.sandbox.engine.floor.index_price("btc_usd"), now_ms)
-        self.market.delist(self.expired)
-        listed = self.market.list_more(self.done["rolls"])
-        self.sandbox.engine.floor.list_instrument(listed)
-        self.market.mark(listed.instrument_name, now_ms)
-        self.sandbox.publish()
-        self._listed = listed.instrument_name
+        sandbox, market, self.expired = self.sandbox, self.market, self.rolling
+        now_ms = sandbox.now_ms
+        sandbox.deliver(self.expired, sandbox.engine.floor.index_price("btc_usd"), now_ms)
+        market.delist(self.expired)
+        self._expiry_ms = self._next_expiry_ms()
+        listed = market.list_more(self._expiry_ms)
+        sandbox.engine.floor.list_instrument(listed)
+        market.mark(listed.instrument_name, now_ms)
+        sandbox.publish()
+        self.rolling = listed.instrument_name
 
     async def _replace(self) -> None:
         """Once the symbol of what has expired is gone, what is new takes its place."""
         if f"deribit/{self.expired}" not in self.daemon.pump.workers:
-            self.symbols[self.symbols.index(self.expired)] = self._listed
+            self.symbols[self.symbols.index(self.expired)] = self.rolling
             self.expired = ""
             await self._apply()
 
@@ -188,7 +195,7 @@ class House:
             if labels[-1] in position._by_label:
                 continue
             ids = [str(number) for number in range(300_000_000, 300_000_000 + pnl.REMEMBERED)]
-            position._seen = {name: tuple([Side.BID]) for name in ids[len(position._seen) :]} | position._seen
+            position._seen = dict.fromkeys(ids[len(position._seen) :], pnl.ONCE[Side.BID]) | position._seen
             position._entries = dict.fromkeys(ids[:365]) | position._entries
             position._by_label = dict.fromkeys(labels[len(position._by_label) :], 1) | position._by_label
             orders._finished = dict.fromkeys(labels[: own.FINISHED - len(orders._finished)]) | orders._finished

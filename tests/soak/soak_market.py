@@ -1,6 +1,6 @@
 """A market of many symbols at a steady pace: books that move, marks that follow, takers on both sides.
 
-What has expired makes room for what is new, as on an exchange: `list_more` lists an option of the next day.
+What has expired makes room for what is new, as on an exchange: `list_more`, `delist`.
 """
 
 from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal
@@ -162,11 +162,10 @@ class Crowd:
 
     # --- what comes and goes -----------------------------------------------------------------------
 
-    def list_more(self, day: int) -> SandboxInstrument:
+    def list_more(self, expiry_ms: int) -> SandboxInstrument:
         """One more option, of an expiry of its own."""
         self._numbers += 1
-        date = f"{1 + day % 28}{('JAN', 'FEB', 'MAR')[day // 28 % 3]}{27 + day // 84}"
-        kind = option(self._numbers, date, EXPIRIES["25DEC26"] + (day + 7) * 86_400_000, 80_000, "C", "0.0400")
+        kind = option(self._numbers, "18NOV26", expiry_ms, 60_000 + 500 * self._numbers, "C", "0.0400")
         self._kinds[kind.name], self._mids[kind.name] = kind, kind.price
         return kind.listed
 

@@ -33,6 +33,7 @@ class Sample(msgspec.Struct, frozen=True, kw_only=True):
     ticks: int
     requests: int
     fills: int
+    changes: int
     journal: int
     snapshots: int
     disk: int
@@ -84,6 +85,7 @@ def look(house: House) -> Sample:
         ticks=meter.ticks,
         requests=meter.requests,
         fills=meter.seen["OrderFilled"],
+        changes=meter.seen["SettingsChanged"] + meter.lines["joined"],
         journal=meter.journal_bytes,
         snapshots=meter.bytes["snapshot"],
         disk=sum(sizes),

@@ -13,7 +13,7 @@ from soak_run import HOUR, Played, Sample
 
 from mmd.core import own, pnl
 from mmd.exchanges import jsonrpc
-from mmd.exchanges.deribit import trading
+from mmd.exchanges.deribit import book, trading
 from mmd.shell import alerts, cases, diary, webhooks, worker
 
 MIB = 1 << 20
@@ -28,8 +28,8 @@ JOURNAL_SHARE = 0.15
 ACTIVE_SHARE = 0.9
 
 # docs/journal.md, "How much it will be": bytes of a tick, of a request with its answer, of a symbol's reports and of
-# the portfolio's values a second.
-TICK_BYTES, REQUEST_BYTES, SYMBOL_BYTES, HOUSE_BYTES = 420, 670, 60, 860
+# the portfolio's values a second, of a symbol whose settings a reload changes.
+TICK_BYTES, REQUEST_BYTES, SYMBOL_BYTES, HOUSE_BYTES, CHANGE_BYTES = 420, 670, 60, 860, 6_500
 
 LIMITS: dict[str, int] = {
     "Position._seen": pnl.REMEMBERED,
@@ -50,11 +50,12 @@ LIMITS: dict[str, int] = {
     "Pump.filled": 0,
     "Pump._ready": 0,
     "Journal._buffer": 1000,
+    "Numbers.known": book.KNOWN_TEXTS,
 }
 """Entries that a collection has at most, at every look."""
 
-SAWTOOTH = frozenset({"Trading._closed", "Trading._sent", "Trading._marked", "Link._masks", "Link._parts"})
-"""They are cut in half, or used up and made anew, again and again: bounded, never flat."""
+SAWTOOTH = frozenset({"Trading._closed", "Trading._sent", "Trading._marked", "Link._masks", "Numbers.known"})
+"""They fill, are emptied or cut in half, and fill again: bounded, never flat."""
 
 PEAKS: dict[str, tuple[int, int]] = {
     "mailbox": (worker.MAILBOX // 10, 0),
@@ -134,7 +135,9 @@ def documented_bytes(first: Sample, last: Sample, symbols: int) -> float:
     """What docs/journal.md says of what happened between two looks, without snapshots."""
     seconds = (last.at_hours - first.at_hours) * HOUR
     ticks, requests = last.ticks - first.ticks, last.requests - first.requests
-    return seconds * (HOUSE_BYTES + symbols * SYMBOL_BYTES) + ticks * TICK_BYTES + requests * REQUEST_BYTES
+    changes = last.changes - first.changes
+    steady = seconds * (HOUSE_BYTES + symbols * SYMBOL_BYTES)
+    return steady + ticks * TICK_BYTES + requests * REQUEST_BYTES + changes * CHANGE_BYTES
 
 
 def journal(played: Played) -> Iterator[Finding]:
