@@ -108,13 +108,15 @@ class Draw:
     fills: int  # to wait for in this life
 
 
-def draws(seed: str, count: int, reap_every: int = 4) -> list[Draw]:
-    """Every moment about as often as the deck has it, half of the rounds with orders left over."""
+def draws(seed: str, count: int) -> list[Draw]:
+    """Every moment about as often as the deck has it, half of the rounds with orders left over.
+
+    Of these every third is reaped, of the others every eighth.
+    """
     drawn, deck = random.Random(seed), list[Moment]()
     kept = [number % 2 == 0 for number in range(count)]
-    reaps = [number % reap_every == 0 for number in range(count)]
-    drawn.shuffle(kept)
-    drawn.shuffle(reaps)
+    reaps = [number % (6 if number % 2 == 0 else 16) in (0, 1) for number in range(count)]
+    both = drawn.sample(list(zip(kept, reaps, strict=True)), count)
     rounds = []
     for number in range(count):
         if not deck:
@@ -125,11 +127,11 @@ def draws(seed: str, count: int, reap_every: int = 4) -> list[Draw]:
                 number=number,
                 moment=deck.pop(),
                 share=drawn.random(),
-                kept=kept[number],
+                kept=both[number][0],
                 dead_hits=drawn.choice([0, 1, 2, 4]),
                 pace=drawn.choice([0.0, 3.0, 10.0]),
                 by_hand=drawn.random() < 0.15,
-                reap=reaps[number],
+                reap=both[number][1],
                 requests_ms=late[0],
                 answers_ms=late[1],
                 outlive_ms=drawn.choice([0, 0, drawn.randint(100, 1900)]),
@@ -272,11 +274,13 @@ class World:
         self.exchange.rig("weather", requests_ms=draw.requests_ms, answers_ms=draw.answers_ms)
         before = self.books()
         self.live(draw)
+        self.exchange.rig("hush", on=False)
         seen.alive = self.books()["traded"] - before["traded"]
         self.lie_dead(draw, seen)
         traded = len(self.trades)
         self.rig("pace", per_second=draw.pace)
         self.spawn().ready()
+        self.exchange.rig("hush", on=True)
         self.rig("pace", per_second=0)
         books = self.books()
         seen.starting, seen.outlived = books["traded"] - traded, books["outlived"] - before["outlived"]
@@ -388,6 +392,7 @@ class World:
         ran = subprocess.run(words, capture_output=True, text=True, check=False, env=env, timeout=2 * PATIENCE_SECONDS)
         assert ran.returncode == 0, f"reap: {ran.returncode} {ran.stderr} {ran.stdout}"
         certificate = json.loads(ran.stdout)
+        self.exchange.rig("hush", on=True)
         assert REAP_STATUS.items() <= certificate.items(), certificate
         assert [line["after"] for line in certificate["exchanges"]] == [0], certificate
         assert self.ours() == {}, f"certified as empty: {self.ours()}"
@@ -414,6 +419,8 @@ class World:
         assert report.whole, report
         rows = self.daemon.symbols() if self.daemon is not None else {}
         self._excused.update(mark(trade) for trade in self.trades if trade["symbol"] not in rows)
+        late = self.books()["too_late"]
+        assert not late, f"{late} requests of a dead daemon arrived after ready, or after the reaper's certificate"
         gone = self.foreign - {order["id"] for order in self.books()["orders"]}
         assert not gone, f"orders of others are gone: {gone}"
 

@@ -51,7 +51,8 @@ class Rig:
             return 0 if self.keeps else cancel_link(engine, link, now_ms)
 
         # What has reached the exchange is carried out, also when who sent it is dead by then.
-        self.outlived = 0
+        self.outlived, self.late = 0, False
+        self.too_late, self.silence = 0, False
         self._dialect = sandbox.server.dialect
         self._run = self._dialect.run
         self._dialect.run = self._run_on  # type: ignore[method-assign]  # no lever for it
@@ -76,7 +77,9 @@ class Rig:
         return None
 
     def _finish(self, deferred: Deferred, link: Link) -> None:
-        self.outlived += link.ended
+        if link.ended and self.late:
+            self.outlived += 1
+            self.too_late += self.silence
         following = deferred.finish()
         if following is not None:
             self.sandbox.later(following.seconds, partial(self._finish, following, link))
@@ -86,6 +89,10 @@ class Rig:
     def keep(self, on: bool) -> None:
         self.keeps = on
 
+    def hush(self, on: bool) -> None:
+        """From now on nothing of a dead daemon may arrive: somebody has said that nothing can."""
+        self.silence = on
+
     def pace(self, account: str, per_second: float) -> None:
         """How often somebody trades with one of the account's orders of our label."""
         self.account, self.per_second = account, per_second
@@ -93,6 +100,7 @@ class Rig:
     def weather(self, requests_ms: int, answers_ms: int) -> None:
         """Every order and edit arrives so much later; every answer to one comes so much later."""
         self.levers.disarm()
+        self.late = requests_ms > 0
         if requests_ms:
             self.levers.delay_requests(None, requests_ms, ORDERS_AND_EDITS)
         if answers_ms:
@@ -136,6 +144,7 @@ class Rig:
             ],
             "traded": len(trades),
             "outlived": self.outlived,
+            "too_late": self.too_late,
         }
 
     # --- the taker ---------------------------------------------------------------------------------
@@ -170,7 +179,8 @@ class Rig:
 
     async def serve(self, stream: trio.SocketStream) -> None:
         known: dict[str, Callable[..., Any]] = {
-            name: getattr(self, name) for name in ("keep", "pace", "weather", "hit", "elsewhere", "foreign", "books")
+            name: getattr(self, name)
+            for name in ("keep", "hush", "pace", "weather", "hit", "elsewhere", "foreign", "books")
         }
         rest = b""
         async for piece in stream:

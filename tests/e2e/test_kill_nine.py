@@ -22,15 +22,17 @@ def test_two_hundred_deaths(tmp_path: Path, programs: list[Program]) -> None:
     assert len(rounds) == MANY_ROUNDS
     assert {one.draw.moment for one in rounds} == set(Moment)
     # Otherwise the judges had nothing to judge.
-    assert min(sum(one.alive for one in rounds), sum(one.dead for one in rounds), sum(one.left for one in rounds)) > 100
-    assert sum(one.starting for one in rounds) > 50 < sum(one.reaped for one in rounds)
+    assert sum(one.alive for one in rounds) > 500
+    assert min(sum(one.dead for one in rounds), sum(one.starting for one in rounds)) > 50
+    assert min(sum(one.left for one in rounds), sum(one.reaped for one in rounds)) > 50
+    assert sum(one.outlived for one in rounds) > 20
 
 
 def test_half_of_the_rounds_leave_orders_and_every_moment_comes() -> None:
     rounds = draws("any", MANY_ROUNDS)
     assert rounds == draws("any", MANY_ROUNDS) != draws("other", MANY_ROUNDS)
     assert sum(draw.kept for draw in rounds) == MANY_ROUNDS // 2
-    assert sum(draw.reap for draw in rounds) == MANY_ROUNDS // 4
+    assert sum(draw.reap for draw in rounds) > MANY_ROUNDS // 5
     assert {draw.moment for draw in rounds} == set(Moment)
 
 

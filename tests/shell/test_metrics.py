@@ -23,6 +23,7 @@ from mmd.shell.counters import DECISION_BOUNDS, Counters, Histogram, count
 from mmd.shell.desk import (
     AlertLine,
     ExchangeStatus,
+    JournalStatus,
     LedgerLine,
     ProtectionLine,
     SideStatus,
@@ -114,6 +115,19 @@ def ledger_line(symbol: str, ledger: str = "real", usd: float | None = 12.5) -> 
     )
 
 
+JOURNAL = JournalStatus(
+    head="412ffc39a65e" + "d4" * 26,
+    seq=4067,
+    synced_seq=4060,
+    segment=2,
+    segment_bytes=1_700_000,
+    bytes_written=90_000,
+    pending_records=0,
+    lost_records=0,
+    failing="",
+)
+
+
 def daemon_status(*symbols: SymbolStatus, error: str | None = None, link: bool = True) -> Status:
     return Status(
         service="mmd",
@@ -149,6 +163,7 @@ def daemon_status(*symbols: SymbolStatus, error: str | None = None, link: bool =
             )
         ],
         symbols=list(symbols),
+        journal=JOURNAL,
     )
 
 
@@ -351,6 +366,13 @@ def test_every_documented_name_is_exported_and_the_other_way_round() -> None:
     families = list(DaemonCollector(view).collect())
     assert documented == {family.name + ("_total" if family.type == "counter" else "") for family in families}
     assert len(families) == len(documented)
+
+
+def test_the_journals_head_survives_being_a_number() -> None:
+    """docs/metrics.md says how it is turned back."""
+    found = samples(busy_view())
+    assert f"{int(found['mmd_journal_head',]):012x}" == JOURNAL.head[:12]
+    assert found["mmd_journal_seq",] == JOURNAL.seq
 
 
 def test_slices_hold_one_header_per_family() -> None:

@@ -7,23 +7,30 @@ books once it is calm again, and quotes must be back.
 
 import argparse
 import contextlib
+import functools
+import gc
 import json
 import logging
+import multiprocessing
 import os
 import shutil
 import sys
 import tempfile
 import time
 import traceback
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from decimal import Decimal
+from multiprocessing.pool import Pool
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import sim_life
+import sim_world
 import trio
 import trio.testing
 from sim_disk import SimDisk
-from sim_exact import again, exactly, needs_new_process
+from sim_exact import HASH_SEED, again, exactly, needs_new_process
 from sim_judge import glance
 from sim_life import Life
 from sim_market import KINDS
@@ -34,10 +41,13 @@ from sim_run import MEMORY, patience
 from sim_story import Violation
 from sim_world import World
 
+from mmd.config.load import load_text
+from mmd.config.model import Config
 from mmd.domain.errors import MmdError
 from mmd.domain.reasons import State
 from mmd.sandbox.model import Direction
 from mmd.sandbox.orders import Refused
+from mmd.shell.daemon import Daemon
 from mmd.shell.desk import ChangeResult, Outcome
 
 SEED = 4
@@ -47,6 +57,7 @@ NEVER = 1 << 40
 TRADING_SECONDS = 0.5  # before an operation begins
 AFTER_SECONDS = 0.15  # what a start still does once it says that it runs: snapshots
 ENDS_SECONDS = 90.0
+FIRST_TAKE_SECONDS = 0.003  # before a cancel that was just sent arrives
 TAKE_SECONDS = 0.013
 TAKES = ((BTC, Direction.SELL), (ETH, Direction.BUY), (BTC, Direction.BUY), (ETH, Direction.SELL)) * 3
 DOWN_SECONDS = 0.3
@@ -233,7 +244,23 @@ class StagedLife(Life):
         super().__init__(world, number, directory)
         self.disk = self.staged = StagedDisk(world, self)
         self.operator = StagedOperator(world, self)
+        self.runs = trio.Event()  # or it is over
         self._stage = world
+
+    async def run(self) -> None:
+        try:
+            await super().run()
+        finally:
+            self.runs.set()
+
+    def _made(self) -> Daemon:
+        daemon = super()._made()
+        self.nursery.start_soon(self._watch, daemon)
+        return daemon
+
+    async def _watch(self, daemon: Daemon) -> None:
+        await daemon.running.wait()
+        self.runs.set()
 
     def stepped(self) -> None:
         assert self.steps_left is not None
@@ -259,6 +286,7 @@ class Stage(World):
         self._quiet = trio.Event()
         self._quiet.set()
         self._armed = False  # the next life is the operation
+        self._began = trio.Event()  # it is
 
     @property
     def _staged(self) -> StagedLife:
@@ -287,6 +315,7 @@ class Stage(World):
             if self._armed:
                 self._armed = False
                 self._arm(life)
+                self._began.set()
             self.tell(f"life {number} begins")
             await life.run()
             self.story.count("lives")
@@ -308,11 +337,12 @@ class Stage(World):
 
     async def _take(self) -> None:
         """Now and then somebody takes a lot of what rests, while the operation is under way."""
+        await trio.sleep(FIRST_TAKE_SECONDS)
         for symbol, side in TAKES:
-            await trio.sleep(TAKE_SECONDS)
             with contextlib.suppress(ValueError, Refused):
                 self.sandbox.levers.fill_quote(CLIENT_ID, symbol, side, KINDS[symbol].lot)
                 self.taken += 1
+            await trio.sleep(TAKE_SECONDS)
 
     # --- the interruption ------------------------------------------------------------------------
 
@@ -339,8 +369,9 @@ class Stage(World):
             self._ask_for(life, how)
 
     def _ask_for(self, life: StagedLife, command: str) -> None:
+        if not self._busy:
+            self._quiet = trio.Event()
         self._busy += 1
-        self._quiet = trio.Event()
         life.nursery.start_soon(self._command, life, command)
 
     async def _command(self, life: StagedLife, command: str) -> None:
@@ -386,16 +417,15 @@ class Stage(World):
         """The operation is the next life's beginning."""
         old = self._staged
         self._armed = True
+        self._began = trio.Event()
         if self.place.operation == "start":
             await old.stop()
         else:
             old.crash("now", told=False)
-        while self.life is old:
-            await trio.sleep(DOWN_SECONDS / 10)
+        await self._began.wait()
         life = self._staged
         with trio.move_on_after(ENDS_SECONDS):
-            while not life.over.is_set() and (life.daemon is None or not life.daemon.running.is_set()):
-                await trio.sleep(0.01)
+            await life.runs.wait()
         await self._over(life)
 
     async def _over(self, life: StagedLife) -> None:
@@ -464,7 +494,7 @@ def interrupt(place: Place, *, told: bool = False) -> Played:
         await stages[0].run()
 
     try:
-        with contextlib.chdir(root), exactly(SEED), patience(WORK_SECONDS):
+        with contextlib.chdir(root), exactly(SEED), patience(WORK_SECONDS), read_once():
             trio.run(main, clock=trio.testing.MockClock(autojump_threshold=0))
     except Exception as raised:  # noqa: BLE001  whatever it is, it is what came of this place
         played.failure = "".join(traceback.format_exception(raised))
@@ -484,17 +514,134 @@ def interrupt(place: Place, *, told: bool = False) -> Played:
     return played
 
 
+@contextlib.contextmanager
+def read_once() -> Iterator[None]:
+    """The configurations are always the same two: only a reload reads them anew."""
+    before = sim_world.load_text, sim_life.load_text
+    sim_world.load_text = sim_life.load_text = loaded
+    try:
+        yield
+    finally:
+        sim_world.load_text, sim_life.load_text = before
+
+
+@functools.cache
+def loaded(text: str) -> Config:
+    return load_text(text)
+
+
 def undisturbed(operation: str) -> Played:
     """How many steps and writes it has when nothing comes in between."""
     return interrupt(Place(operation, How.CRASH, NEVER))
 
 
+class Every(NamedTuple):
+    """How densely one operation is interrupted: at every n-th step or write. 0: never."""
+
+    crash: int
+    write: int
+    tails: int  # how many of the tails each such write gets, taking turns
+    cut: int
+    command: int
+
+
+EVERYWHERE = Every(1, 1, len(TAILS), 1, 1)
+
+
+def places(base: Played, every: Every) -> list[Place]:
+    """Crashes of the process and of the host take turns, and so do tails and commands."""
+    operation, steps = base.place.operation, base.steps
+    crashes = (How.CRASH, How.VANISH)
+    commands = SECONDS[operation]
+    found = [Place(operation, crashes[n % 2], at) for n, at in enumerate(_each(every.crash, steps))]
+    for n, at in enumerate(_each(every.write, base.writes)):
+        found += [Place(operation, TAILS[(n + more) % len(TAILS)], at) for more in range(every.tails)]
+    found += [Place(operation, How.CUT, at) for at in _each(every.cut, steps)]
+    found += [Place(operation, commands[n % len(commands)], at) for n, at in enumerate(_each(every.command, steps))]
+    return found
+
+
+def _each(stride: int, count: int) -> range:
+    return range(1 + stride // 2, count + 1, stride) if stride else range(0)
+
+
+def ready() -> None:
+    """For a process that plays many: what lives as long as the process need not be looked at after each."""
+    undisturbed(OPERATIONS[0])
+    gc.collect()
+    gc.freeze()
+
+
+@contextlib.contextmanager
+def players(jobs: int) -> Iterator[Pool]:
+    """Processes in which sets of strings are walked in the same order everywhere: same place, same run."""
+    before = os.environ.get("PYTHONHASHSEED")
+    os.environ["PYTHONHASHSEED"] = HASH_SEED
+    try:
+        pool = multiprocessing.get_context("spawn").Pool(jobs, ready)
+    finally:
+        if before is None:
+            del os.environ["PYTHONHASHSEED"]
+        else:
+            os.environ["PYTHONHASHSEED"] = before
+    with pool:
+        yield pool
+
+
+@dataclass
+class Tally:
+    """All interruptions of one operation."""
+
+    base: Played
+    played: list[Played]
+
+    @property
+    def failures(self) -> list[Played]:
+        return [each for each in (self.base, *self.played) if each.failure]
+
+    @property
+    def missed(self) -> list[Place]:
+        return [each.place for each in self.played if not each.hit and not each.failure]
+
+    def count(self, *hows: str) -> int:
+        return sum(each.place.how in hows for each in self.played)
+
+    def line(self) -> str:
+        crashes, writes, cuts = self.count(How.CRASH, How.VANISH), self.count(*TAILS), self.count(How.CUT)
+        return (
+            f"{self.base.place.operation}: {self.base.steps} steps, {self.base.writes} writes; interrupted "
+            f"{len(self.played)} times: {crashes} crashes at a step, {writes} at a write, {cuts} cuts, "
+            f"{len(self.played) - crashes - writes - cuts} commands; {len(self.failures)} failed, "
+            f"{sum(each.seconds for each in self.played):.0f} s"
+        )
+
+
+def tally(pool: Pool, operation: str, every: Every) -> Tally:
+    base = pool.apply(undisturbed, (operation,))
+    return Tally(base, pool.map(interrupt, places(base, every) if not base.failure else [], chunksize=4))
+
+
+def everywhere() -> int:
+    """Every place of every operation."""
+    failed = 0
+    with players(os.cpu_count() or 1) as pool:
+        for operation in OPERATIONS:
+            found = tally(pool, operation, EVERYWHERE)
+            print(found.line(), flush=True)
+            for each in found.failures:
+                print(f"FAILED {each.report()}\n", flush=True)
+            failed += len(found.failures)
+    return 1 if failed else 0
+
+
 def run() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("operation", choices=OPERATIONS)
+    parser.add_argument("operation", choices=(*OPERATIONS, "all"), help="`all`: everything, everywhere; minutes")
     parser.add_argument("how", nargs="?", default=How.CRASH)
     parser.add_argument("at", nargs="?", type=int, default=NEVER)
     words = parser.parse_args()
+    if words.operation == "all":
+        return everywhere()
     played = interrupt(Place(words.operation, words.how, words.at), told=True)
     print("\n".join(played.story))
     print(played.failure or "every promise was kept")

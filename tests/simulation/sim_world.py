@@ -14,6 +14,7 @@ from sim_disk import Platter
 from sim_judge import Oracle, glance
 from sim_life import Life
 from sim_market import START_NS, MovingMarket
+from sim_oracle_charged import Charged
 from sim_oracle_empty import Empty
 from sim_oracle_fills import NoFillLost
 from sim_oracle_journal import JournalKept, WrittenFirst
@@ -85,7 +86,16 @@ class World:
         self.weather = Weather(self)
         self.secrets = Secrets()
         self.written_first = WrittenFirst()
-        self.judges: list[Oracle] = [OnePerSide(), Limits(), Empty(), Known(), Positions(), Ledger(), self.secrets]
+        self.judges: list[Oracle] = [
+            OnePerSide(),
+            Limits(),
+            Charged(),
+            Empty(),
+            Known(),
+            Positions(),
+            Ledger(),
+            self.secrets,
+        ]
         self.judges += [NoFillLost(), Latched(), JournalKept(), ReplayEqual(), self.written_first]
         self._lookers = [judge for judge in self.judges if type(judge).look is not Oracle.look]
         self.wire.leaving = self._leaving

@@ -10,16 +10,14 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-QUICK = {  # caught within a few seeds, one for each kind of judge
-    "a_cancel_is_not_waited_for": "one order per side",
-    "position_is_not_limited": "limits",
-    "act_before_write": "write before act",
-    "proof_without_asking": "empty book",
-    "halts_are_forgotten": "HALTED survives a restart",
-    "the_chain_stands_still": "the journal verifies",
-    "a_machine_looks_elsewhere": "replay digest equal",
-    "the_secret_is_noted": "no secret in any output",
-}
+QUICK = (  # caught within a few seeds
+    "in_flight_is_free",
+    "a_cancel_is_not_waited_for",
+    "act_before_write",
+    "proof_without_asking",
+    "the_chain_stands_still",
+    "a_machine_looks_elsewhere",
+)
 
 
 def simulate(*words: str) -> subprocess.CompletedProcess[str]:
@@ -62,14 +60,21 @@ def test_an_unknown_kind_of_trouble_is_refused() -> None:
 def test_a_planted_bug_is_caught(bug: str) -> None:
     found = simulate("--planted", bug, "--seeds", "12", "--minutes", "1", "--jobs", "1")
     assert found.returncode == 0, found.stdout
-    assert QUICK[bug] in found.stdout
+    assert f"{bug:36} caught by seed" in found.stdout
+
+
+@pytest.mark.slow
+def test_every_planted_bug_is_caught() -> None:
+    found = simulate("--planted", "all", "--seeds", "200", "--minutes", "2")
+    assert found.returncode == 0, found.stdout
+    print(found.stdout)
 
 
 def test_a_failure_says_how_to_see_it_again() -> None:
     found = simulate("--planted", "position_is_not_limited", "--seed", "1", "--minutes", "1")
     assert found.returncode == 1
     assert "again: python -m tests.simulation --seed 1 --minutes 1 --planted position_is_not_limited" in found.stdout
-    assert "VIOLATION limits" in found.stdout
+    assert "VIOLATION" in found.stdout
 
 
 @pytest.mark.slow

@@ -16,7 +16,6 @@ from mmd.config.load import load
 from mmd.config.model import ExchangeConfig
 from mmd.core import own, pnl
 from mmd.domain.reasons import Side, State
-from mmd.exchanges.deribit.session import Deribit
 from mmd.sandbox import accounts, tape
 from mmd.sandbox.serve import Sandbox, SandboxOptions
 from mmd.shell import diary, wiring
@@ -75,12 +74,6 @@ class House:
         wanted = [name for name in self.symbols if name != self.away]
         spread_bps = SPREADS_BPS[self.done["reloads"] % 2]
         self._path.write_text(configuration(self.plan, wanted, spread_bps))
-
-    @property
-    def exchange(self) -> Deribit:
-        found = self.daemon.pump.exchanges["deribit"]
-        assert isinstance(found, Deribit)
-        return found
 
     @property
     def journal_directory(self) -> Path:
