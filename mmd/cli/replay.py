@@ -13,7 +13,8 @@ import msgspec
 import mmd
 from mmd.cli import whatif
 from mmd.cli.moments import Moment, parse_moment
-from mmd.cli.tape import NS, Tape, show
+from mmd.cli.printing import show
+from mmd.cli.tape import NS, Tape
 from mmd.cli.verify import moment, places
 from mmd.config.locate import state_directory
 from mmd.domain.errors import ConfigError

@@ -20,6 +20,7 @@ from mmd.journal.statefile import JournalFailed
 from mmd.shell import logs, notify, whereabouts
 from mmd.shell.daemon import Daemon
 from mmd.shell.desk import Caller
+from mmd.shell.heritage import may_rest
 from mmd.shell.locks import AccountLocks, StateLock, lock_accounts, lock_state
 from mmd.shell.sentinel import sentinel
 from mmd.shell.service import attend, heed_signals, serve_metrics
@@ -141,8 +142,12 @@ def only_cause(group: BaseExceptionGroup[BaseException]) -> BaseException | None
 
 
 def farewell(daemon: Daemon) -> int:
-    """0 when it is proven that nothing rests, or nothing was ever begun."""
+    """0 when it is proven that nothing rests, or nothing was ever begun, by the process before neither."""
     end = daemon.farewell
+    left = sum(len(may_rest(machine)) for machine in daemon.past.machines.values())
+    if end is None and left:
+        log.critical("service.stopped", orders_left=f"{left} of the process before may rest: nobody could be asked")
+        return EXIT_INTERNAL
     if end is None:
         log.info("service.stopped", detail="before any symbol was there to be quoted")
         return EXIT_OK

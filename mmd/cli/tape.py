@@ -1,7 +1,5 @@
 """A part of the journal as the programs read it: proven, decoded, with a line of progress for a terminal."""
 
-import os
-import sys
 import time
 from collections.abc import Iterator
 from fnmatch import fnmatchcase
@@ -21,14 +19,6 @@ from mmd.replay.replayer import decode, moves
 NS = 1_000_000_000
 PROGRESS_SECONDS = 0.5
 LOOK_EVERY = 2048  # records between two looks at the clock
-
-
-def show(text: str) -> None:
-    """Print; a reader that has left, as `head` does, is no error."""
-    try:
-        print(text, flush=True)
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 class Tape:

@@ -1,7 +1,6 @@
 """`mmd verify`: prove that no byte of the journal was changed, or name the first that was."""
 
 import argparse
-import fcntl
 import os
 import re
 import sys
@@ -10,12 +9,14 @@ from pathlib import Path
 
 import msgspec
 
+from mmd.cli.printing import show
 from mmd.config.load import load
 from mmd.config.locate import state_directory
 from mmd.domain.errors import ConfigError
 from mmd.journal.reader import Report, verify
 from mmd.journal.segments import DIRECTORY
 from mmd.journal.statefile import JournalFailed
+from mmd.shell.locks import state_holder
 
 EXIT_WHOLE = 0
 EXIT_BROKEN = 1
@@ -87,9 +88,9 @@ def run(args: argparse.Namespace) -> int:
     whole = report.whole and not unfinished
     if args.json:
         found = {"whole": whole, "unfinished": unfinished, **msgspec.structs.asdict(report)}
-        print(msgspec.json.format(msgspec.json.encode(found)).decode())
+        show(msgspec.json.format(msgspec.json.encode(found)).decode())
     else:
-        print("\n".join(sentences(report, unfinished=unfinished)))
+        show("\n".join(sentences(report, unfinished=unfinished)))
     return EXIT_WHOLE if whole else EXIT_BROKEN
 
 
@@ -103,13 +104,9 @@ def places(given: Path) -> tuple[Path, Path]:
 def daemon_runs(state: Path) -> bool:
     """Whether a daemon holds the lock of this state directory."""
     try:
-        with (state / "mmd.lock").open() as lock:
-            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    except FileNotFoundError:
+        return state_holder(state) is not None
+    except OSError:
         return False
-    return False
 
 
 def sentences(report: Report, *, unfinished: bool) -> list[str]:

@@ -9,8 +9,9 @@ from pathlib import Path
 import msgspec
 
 from mmd.cli.moments import Instant
+from mmd.cli.printing import show
 from mmd.cli.tables import Cell, Column, Page, Style, draw, fold, page_of
-from mmd.cli.tape import NS, Tape, show
+from mmd.cli.tape import NS, Tape
 from mmd.cli.verify import moment
 from mmd.config.load import load
 from mmd.config.model import Config, Named

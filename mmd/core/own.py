@@ -123,6 +123,9 @@ class OwnOrders:
         return (self.bid, self.ask, *self.strays.values()) if self.strays else (self.bid, self.ask)
 
     def find(self, label: str) -> SideState | None:
+        """Who has the order with this label; an order without one is nobody's."""
+        if not label:
+            return None
         if self.bid.label == label:
             return self.bid
         if self.ask.label == label:

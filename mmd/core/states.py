@@ -1,6 +1,6 @@
 """Which state a symbol may go to from which, and how a kill switch moves it there."""
 
-from mmd.core.symbol import SymbolState
+from mmd.core.symbol import Latch, SymbolState
 from mmd.domain.actions import Check, Reply, StateChanged, Tripped
 from mmd.domain.reasons import MARKET_DATA_REASONS, Response, Scope, State, Switch, Why
 
@@ -25,6 +25,10 @@ class Stateful(SymbolState):
         self._out.append(StateChanged(self.state, state, why, by, detail))
         self.state, self.why, self.detail, self.by, self.since_ns = state, why, detail, by, now_ns
         self.healthy_since_ns = 0
+        if state is State.HALTED:
+            self.latch = Latch(why, detail, by, now_ns)
+        elif state in (State.PAUSED, State.ACTIVE):
+            self.latch = None
         self._dirty = True
 
     def _trip(self, switch: Switch, why: Why, detail: str, now_ns: int) -> bool:

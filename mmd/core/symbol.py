@@ -44,6 +44,15 @@ class Closing(msgspec.Struct, frozen=True, gc=False):
     label: str
 
 
+class Latch(msgspec.Struct, frozen=True, gc=False):
+    """A halt, kept until it is reset, also while the symbol leaves."""
+
+    why: Why
+    detail: str
+    by: str
+    since_ns: int
+
+
 class Difference(msgspec.Struct, frozen=True, gc=False):
     """What we say and what the exchange says, for people, and since when."""
 
@@ -66,6 +75,7 @@ class SymbolState:
         self.detail = "waiting for resume"
         self.by = "mmd"
         self.since_ns = now_ns
+        self.latch: Latch | None = None  # it is HALTED, or was when it left
         self.market = MarketState(instrument)
         self.position = Position(instrument)
         self.own = OwnOrders(self.rules.ack_timeout_ns)

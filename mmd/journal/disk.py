@@ -31,6 +31,9 @@ class Disk(Protocol):
 
     def size(self, handle: int) -> int: ...
 
+    def same(self, handle: int, path: Path) -> bool:
+        """Whether this name still leads to what is open here."""
+
     def read(self, handle: int, offset: int, size: int) -> bytes:
         """May return less than was asked for; nothing at the end."""
 
@@ -79,6 +82,9 @@ class OsDisk:
 
     def size(self, handle: int) -> int:
         return os.fstat(handle).st_size
+
+    def same(self, handle: int, path: Path) -> bool:
+        return os.path.samestat(os.fstat(handle), path.stat())
 
     def read(self, handle: int, offset: int, size: int) -> bytes:
         return os.pread(handle, size, offset)

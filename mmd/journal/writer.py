@@ -104,7 +104,7 @@ class Journal:
         self._buffered = 0
         self._given_up = 0  # records lost since the last Lost record
         self._last_at = now_ns
-        self._write_fault = self._sync_fault = self._rotation_fault = ""  # what fails now, and why
+        self._write_fault = self._sync_fault = self._rotation_fault = self._vanished = ""  # what fails now, and why
         self._rotate_again_ns = 0
         self._renew = False
         self._handle = -1
@@ -124,7 +124,7 @@ class Journal:
     @property
     def failing(self) -> str:
         """Why nothing may be done now; empty when all is well."""
-        return self._write_fault or self._sync_fault or self._reserve.fault or self._rotation_fault
+        return self._write_fault or self._sync_fault or self._reserve.fault or self._rotation_fault or self._vanished
 
     @property
     def path(self) -> Path:
@@ -331,8 +331,29 @@ class Journal:
 
     # --- files -----------------------------------------------------------------------------------
 
+    def look(self) -> None:
+        """See that what is written can be found: the file under its name is ours, and as long as we made it.
+
+        Raises JournalFailed, once; then a new file is due, and `failing` says why until it has begun.
+        """
+        if self._handle < 0 or self._vanished or self._write_fault:
+            return
+        try:
+            if not self._disk.same(self._handle, self.path):
+                what = "another file has this name now"
+            elif self._disk.size(self._handle) < self._written.size:
+                what = "somebody has cut it"
+            else:
+                return
+        except OSError as error:
+            what = error.strerror or str(error)
+        self.write_errors += 1
+        self._vanished = f"{self.path}: what was written into it is lost: {what}"
+        self._renew = True
+        raise JournalFailed(self._vanished)
+
     def due(self, now_ns: int) -> bool:
-        """Whether a new file should be begun: this one is large or old, or records were lost before it.
+        """Whether a new file should be begun: this one is large or old, or gone, or records were lost before it.
 
         Snapshots do not count: however large they are, a file has room for what happens.
         """
@@ -411,7 +432,7 @@ class Journal:
             handle = self._create(path, line)
         self.seq, self.head, self.segment, self._handle = self.seq + 1, head, number, handle
         self._written = self._durable = _Reached(self.seq, head, len(line))
-        self._began_ns, self._renew, self._snapshot_bytes = now_ns, False, 0
+        self._began_ns, self._renew, self._snapshot_bytes, self._vanished = now_ns, False, 0, ""
         self.records += 1
         self.bytes_written += len(line)
         self.fsyncs += 1

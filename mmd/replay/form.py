@@ -38,7 +38,7 @@ from mmd.core.pnl import Position
 from mmd.core.portfolio import PortfolioMachine
 from mmd.core.quoting import Wanted, Withheld
 from mmd.core.rules import Rules
-from mmd.core.symbol import Closing, Difference
+from mmd.core.symbol import Closing, Difference, Latch
 from mmd.core.totals import Share
 from mmd.core.volatility import Volatility
 from mmd.core.window import PriceRange, Window
@@ -77,6 +77,7 @@ STRUCTS: tuple[type[msgspec.Struct], ...] = (
     Cancelling,
     Closing,
     Difference,
+    Latch,
     Empty,
     GateRefused,
     Grid,

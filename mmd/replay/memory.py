@@ -19,7 +19,7 @@ from mmd.core.own import OwnOrders, SideState
 from mmd.core.pnl import Position
 from mmd.core.portfolio import PortfolioMachine
 from mmd.core.quoting import Quoted
-from mmd.core.symbol import Difference
+from mmd.core.symbol import Difference, Latch
 from mmd.domain.events import Level
 from mmd.domain.instruments import Instrument
 from mmd.domain.reasons import CaseKind, Rule, Side, State
@@ -93,6 +93,7 @@ HINTS: dict[tuple[type, str], Any] = {
     (SideState, "told"): Rule | None,
     (SideState, "wanted"): Quoted,
     (Sources, "price"): Decimal | None,
+    (SymbolMachine, "latch"): Latch | None,
     (SymbolMachine, "cases"): dict[tuple[CaseKind, str], Difference],
 }
 # An operator's figures may have been written without a point.
@@ -128,7 +129,8 @@ def struct_fields(cls: type[msgspec.Struct]) -> Mapping[str, tuple[Any, bool]]:
 class Salvager(Reader):
     """Reads what it can, and notes the rest in words for an operator."""
 
-    TAKEN = ("mode", "state", "why", "detail", "by", "since_ns", "cases", "epoch", "_orders_made")
+    KNOWN = ("latch", "agreed_ns", "counts_from_ns", "told_ns")
+    TAKEN = ("mode", "state", "why", "detail", "by", "since_ns", "cases", "epoch", "_orders_made", *KNOWN)
 
     def __init__(self, document: Any) -> None:
         self.notes: list[str] = []

@@ -11,10 +11,12 @@ import mmd
 from mmd.config.model import Config
 from mmd.core.machine import SymbolMachine
 from mmd.core.portfolio import PORTFOLIO
-from mmd.domain.reasons import State
+from mmd.domain.ids import label_prefix
+from mmd.domain.reasons import Mode
 from mmd.domain.totals import CarriedLosses
 from mmd.journal.disk import Disk
 from mmd.journal.records import Configured, Note, Started
+from mmd.journal.statefile import JournalFailed
 from mmd.journal.writer import Journal
 from mmd.replay.memory import CODE
 from mmd.replay.recover import recover
@@ -78,7 +80,12 @@ def read_back(journal: Journal, disk: Disk | None, accounts: Mapping[str, str]) 
 
     `accounts`: ours, by exchange: what another account held is nothing to this one.
     """
-    found = recover(journal.directory, disk=disk)
+    directory = journal.directory
+    try:
+        found = recover(directory, disk=disk)
+    except JournalFailed as failed:
+        text = f"{directory}: {failed}; look with `mmd verify {directory}`, move {directory} away to start"
+        raise JournalFailed(text) from failed.__cause__ or failed
     same = {name for name, account in found.accounts.items() if accounts.get(name) == account}
     machines = {key: machine for key, machine in found.machines.items() if machine.instrument.exchange in same}
     gone = len(found.machines) - len(machines)
@@ -86,30 +93,44 @@ def read_back(journal: Journal, disk: Disk | None, accounts: Mapping[str, str]) 
     doubts = dict(found.broken)
     for difference in found.differences:
         doubts.setdefault(difference.key, f"the replay differs from the journal at record {difference.seq}")
+    for key, machine in machines.items():
+        labels = [label for label in may_rest(machine) if not label.startswith(label_prefix(journal.service))]
+        if labels:
+            doubts.setdefault(key, f"orders under another service's name may rest: {', '.join(labels)}")
     unsure = doubts.pop(PORTFOLIO, "")  # then the losses come from their own file
     held = [key for key, machine in machines.items() if machine.position.lots]
-    orders = sum(machine.own.resting for machine in machines.values())
+    orders = sum(len(may_rest(machine)) for machine in machines.values())
     end = "stopped" if found.stopped else "crashed"
     told = (
         f"{found.records} records of a process that {end}: {len(machines)} symbols, {len(held)} positions, "
         f"{orders} orders that may be out, {len(doubts)} symbols in doubt"
         + (f", {gone} symbols of another account left out" if gone else "")
     )
+    told = told if found.machines else ""
+    if journal.torn is not None:
+        torn = f"{journal.torn.size} bytes at {journal.torn.offset} of {journal.torn.file} were torn and are cut off"
+        told = f"{told}; {torn}" if told else torn
     carried = portfolio.carried() if portfolio is not None and not unsure else None
     if carried is not None:
         left = tuple(one for one in carried.left if one.instrument.exchange in same)
         carried = msgspec.structs.replace(carried, left=left)
     return Past(
         machines=machines,
-        halted={key: machine for key, machine in found.machines.items() if machine.state is State.HALTED},
+        halted={key: machine for key, machine in found.machines.items() if machine.latch is not None},
         doubts={key: doubt for key, doubt in doubts.items() if key.partition("/")[0] in same},
         carried=carried,
         notes=found.notes,
         number=found.number,
         sha256=found.sha256,
         at=found.at,
-        told=told if found.machines else "",
+        told=told,
     )
+
+
+def may_rest(machine: SymbolMachine) -> list[str]:
+    """Labels of its orders that are or may be at the exchange."""
+    labels = [state.label for state in machine.own.every() if state.label]
+    return [label for label in labels if machine.mode is Mode.LIVE or label in machine.own.strays]
 
 
 def begin(journal: Journal, config: Config, past: Past, accounts: dict[str, str], now_ns: int) -> None:

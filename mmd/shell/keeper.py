@@ -90,7 +90,12 @@ class Keeper:
                 await trio.sleep(0 if self._waiting and not self._journal.failing else LOOK_SECONDS)
 
     def _rotated(self) -> bool:
+        """A file that was removed or cut under us halts everybody, and the next one is begun at once."""
         now_ns = self._pump.clock.now_ns()
+        try:
+            self._journal.look()
+        except JournalFailed as failed:
+            self._pump.journal_failed(str(failed))
         if not self._journal.due(now_ns):
             return False
         try:

@@ -287,7 +287,7 @@ class Pump:
             kind = type(event)
             if kind is OrderFilled:
                 self.filled.append(worker)
-                worker.counters.fills = worker.machine.position.fills
+                worker.counters.fills = worker.machine.position.fills - worker.fills_before
             elif kind is PositionReported or kind is CashMoved:
                 self.filled.append(worker)  # it is valued at once
             elif type(event) is OrderRefused:

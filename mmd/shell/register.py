@@ -132,8 +132,8 @@ class HaltRegister:
     def inherit(self, past: Mapping[str, SymbolMachine]) -> None:
         """Halts that the journal has and the register has not: the last process ended between the two."""
         for key, machine in past.items():
-            if machine.state is State.HALTED and key not in self.halts:
-                self.halts[key] = Halt(machine.why, machine.detail, machine.by, machine.since_ns)
+            if machine.latch is not None and key not in self.halts:
+                self.halts[key] = Halt(**msgspec.structs.asdict(machine.latch))
                 self._pump.unwritten = True
 
     def _trip(self) -> None:

@@ -51,6 +51,7 @@ class Worker:
         self.shadow = ShadowBook(machine.instrument)
         self.places = Rate(machine.rules.max_places_per_second)
         self.amends = Rate(machine.rules.max_amends_per_second)
+        self.fills_before = machine.position.fills  # of earlier processes: counters count from here
         self.proven = False  # the exchange itself said that nothing of ours rests, since it halted
         self.mode = machine.mode  # as the shell last saw it
         self.configured_mode = machine.settings.mode

@@ -1,6 +1,5 @@
 """`mmd verify`: outcomes, words, statuses, and where it looks."""
 
-import fcntl
 import json
 import os
 import tempfile
@@ -13,6 +12,7 @@ from mmd.cli import mmd
 from mmd.domain.settings import JournalSettings
 from mmd.journal.records import Left
 from mmd.journal.writer import Journal
+from mmd.shell.locks import lock_state
 
 NOW = 1_700_000_000_000_000_000
 FIRST, SECOND = "journal-00000001.jsonl", "journal-00000002.jsonl"
@@ -40,8 +40,7 @@ def state(tmp_path: Path) -> Path:
 @pytest.fixture
 def locked(state: Path) -> Iterator[Path]:
     """As a daemon holds it."""
-    with (state / "mmd.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with lock_state(state):
         yield state
 
 
@@ -113,10 +112,10 @@ def test_a_tail_is_a_fault_of_its_own_unless_a_daemon_writes_it(
     said = capsys.readouterr().out.splitlines()
     assert said[0] == "UNFINISHED: whole but for its end"
     assert said[5].endswith("are no whole line: left by a crash; the next start cuts it off and records that")
-    with (state / "mmd.lock").open("w") as lock:
-        assert mmd.main(["verify", str(state)]) == 1, "there is a lock, and nobody holds it"
-        capsys.readouterr()
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    (state / "mmd.lock").touch()
+    assert mmd.main(["verify", str(state)]) == 1, "there is a lock, and nobody holds it"
+    capsys.readouterr()
+    with lock_state(state):
         for where in (state, state / "journal"):
             assert mmd.main(["verify", str(where)]) == 0
             said = capsys.readouterr().out.splitlines()

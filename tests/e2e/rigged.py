@@ -52,7 +52,7 @@ class Rig:
 
         # What has reached the exchange is carried out, also when who sent it is dead by then.
         self.outlived, self.late = 0, False
-        self.too_late, self.silence = 0, False
+        self.under_way: list[Link] = []  # one entry for each thing that is deferred
         self._dialect = sandbox.server.dialect
         self._run = self._dialect.run
         self._dialect.run = self._run_on  # type: ignore[method-assign]  # no lever for it
@@ -73,25 +73,24 @@ class Rig:
         """As the dialect's own, but what is deferred does not end with the connection."""
         deferred = self._run(link, request, params, us_in, grant)
         if deferred is not None:
-            self.sandbox.later(deferred.seconds, partial(self._finish, deferred, link))
+            self._defer(deferred, link)
         return None
 
+    def _defer(self, deferred: Deferred, link: Link) -> None:
+        self.under_way.append(link)
+        self.sandbox.later(deferred.seconds, partial(self._finish, deferred, link))
+
     def _finish(self, deferred: Deferred, link: Link) -> None:
-        if link.ended and self.late:
-            self.outlived += 1
-            self.too_late += self.silence
+        self.under_way.remove(link)
+        self.outlived += link.ended and self.late
         following = deferred.finish()
         if following is not None:
-            self.sandbox.later(following.seconds, partial(self._finish, following, link))
+            self._defer(following, link)
 
     # --- what can be asked -------------------------------------------------------------------------
 
     def keep(self, on: bool) -> None:
         self.keeps = on
-
-    def hush(self, on: bool) -> None:
-        """From now on nothing of a dead daemon may arrive: somebody has said that nothing can."""
-        self.silence = on
 
     def pace(self, account: str, per_second: float) -> None:
         """How often somebody trades with one of the account's orders of our label."""
@@ -144,7 +143,7 @@ class Rig:
             ],
             "traded": len(trades),
             "outlived": self.outlived,
-            "too_late": self.too_late,
+            "coming": sum(link.ended for link in self.under_way),
         }
 
     # --- the taker ---------------------------------------------------------------------------------
@@ -179,8 +178,7 @@ class Rig:
 
     async def serve(self, stream: trio.SocketStream) -> None:
         known: dict[str, Callable[..., Any]] = {
-            name: getattr(self, name)
-            for name in ("keep", "hush", "pace", "weather", "hit", "elsewhere", "foreign", "books")
+            name: getattr(self, name) for name in ("keep", "pace", "weather", "hit", "elsewhere", "foreign", "books")
         }
         rest = b""
         async for piece in stream:

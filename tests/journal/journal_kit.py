@@ -105,6 +105,11 @@ class MemoryDisk:
     def size(self, handle: int) -> int:
         return len(self._content(handle).cached)
 
+    def same(self, handle: int, path: Path) -> bool:
+        if path not in self.files:
+            raise FileNotFoundError(errno.ENOENT, "No such file or directory", str(path))
+        return self._content(handle) is self.files[path]
+
     def read(self, handle: int, offset: int, size: int) -> bytes:
         return bytes(self._content(handle).cached[offset : offset + min(size, 1 << 16)])
 

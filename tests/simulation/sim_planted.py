@@ -126,11 +126,6 @@ def a_halt_leaves_the_gate_open(patch: MonkeyPatch) -> None:
     patch.setattr(gate, "check_order", checked)
 
 
-def closed_is_closed(patch: MonkeyPatch) -> None:
-    """The end of an order is believed although it tells of fills that nobody has seen."""
-    patch.setattr(orders, "closed", lambda slot, event, now_ns: EMPTY)
-
-
 def not_found_is_gone(patch: MonkeyPatch) -> None:
     """A cancel that is answered "not found" ends the order, filled or not."""
     before = orders.refused
@@ -198,7 +193,7 @@ def leftovers_are_left(patch: MonkeyPatch) -> None:
 
 def fills_of_the_dead_time_are_lost(patch: MonkeyPatch) -> None:
     """After a restart the exchange is asked for fills since now."""
-    patch.setattr(session.Deribit, "known_until", lambda self, known: None)
+    patch.setattr(session.Deribit, "known_until", lambda *known, **more: None)
 
 
 def a_lowered_limit_is_ignored(patch: MonkeyPatch) -> None:
@@ -255,7 +250,6 @@ BUGS: dict[str, Plant] = {
         silence_is_a_no,
         late_requests_are_taken,
         a_halt_leaves_the_gate_open,
-        closed_is_closed,
         not_found_is_gone,
         forgotten_orders_do_not_fill,
         position_is_not_limited,

@@ -244,6 +244,7 @@ class StagedLife(Life):
         super().__init__(world, number, directory)
         self.disk = self.staged = StagedDisk(world, self)
         self.operator = StagedOperator(world, self)
+        self.steps = 0  # of the operation
         self.runs = trio.Event()  # or it is over
         self._stage = world
 
@@ -264,6 +265,7 @@ class StagedLife(Life):
 
     def stepped(self) -> None:
         assert self.steps_left is not None
+        self.steps += 1
         self.steps_left -= 1
         if self.steps_left <= 0:
             self.forgive()
@@ -440,8 +442,7 @@ class Stage(World):
             await self._quiet.wait()
         if waited.cancelled_caught:
             raise Violation("an operation ends", f"not after {ENDS_SECONDS:g} s")
-        if life.steps_left is not None:
-            self.steps = (NEVER if self.place.how in TAILS else self.place.at) - life.steps_left
+        self.steps = life.steps
         self.writes += life.staged.count
         life.staged.until = NEVER
         life.forgive()

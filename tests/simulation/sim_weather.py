@@ -19,6 +19,9 @@ from mmd.sandbox.orders import CancelReason, Refused
 
 METHODS = (
     ORDERS,
+    ORDERS,
+    ORDERS,
+    ORDERS_AND_EDITS,
     ORDERS_AND_EDITS,
     "private/edit",
     CANCELS,

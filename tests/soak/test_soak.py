@@ -10,6 +10,7 @@ from soak_run import Played, Sample, play
 from soak_verdict import Finding, growing, judge, memory, slope
 
 from mmd.core.window import Window
+from mmd.journal.reader import verify
 from mmd.shell.office import Office
 
 SMOKE = Plan(
@@ -38,6 +39,7 @@ def test_six_minutes(tmp_path: Path) -> None:
     assert played.seen["OrderFilled"] > 50
     assert played.segments >= 3
     assert played.samples[-1].files < played.segments, "some were deleted"
+    assert verify(tmp_path / "state" / "journal").fault is None
 
 
 @pytest.mark.slow
@@ -84,7 +86,7 @@ def test_growth_is_found() -> None:
     assert bad(list(growing(made({"Flat.rows": 0.0})))) == []
 
 
-@pytest.mark.parametrize(("mib_an_hour", "ok"), [(0.0, True), (0.2, True), (1.0, False)])
+@pytest.mark.parametrize(("mib_an_hour", "ok"), [(-3.0, True), (0.0, True), (0.5, True), (2.0, False)])
 def test_memory_that_grows_is_found(mib_an_hour: float, ok: bool) -> None:
     assert [one.ok for one in memory(made({}, mib_an_hour)) if one.what == "RSS flat"] == [ok]
 
