@@ -107,6 +107,7 @@ class Journal:
         self._write_fault = self._sync_fault = self._rotation_fault = self._vanished = ""  # what fails now, and why
         self._rotate_again_ns = 0
         self._renew = False
+        self._cut = False  # somebody made the file shorter than we had
         self._handle = -1
         self.seq, self.head, self.segment, self._began_ns = 0, GENESIS, 0, now_ns
         self._written = self._durable = _Reached(0, GENESIS, 0)
@@ -256,6 +257,7 @@ class Journal:
         """The buffer to the file, all or nothing; a full disk gets the reserve and a second try."""
         content = b"".join(self._buffer)
         try:
+            self._cut = self._cut or self._disk.size(self._handle) < self._written.size
             try:
                 write_all(self._disk, self._handle, self._written.size, content)
             except OSError as error:
@@ -341,7 +343,7 @@ class Journal:
         try:
             if not self._disk.same(self._handle, self.path):
                 what = "another file has this name now"
-            elif self._disk.size(self._handle) < self._written.size:
+            elif self._cut or self._disk.size(self._handle) < self._written.size:
                 what = "somebody has cut it"
             else:
                 return
@@ -432,7 +434,8 @@ class Journal:
             handle = self._create(path, line)
         self.seq, self.head, self.segment, self._handle = self.seq + 1, head, number, handle
         self._written = self._durable = _Reached(self.seq, head, len(line))
-        self._began_ns, self._renew, self._snapshot_bytes, self._vanished = now_ns, False, 0, ""
+        self._began_ns, self._renew, self._snapshot_bytes = now_ns, False, 0
+        self._cut, self._vanished = False, ""
         self.records += 1
         self.bytes_written += len(line)
         self.fsyncs += 1

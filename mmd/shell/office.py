@@ -50,6 +50,23 @@ def no_answer(worker: Worker) -> Reply:
     return Reply(0, False, "did not answer: see the log", ())
 
 
+def never(worker: Worker) -> str:
+    """Nothing but time ends the wait."""
+    return ""
+
+
+def not_halted(worker: Worker) -> str:
+    """Why a halt will not be shown as proven any more; empty while it may be. Who drains may leave HALTED yet."""
+    if worker.broken or worker.machine.state in (State.HALTED, State.DRAINING):
+        return ""
+    return f"no longer HALTED: {worker.machine.state} ({worker.machine.why})"
+
+
+def not_active(worker: Worker) -> str:
+    """What came after the resume."""
+    return "" if is_active(worker) else f"no longer ACTIVE: {worker.machine.state} ({worker.machine.why})"
+
+
 def halted_for_it(worker: Worker) -> Reply:
     """A machine that fails over a request is halted: all that a halt wants."""
     if worker.machine.state is not State.HALTED:
@@ -84,15 +101,19 @@ class Office:
         until: Callable[[Worker], bool],
         timeout_seconds: float,
         lost: Lost = no_answer,
+        overtaken: Callable[[Worker], str] = never,
     ) -> ChangeResult:
-        """Ask, then wait until `until` holds for every worker that agreed. `lost`: the answer of one that gave none."""
+        """Ask, then wait until `until` holds for every worker that agreed. `lost`: the answer of one that gave none.
+
+        `overtaken` says why it will not hold any more, or nothing: then nobody waits for it.
+        """
         replies = self.ask(workers, make, lost)
         waiting = [worker for worker in workers if replies[worker.key].ok]
         with trio.move_on_after(max(0.0, timeout_seconds)):
             await self.pump.deliver()
-            while not all(until(worker) for worker in waiting):
+            while not all(until(worker) or overtaken(worker) for worker in waiting):
                 await self.pump.wait_turn()
-        return self._summed([self._row(worker, replies[worker.key], until) for worker in workers])
+        return self._summed([self._row(worker, replies[worker.key], until, overtaken) for worker in workers])
 
     @staticmethod
     def _summed(rows: list[SymbolResult]) -> ChangeResult:
@@ -102,14 +123,19 @@ class Office:
         return ChangeResult(outcome=worst, detail=detail, symbols=rows)
 
     @staticmethod
-    def _row(worker: Worker, reply: Reply, until: Callable[[Worker], bool]) -> SymbolResult:
+    def _row(
+        worker: Worker,
+        reply: Reply,
+        until: Callable[[Worker], bool],
+        overtaken: Callable[[Worker], str] = never,
+    ) -> SymbolResult:
         checks = [CheckLine(check.name, check.ok, check.found, check.wanted) for check in reply.checks]
         outcome, detail = Outcome.DONE, reply.detail
         if not reply.ok:
             outcome = Outcome.REFUSED
         elif not until(worker):
             outcome = Outcome.TIMED_OUT
-            detail = orders_left(worker)
+            detail = overtaken(worker) or orders_left(worker)
         return SymbolResult(
             symbol=worker.symbol, outcome=outcome, state=worker.machine.state, detail=detail, checks=checks
         )
@@ -124,13 +150,13 @@ class Office:
         def make(number: int, key: str) -> Mail:
             return HaltRequested(number, Why.OPERATOR, by, reason, self.pump.clock.now_ns())
 
-        return await self.change(workers, make, is_proven, timeout, halted_for_it)
+        return await self.change(workers, make, is_proven, timeout, halted_for_it, not_halted)
 
     async def resume(self, workers: list[Worker], reason: str, by: str, timeout: float) -> ChangeResult:
         def make(number: int, key: str) -> Mail:
             return ResumeRequested(number, by, reason, self.pump.clock.now_ns())
 
-        return await self.change(workers, make, is_active, timeout)
+        return await self.change(workers, make, is_active, timeout, overtaken=not_active)
 
     async def reset(self, workers: list[Worker], reason: str, by: str, timeout: float) -> ChangeResult:
         """Waits for the proof of each halt first; one that is not proven in time is refused."""

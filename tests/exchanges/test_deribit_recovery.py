@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import trio
 import trio.testing
-from deribit_news import ASK, BID, BTC, ETH, START_MS, order, tell, trade
+from deribit_news import ASK, BID, BTC, ETH, START_MS, news, order, tell, trade
 from deribit_peer import HOUR_MS, SILENT, Recorder, Refuse, Stage, Wire, make_deribit
 
 from mmd.domain.actions import QueryOrder
@@ -143,6 +143,48 @@ async def test_a_late_listed_fill_is_never_taken_for_part_of_the_baseline(autoju
     await tell(stage, trades=[trade(1, START_MS - 1), trade(2, START_MS - 1, instrument_name=ETH)])
     assert filled(stage) == ["t1"]
     assert not filled(stage, ETH)  # which started anew
+
+
+@pytest.mark.parametrize("listed", [pytest.param(True, id="listed as well"), pytest.param(False, id="listed later")])
+async def test_a_fill_told_at_once_waits_for_those_that_were_missed(
+    autojump_clock: Clock, stage: Stage, listed: bool
+) -> None:
+    """On their order depends what the position has cost."""
+    missed, told, other = trade(1, START_MS - 500), trade(2, START_MS + 1), trade(3, START_MS + 1, instrument_name=ETH)
+    stage.peer.trades = [missed, told] if listed else [missed]
+    posted_early = []
+
+    def summaries(wire: Wire, params: object) -> object:
+        stage.peer.nursery.start_soon(wire.notify, "user.changes.any.any.raw", news(trades=[told, other]))
+        return {"summaries": []}
+
+    def trades(wire: Wire, params: dict[str, Any]) -> object:
+        posted_early.extend(filled(stage))
+        return {"trades": [row for row in stage.peer.trades if params["instrument_name"] == BTC], "has_more": False}
+
+    stage.peer.on("private/get_account_summaries", summaries)
+    stage.peer.on(TRADES, trades)
+    await recover(stage, {BTC: START_MS - 1000})
+    assert not posted_early
+    assert list(dict.fromkeys(filled(stage))) == ["t1", "t2"] == before_the_first_report(stage)[:2]
+    assert filled(stage, ETH) == ["t3"]  # which has missed nothing: it starts anew
+    await tell(stage, trades=[trade(4, START_MS + 2)])
+    assert filled(stage)[-1] == "t4"
+
+
+async def test_what_was_held_back_is_not_lost_with_the_connection(autojump_clock: Clock, stage: Stage) -> None:
+    missed, told = trade(1, START_MS - 500), trade(2, START_MS + 1)
+    stage.peer.trades = [missed, told]
+    stage.peer.on(TRADES, SILENT)
+    stage.deribit.known_until({BTC: START_MS - 1000})
+    await stage.start(BTC)
+    await stage.until(lambda: stage.peer.trade.asked(TRADES))
+    await tell(stage, trades=[told])
+    assert not filled(stage)
+    stage.peer.on(TRADES, {"trades": [missed, told], "has_more": False})
+    await stage.peer.trade.drop()
+    await stage.until(lambda: stage.sink.of(TradeLinkUp, BTC))
+    assert filled(stage) == ["t1", "t2"]
 
 
 async def test_a_symbol_that_returns_starts_anew_unless_it_is_named(autojump_clock: Clock, stage: Stage) -> None:

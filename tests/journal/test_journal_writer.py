@@ -801,6 +801,64 @@ def test_a_file_that_cannot_be_begun_leaves_the_old_one_going_on(step: str, gone
     assert verify(HOME, disk=disk).whole
 
 
+def cut(disk: MemoryDisk) -> None:
+    del disk.files[HOME / "journal-00000001.jsonl"].cached[40:]
+
+
+def replace(disk: MemoryDisk) -> None:
+    put_content(disk, "journal-00000001.jsonl", content(disk, "journal-00000001.jsonl"))
+
+
+def remove(disk: MemoryDisk) -> None:
+    del disk.files[HOME / "journal-00000001.jsonl"]
+
+
+@pytest.mark.parametrize(
+    ("harm", "why"),
+    [(cut, "somebody has cut it"), (replace, "another file has this name now"), (remove, "No such file")],
+)
+@pytest.mark.parametrize("written", [False, True])
+def test_a_file_that_somebody_takes_away_is_noticed_and_the_next_is_begun(
+    harm: Callable[[MemoryDisk], None], why: str, written: bool
+) -> None:
+    """Also if more was written meanwhile, which makes a file that was cut as long as it should be."""
+    disk = MemoryDisk()
+    on = journal(disk)
+    write_batches(on, 3)
+    on.commit()
+    on.look()
+    harm(disk)
+    if written:
+        write_batches(on, 3)
+        on.commit()
+    with pytest.raises(JournalFailed, match=why):
+        on.look()
+    on.look()  # told once
+    assert why in on.failing and on.due(NOW)
+    before = on.seq
+    on.rotate(NOW)
+    assert not on.failing and not on.due(NOW) and on.segment == 2
+    on.look()
+    write_batches(on, 2)
+    on.close()
+    after = all_records(disk, before + 1)
+    assert [record.seq for record in after] == [before + 1, before + 2, before + 3]
+
+
+def test_a_file_with_a_piece_that_could_not_be_written_is_not_taken_for_a_cut_one() -> None:
+    disk = MemoryDisk()
+    on = journal(disk)
+    write_batches(on, 3)
+    disk.fault = lambda number, name: errno.EIO if name == "write" else 0
+    with pytest.raises(JournalFailed, match="journal-00000001"):
+        on.commit()
+    on.look()
+    disk.fault = lambda number, name: 0
+    on.commit()
+    on.look()
+    assert not on.failing and not on.due(NOW)
+
+
 def test_close_writes_and_syncs_what_is_left_and_may_be_called_twice() -> None:
     disk = MemoryDisk()
     on = journal(disk)

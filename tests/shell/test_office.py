@@ -8,9 +8,9 @@ from shell_kit import BTC, ETH, NS, Room
 from trio.testing import MockClock
 
 from mmd.domain.actions import CancelOrder, Decision
-from mmd.domain.events import Mail, OrderClosed
+from mmd.domain.events import Mail, OrderClosed, ResetRequested
 from mmd.domain.reasons import Mode
-from mmd.shell.desk import Caller, Outcome
+from mmd.shell.desk import Caller, ChangeResult, Outcome
 from mmd.shell.office import Office, caller_name, matching
 
 
@@ -97,6 +97,30 @@ async def test_halt_reset_and_what_each_state_refuses(autojump_clock: MockClock,
     assert (await office.reset([worker], "looked", "ann", 1.0)).outcome is Outcome.DONE
     assert (worker.machine.state, worker.machine.why) == ("PAUSED", "reset")
     assert room.pump.replies == {}  # every answer was fetched
+
+
+async def test_a_halt_that_somebody_resets_at_once_says_so_and_nobody_waits(autojump_clock: MockClock) -> None:
+    room = Room()
+    office = Office(room.pump)
+    worker = room.worker()
+    room.connect(worker)
+    results: list[ChangeResult] = []
+
+    async def halt() -> None:
+        results.append(await office.halt([worker], "stop", "ann", 10.0))
+
+    began = trio.current_time()
+    async with trio.open_nursery() as both:
+        both.start_soon(halt)
+        await trio.testing.wait_all_tasks_blocked()
+        assert not worker.proven and not results
+        worker.proven = True  # the exchange says so, and before the halt's own task looks somebody resets
+        done = office.ask([worker], lambda number, key: ResetRequested(number, "ben", "looked", room.now_ns))
+        assert done[worker.key].ok
+        room.pump.turned.unpark_all()
+    assert trio.current_time() - began < 1.0
+    (row,) = results[0].symbols
+    assert (row.outcome, row.state, row.detail) == (Outcome.TIMED_OUT, "PAUSED", "no longer HALTED: PAUSED (reset)")
 
 
 async def test_nobody_to_ask_is_done(autojump_clock: MockClock) -> None:

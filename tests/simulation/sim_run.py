@@ -59,24 +59,29 @@ class Stuck(Exception):
     """Simulated time does not pass any more."""
 
 
-@contextlib.contextmanager
-def patience(seconds: float) -> Iterator[None]:
-    """Raises Stuck, with the place where it is, once the processor has worked for so long."""
-    hook = sys.unraisablehook
+class Patience(contextlib.AbstractContextManager["Patience"]):
+    """Raises Stuck within, with the place where it is, once the processor has worked for so long. `over` then."""
 
-    def give_up(number: int, frame: FrameType | None) -> None:
+    def __init__(self, seconds: float) -> None:
+        self.over = False
+        self._seconds = seconds
+
+    def _give_up(self, number: int, frame: FrameType | None) -> None:
+        self.over = True
         sys.unraisablehook = lambda told: None  # what becomes of the tasks that are left behind tells nothing
-        raise Stuck(f"not done after {seconds:g} s")
+        raise Stuck(f"not done after {self._seconds:g} s of work")
 
-    before = signal.signal(signal.SIGPROF, give_up)
-    signal.setitimer(signal.ITIMER_PROF, seconds)
-    try:
-        yield
-    finally:
+    def __enter__(self) -> "Patience":
+        self._hook = sys.unraisablehook
+        self._before = signal.signal(signal.SIGPROF, self._give_up)
+        signal.setitimer(signal.ITIMER_PROF, self._seconds)
+        return self
+
+    def __exit__(self, *raised: object) -> None:
         signal.setitimer(signal.ITIMER_PROF, 0.0)
-        signal.signal(signal.SIGPROF, before)
+        signal.signal(signal.SIGPROF, self._before)
         gc.collect()
-        sys.unraisablehook = hook
+        sys.unraisablehook = self._hook
 
 
 def play(
@@ -102,6 +107,8 @@ def play(
     root = Path(tempfile.mkdtemp(prefix="mmd-sim-", dir=MEMORY if MEMORY.is_dir() else None))
     worlds: list[World] = []
 
+    patient = Patience(PATIENCE_SECONDS * max(1.0, minutes))
+
     async def main() -> None:
         worlds.append(World(draw(seed, minutes, only)))
         await worlds[0].run()
@@ -112,14 +119,14 @@ def play(
             contextlib.chdir(root),
             planted(bug),
             exactly(seed),
-            patience(PATIENCE_SECONDS * max(1.0, minutes)),
+            patient,
         ):  # in the directory: names are relative, so that where it is is in no message
             trio.run(main, clock=trio.testing.MockClock(autojump_threshold=0))
     except BaseException as raised:
         if isinstance(raised, KeyboardInterrupt):
             raise
         outcome.failure = "".join(traceback.format_exception(raised))
-        outcome.promise = f"raised {_leaf(raised).__class__.__name__}"
+        outcome.promise = "time passes" if patient.over else f"raised {_leaf(raised).__class__.__name__}"
     finally:
         logger.setLevel(level)
         logger.propagate = propagate

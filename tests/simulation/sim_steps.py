@@ -37,7 +37,7 @@ from sim_market import KINDS
 from sim_operator import Operator
 from sim_oracle_latch import GONE
 from sim_plan import CLIENT_ID, EXCHANGE, ID_VARIABLE, SECRET, SECRET_VARIABLE, SERVICE, Plan, Variant
-from sim_run import MEMORY, patience
+from sim_run import MEMORY, Patience
 from sim_story import Violation
 from sim_world import World
 
@@ -495,7 +495,7 @@ def interrupt(place: Place, *, told: bool = False) -> Played:
         await stages[0].run()
 
     try:
-        with contextlib.chdir(root), exactly(SEED), patience(WORK_SECONDS), read_once():
+        with contextlib.chdir(root), exactly(SEED), Patience(WORK_SECONDS), read_once():
             trio.run(main, clock=trio.testing.MockClock(autojump_threshold=0))
     except Exception as raised:  # noqa: BLE001  whatever it is, it is what came of this place
         played.failure = "".join(traceback.format_exception(raised))

@@ -37,6 +37,7 @@ from mmd.domain.ids import label_prefix
 from mmd.exchanges.api import Dial
 from mmd.sandbox.accounts import Account
 from mmd.sandbox.notices import AccountChanged, Notice
+from mmd.sandbox.orders import CancelReason
 from mmd.sandbox.serve import Sandbox, SandboxOptions
 from mmd.shell import wiring
 from mmd.shell.daemon import Daemon, Farewell
@@ -65,6 +66,7 @@ class World:
         self.life: Life | None = None
         self.farewell: Farewell | None = None
         self.withheld_at = -1e9  # when the exchange last kept news of a fill to itself
+        self.left_to_exchange = 0  # orders that cancel-on-disconnect pulled
         self.halted: set[str] = set()  # symbols that were HALTED when a life ended, until one runs again
         self.last_head = ""  # of the journal, as the last life left it in order
         self.platter = Platter()
@@ -179,6 +181,7 @@ class World:
             self.tell(f"exchange: {trade.label} {trade.direction} {trade.amount} filled", notice.instrument_name)
         for order in notice.orders:
             self.story.count("orders")
+            self.left_to_exchange += order.cancel_reason is CancelReason.CANCEL_ON_DISCONNECT
             text = f"{order.label} {order.direction} {order.remaining} at {order.price} {order.state}"
             self.tell(f"exchange: {text} {order.cancel_reason}".rstrip(), notice.instrument_name)
 
@@ -327,8 +330,12 @@ class World:
         assert self.life is not None
         self.mild = True
         self.market.still = True
+        before = self.left_to_exchange
         await self.life.stop()
         await self._all_over.wait()
+        await trio.sleep(FAIR_SECONDS)
+        if (count := self.left_to_exchange - before) > 0:
+            raise Violation("an orderly stop cancels by itself", f"{count} orders were left to cancel-on-disconnect")
         left = self.farewell
         if left is None or not left.proven_empty:
             raise Violation("an orderly stop in good weather leaves nothing", str(left))

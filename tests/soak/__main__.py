@@ -13,14 +13,19 @@ from soak_market import Pace
 from soak_plan import Plan
 from soak_report import HEAD, findings, journal_table, line, quote_bytes, summary
 from soak_run import Sample, play
-from soak_verdict import judge
+from soak_verdict import SLOPE_HOURS, judge
 
 
 def arguments() -> argparse.Namespace:
     plan, pace = Plan(), Pace()
     parser = argparse.ArgumentParser(prog="python -m tests.soak", description=__doc__)
     add = parser.add_argument
-    add("--hours", type=float, default=plan.hours, help=f"simulated, default {plan.hours:g}")
+    add(
+        "--hours",
+        type=float,
+        default=plan.hours,
+        help=f"simulated, default {plan.hours:g}; slopes from {SLOPE_HOURS:g} on",
+    )
     add("--symbols", type=int, default=plan.symbols, help=f"default {plan.symbols}")
     add("--books", type=float, default=pace.books, help=f"book changes a second and symbol, default {pace.books:g}")
     add("--marks", type=float, default=pace.marks, help=f"new marks a second and symbol, default {pace.marks:g}")

@@ -22,6 +22,7 @@ GIB = 1 << 30
 
 # Growth that is taken for none, per simulated hour: of the mean, and besides. Objects: one for every fifth tick of
 # the default pace is more than that.
+SLOPE_HOURS = 1.5
 RSS_SHARE, BLOCKS_SHARE = 0.01, 0.02
 SIZE_SHARE, SIZE_MORE = 0.01, 0.5
 # How far the journal may be from what docs/journal.md says.
@@ -97,7 +98,9 @@ def second_half(played: Played) -> list[Sample]:
 
 
 def judge(played: Played) -> list[Finding]:
-    return [*memory(played), *growing(played), *full(played), *queues(played), *journal(played), *quoting(played)]
+    """Slopes only where there was time enough for one."""
+    slopes = [*memory(played), *growing(played)] if played.plan.hours >= SLOPE_HOURS else []
+    return [*slopes, *full(played), *queues(played), *journal(played), *quoting(played)]
 
 
 def memory(played: Played) -> Iterator[Finding]:

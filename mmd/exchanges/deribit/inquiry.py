@@ -87,6 +87,8 @@ class Inquiry:
         self.known = Known()
         self._armed = False
         self._up: set[str] = set()  # heard TradeLinkUp on this connection
+        self._caught_up: set[str] = set()  # what was missed was asked for on this connection
+        self._early: dict[str, list[tuple[UserTradeData, int]]] = {}  # by symbol: told before what was missed
         self._doubted: set[str] = set()
         self._look_for_strays = True
         self._wake = trio.Event()
@@ -99,6 +101,7 @@ class Inquiry:
         """The watched symbols changed."""
         self.known.align(self._house.watched)
         self._up.intersection_update(self._house.watched)
+        self._caught_up.intersection_update(self._house.watched)
         self._look_for_strays = True
         self._wake.set()
 
@@ -113,8 +116,10 @@ class Inquiry:
         self._wake.set()
 
     def forget_link(self) -> None:
-        """The connection is gone."""
+        """The connection is gone. What was held back is asked for on the next one."""
         self._up.clear()
+        self._caught_up.clear()
+        self._early.clear()
         self._look_for_strays = True
         self._lost_at = trio.current_time()
 
@@ -215,6 +220,17 @@ class Inquiry:
 
     # --- fills ---
 
+    def hold_back(self, trade: UserTradeData, received_ns: int) -> bool:
+        """Whether this trade, told on a channel, has to wait: on their order depends what a position has cost.
+
+        Earlier ones may have been missed, and were not asked for on this connection yet.
+        """
+        symbol = trade.instrument_name
+        if symbol in self._caught_up or self.known.missing_since_ms(symbol, 0) is None:
+            return False
+        self._early.setdefault(symbol, []).append((trade, received_ns))
+        return True
+
     async def catch_up(self, connection: Connection, symbol: str) -> None:
         """Post the fills that may have been missed. Before the first position report there is nothing to miss."""
         asked_ms = self._house.exchange_ms()
@@ -222,6 +238,9 @@ class Inquiry:
         if since_ms is not None:
             await self._fetch_trades(connection, symbol, since_ms, {})
             self.known.told(symbol, asked_ms)
+        self._caught_up.add(symbol)
+        for trade, received_ns in self._early.pop(symbol, ()):
+            self._record.take_trade(trade, received_ns)
 
     async def _fetch_trades(
         self, connection: Connection, symbol: str, since_ms: int, posted: dict[tuple[str, str], UserTradeData]

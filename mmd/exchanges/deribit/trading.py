@@ -140,7 +140,8 @@ class Trading:
             return
         changes = orders.decode_changes(data)
         for trade in changes.trades:
-            self.take_trade(trade, received_ns)
+            if not self.inquiry.hold_back(trade, received_ns):
+                self.take_trade(trade, received_ns)
         for order in changes.orders:
             self._take_order(order, received_ns)
         if changes.positions:
