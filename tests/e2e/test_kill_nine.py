@@ -16,6 +16,7 @@ def test_a_daemon_is_killed_again_and_again(tmp_path: Path, programs: list[Progr
 
 
 @pytest.mark.slow
+@pytest.mark.judgement
 def test_two_hundred_deaths(tmp_path: Path, programs: list[Program]) -> None:
     outcome = run_all(tmp_path, programs, chosen_seed("many"), MANY_ROUNDS, worlds=3)
     rounds = outcome.rounds

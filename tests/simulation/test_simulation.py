@@ -64,6 +64,7 @@ def test_a_planted_bug_is_caught(bug: str) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.judgement
 def test_every_planted_bug_is_caught() -> None:
     found = simulate("--planted", "all", "--seeds", "200", "--minutes", "2")
     assert found.returncode == 0, found.stdout
