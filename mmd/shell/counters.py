@@ -98,7 +98,7 @@ class Counters(msgspec.Struct, kw_only=True):
 
     def part(self, key: str) -> None:
         """A symbol is gone: its orders and fills stay in the sums of all, and nothing else of it."""
-        gone, sums = self.symbols.pop(key), self.parted
+        gone, sums = self.symbols.pop(key, SymbolCounters()), self.parted
         sums.placed += gone.placed
         sums.amended += gone.amended
         sums.cancelled += gone.cancelled

@@ -172,7 +172,7 @@ class World:
                 self.withheld_at = self.now
             return told
 
-        self.sandbox.faults.reshape = reshaped  # type: ignore[method-assign]
+        self.sandbox.faults.reshape = reshaped  # type: ignore[method-assign]  # they hear what is withheld
         floor.commit = looked  # type: ignore[method-assign]  # the judges sit at the exchange
 
     def _overhear(self, notice: AccountChanged) -> None:
