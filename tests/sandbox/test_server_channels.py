@@ -171,6 +171,26 @@ async def test_changes_rebuild_the_book(autojump_clock, interval):
             assert (mirror.sides, mirror.change_id) == await shown(client)
 
 
+@pytest.mark.parametrize("interval", ["raw", "100ms", "agg2"])
+async def test_a_level_that_goes_and_comes_back_before_it_is_told_does_not_stay_for_ever(autojump_clock, interval):
+    async with running() as house:
+        channel, price, now_ms = f"book.{PERP}.{interval}", D("79990"), house.sandbox.now_ms
+        client, mirror = await maker(house, channel), Mirror()
+        house.engine.set_levels(PERP, {price: D("10")}, {}, now_ms, snapshot=False)
+        house.sandbox.publish()
+        await trio.sleep(2)
+        for amount in ("0", "50"):  # a trade and its refill in one breath
+            house.engine.set_levels(PERP, {price: D(amount)}, {}, now_ms, snapshot=False)
+        house.sandbox.publish()
+        await trio.sleep(2)
+        house.engine.set_levels(PERP, {price: D("0")}, {}, now_ms, snapshot=False)
+        house.sandbox.publish()
+        await trio.sleep(2)
+        while client.inbox:
+            mirror.apply(await client.note(channel))
+        assert (mirror.sides, mirror.change_id) == await shown(client)
+
+
 async def test_batches_merge_what_happened_to_a_level(autojump_clock):
     async with running() as house:
         client = await maker(house, f"book.{PERP}.100ms")

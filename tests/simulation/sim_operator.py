@@ -136,6 +136,7 @@ class Operator:
                 case "bad_reload":
                     await self._bad_reload()
                 case "confirm":
+                    world.story.count("confirm")
                     await desk.confirm(CALLER)
         except (MmdError, LookupError) as refused:
             world.tell(f"operator: {kind} {pick}: {type(refused).__name__}: {refused}")
@@ -159,4 +160,4 @@ class Operator:
         finally:
             world.config_path.write_text(before)
         assert result.outcome is Outcome.REFUSED, result
-        world.story.count("bad reload")
+        world.story.count("bad_reload")

@@ -367,6 +367,8 @@ class Stage(World):
         elif how == How.CUT:
             for link in self.wire.standing():
                 link.cut("reset by peer")
+        elif life.over.is_set():
+            self.answers.append(f"{how}: nobody listens any more")
         else:
             self._ask_for(life, how)
 

@@ -5,10 +5,11 @@ A channel is shared by all its subscribers: it is rendered and encoded once. `no
 """
 
 from collections.abc import Sequence
+from decimal import Decimal
 from typing import Any
 
 from mmd.sandbox import contracts
-from mmd.sandbox.book import BookChanged, BookSide
+from mmd.sandbox.book import BookChanged
 from mmd.sandbox.deribit import render
 from mmd.sandbox.deribit.link import Link
 from mmd.sandbox.deribit.render_account import order_json, portfolio_json, position_json, user_trade_json
@@ -25,6 +26,8 @@ from mmd.sandbox.notices import (
 )
 
 Topic = tuple[str, ...]
+# By price: whether the subscribers know the level, and its new total.
+Pending = dict[Decimal, tuple[bool, Decimal]]
 
 
 class Channel:
@@ -61,43 +64,46 @@ class BookChannel(Channel):
         super().__init__(name, floor, [("book", instrument)], interval_ms)
         self.instrument_name = instrument
         self._listing = listing
-        self._sent_id = listing.book.change_id
-        self._bids: dict[Any, bool] = {}  # price -> whether the subscribers know the level
-        self._asks: dict[Any, bool] = {}
+        self._sent_id = self._noted_id = listing.book.change_id
+        self._noted_ms = 0
+        self._bids: Pending = {}
+        self._asks: Pending = {}
 
     def first(self, now_ms: int) -> list[Any]:
         return [render.snapshot_json(self._listing)]
 
     def note(self, notice: Notice) -> None:
         assert isinstance(notice, BookChanged)
-        for known, changes in ((self._bids, notice.bids), (self._asks, notice.asks)):
+        if notice.change_id <= self._noted_id:
+            return  # from before there was this channel: it is in the snapshot
+        self._noted_id, self._noted_ms = notice.change_id, notice.timestamp
+        for pending, changes in ((self._bids, notice.bids), (self._asks, notice.asks)):
             for change in changes:
-                if change.price not in known:
-                    known[change.price] = change.action != "new"
+                existed = pending[change.price][0] if change.price in pending else change.action != "new"
+                pending[change.price] = (existed, change.amount)
 
     def take(self, now_ms: int) -> list[Any]:
-        book = self._listing.book
-        if book.change_id == self._sent_id:
+        """As of the last notice, not as the book is now: later changes come with notices of their own."""
+        if self._noted_id == self._sent_id:
             return []
         data = {
             "type": "change",
-            "timestamp": book.changed_ms,
+            "timestamp": self._noted_ms,
             "instrument_name": self.instrument_name,
             "prev_change_id": self._sent_id,
-            "change_id": book.change_id,
-            "bids": _level_changes(book.bids, self._bids),
-            "asks": _level_changes(book.asks, self._asks),
+            "change_id": self._noted_id,
+            "bids": _level_changes(self._bids),
+            "asks": _level_changes(self._asks),
         }
-        self._sent_id = book.change_id
+        self._sent_id = self._noted_id
         self._bids.clear()
         self._asks.clear()
         return [data]
 
 
-def _level_changes(side: BookSide, known: dict[Any, bool]) -> list[Any]:
+def _level_changes(pending: Pending) -> list[Any]:
     changes: list[Any] = []
-    for price, existed in known.items():
-        total = side.shown(price)
+    for price, (existed, total) in pending.items():
         if total:
             changes.append(("change" if existed else "new", price, total))
         elif existed:
