@@ -187,7 +187,8 @@ class Connection:
 
     def __init__(self, link: Link, house: House, duty: Duty) -> None:
         self.link = link
-        self.ready = False  # logged in and set up by the duty
+        self._ready = False
+        self._ending = False
         self.throttled = False  # the exchange said too_many_requests
         self._house = house
         self._duty = duty
@@ -202,18 +203,27 @@ class Connection:
         self._garbled_count = 0
         self.nursery: trio.Nursery
 
+    @property
+    def ready(self) -> bool:
+        """Logged in and set up by the duty, and not about to end: `nursery` takes new tasks."""
+        return self._ready and not self._ending
+
+    def set_up(self) -> None:
+        """By the duty: from now on there is more than a login."""
+        self._ready = True
+
     async def run(self) -> None:
         """Log in and serve until the connection is lost."""
         try:
             with self._scope:
                 async with trio.open_nursery() as nursery:
                     self.nursery = nursery
-                    nursery.start_soon(self._read)
+                    nursery.start_soon(self._listen)
                     nursery.start_soon(self._watch)
                     nursery.start_soon(self._work)
             raise LinkLost(self._why or self.link.lost or "dropped")
         finally:
-            self.ready = False
+            self._ending = True
             self._count_bytes()
             for sent in self._rpc.ledger.abandon():
                 self._give_up(sent, "the link was lost")
@@ -269,6 +279,13 @@ class Connection:
             self.drop(str(error))
 
     # --- tasks ---
+
+    async def _listen(self) -> None:
+        """Nobody starts a task for this connection once its reading has ended, whatever ended it."""
+        try:
+            await self._read()
+        finally:
+            self._ending = True
 
     async def _read(self) -> None:
         house, link, stats = self._house, self.link, self._duty.stats

@@ -74,6 +74,7 @@ class Feed:
         self.listed = trio.Event()
         self._house = house
         self._follows: dict[str, Follow] = {}
+        self._left: list[Follow] = []  # still subscribed, and nobody's any more
         self._books: dict[str, Follow] = {}  # by channel, and so are the next two
         self._tickers: dict[str, Follow] = {}
         self._trades: dict[str, Follow] = {}
@@ -89,7 +90,11 @@ class Feed:
         return len(self._books) + len(self._tickers) + len(self._trades)
 
     def rewatch(self) -> None:
-        """The watched symbols changed."""
+        """The watched symbols changed. Who left and is back before anybody looked begins anew."""
+        for symbol in [symbol for symbol in self._follows if symbol not in self._house.watched]:
+            follow = self._follows.pop(symbol)
+            self._unroute(follow)
+            self._left.append(follow)
         self._wake.set()
 
     # --- Duty ---
@@ -99,7 +104,8 @@ class Feed:
         self.connection = connection
         await self._list_instruments(connection)
         await self._subscribe_states(connection)
-        connection.ready = self.stats.up = True
+        connection.set_up()
+        self.stats.up = True
         self.stats.connects += 1
         self._house.sink.report("link.up", f"{self._house.name} data")
         self.listed.set()
@@ -192,13 +198,10 @@ class Feed:
     async def _follow_watched(self, connection: Connection) -> None:
         """Bring the subscriptions in line with what is watched."""
         house = self._house
-        wanted = [symbol for symbol in house.watched if symbol in house.instruments]
-        gone = [follow for symbol, follow in self._follows.items() if symbol not in wanted]
-        for follow in gone:
-            self._unroute(follow)
-            del self._follows[follow.instrument.symbol]
+        gone, self._left = self._left, []
         for chunk in codec.chunk_channels(channel for follow in gone for channel in follow.channels()):
             await connection.call("public/unsubscribe", codec.channels(chunk))
+        wanted = [symbol for symbol in house.watched if symbol in house.instruments]
         new = [Follow(house.instruments[symbol]) for symbol in wanted if symbol not in self._follows]
         if not new:
             return
@@ -214,7 +217,7 @@ class Feed:
 
     async def _subscribe_follows(self, connection: Connection, follows: list[Follow]) -> None:
         missing = await self._subscribe(connection, [channel for follow in follows for channel in follow.channels()])
-        slower = [follow for follow in follows if follow.channel in missing]
+        slower = [follow for follow in follows if follow.channel in missing and self._is_followed(follow)]
         refused = [channel for channel in missing if not channel.startswith("book.")]
         for follow in slower:
             self._unroute(follow)
@@ -244,6 +247,10 @@ class Feed:
             missing += codec.missing_channels(chunk, raw)
         return missing
 
+    def _is_followed(self, follow: Follow) -> bool:
+        """It has not left meanwhile."""
+        return self._follows.get(follow.instrument.symbol) is follow
+
     def _route(self, follow: Follow) -> None:
         book, ticker, trades = follow.channels()
         self._books[book] = self._tickers[ticker] = self._trades[trades] = follow
@@ -256,6 +263,7 @@ class Feed:
     def _forget(self) -> None:
         for routes in (self._books, self._tickers, self._trades, self._follows):
             routes.clear()
+        self._left.clear()
         self._locked.clear()
         self._maintenance = False
 

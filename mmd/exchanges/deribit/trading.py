@@ -122,7 +122,8 @@ class Trading:
         armed = await self._arm(connection)
         await self._subscribe(connection)
         await self._read_account(connection)
-        connection.ready = self.stats.up = True
+        connection.set_up()
+        self.stats.up = True
         self.stats.connects += 1
         self._house.sink.report("link.up", f"{self._house.name} trade, cancel on disconnect: {armed}")
         self.first_up.set()
