@@ -41,6 +41,7 @@ def test_six_minutes(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.judgement
 def test_two_hours(tmp_path: Path) -> None:
     played = play(Plan(hours=2.0), tmp_path)
     assert bad(judge(played)) == []
