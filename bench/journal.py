@@ -155,7 +155,7 @@ def commits(place: Path, policy: FsyncPolicy, count: int) -> Commits:
             began = time.perf_counter()
             on.commit()
             taken.append((time.perf_counter() - began) * 1e6)
-            time.sleep(PACE_SECONDS)
+            time.sleep(PACE_SECONDS)  # the market's pace: the sync of the thread falls between commits
         over.set()
         if policy is FsyncPolicy.INTERVAL:
             thread.join()

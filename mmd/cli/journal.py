@@ -248,7 +248,7 @@ def write_whole(path: Path, rows: Iterable[Row], what: str, *, as_csv: bool) -> 
             os.fsync(file.fileno())
         fresh.rename(path)
         sync_directory(path.absolute().parent)
-    except BaseException:
+    except BaseException:  # Ctrl-C too: nothing half done stays behind
         fresh.unlink(missing_ok=True)
         raise
     return count

@@ -138,7 +138,7 @@ class _Search:
                 rest = piece[end:]
                 if end:
                     yield piece[:end]
-                time.sleep(PAUSE_SECONDS)
+                time.sleep(PAUSE_SECONDS)  # in a thread of its own: the daemon's loop gets the interpreter
 
 
 def _small(raw: Iterator[bytes]) -> Iterator[bytes]:

@@ -14,6 +14,7 @@ import os
 import socket
 import struct
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Self, TextIO
@@ -110,16 +111,17 @@ def _take(path: Path) -> TextIO:
         # The kind of lock that belongs to the open file: another one of this process does not share it,
         # closing another one does not end it, and it can be asked for without being taken.
         fcntl.fcntl(file, fcntl.F_OFD_SETLK, _FLOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0))
+        file.truncate(0)
+        file.write(f"{os.getpid()}\n")
+        file.flush()
     except BlockingIOError:
         file.close()
         holder = path.read_text().strip() or "unknown"
         raise OSError(f"{path} is held: another mmd uses this state directory (pid {holder})") from None
-    except BaseException:
-        file.close()
-        raise
-    file.truncate(0)
-    file.write(f"{os.getpid()}\n")
-    file.flush()
+    except OSError as error:
+        with suppress(OSError):  # what could not be written cannot be written now either
+            file.close()
+        raise OSError(error.errno, error.strerror, str(path)) from error
     return file
 
 
@@ -191,7 +193,7 @@ class AccountLocks:
                     if held.name.address == name.address:
                         raise OSError(f"{name}: exchange {held.name.exchange} of this configuration trades on it too")
                 self._locks.append(AccountLock(name))
-        except BaseException:
+        except OSError:
             self.close()
             raise
 

@@ -270,7 +270,7 @@ class Pump:
             self.handling = worker
             decisions = machine.handle(batch, now_ns)
             self.handling = None
-        except BaseException as bug:
+        except BaseException as bug:  # put on record whatever it is, then it goes on
             called_off = self.handling is None
             self.handling = None
             if journal is not None:

@@ -103,7 +103,7 @@ class Life:
             if self.dead:
                 raise
             self._fell(error)
-        except Exception as bug:
+        except Exception as bug:  # whatever ends the daemon breaks the promise
             if self.dead:
                 raise
             raise Violation("the daemon stays up", "".join(traceback.format_exception(bug))) from bug

@@ -122,7 +122,7 @@ def play(
             patient,
         ):  # in the directory: names are relative, so that where it is is in no message
             trio.run(main, clock=trio.testing.MockClock(autojump_threshold=0))
-    except BaseException as raised:
+    except BaseException as raised:  # whatever it is, it is what came of this seed
         if isinstance(raised, KeyboardInterrupt):
             raise
         outcome.failure = "".join(traceback.format_exception(raised))
