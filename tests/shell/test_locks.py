@@ -150,3 +150,11 @@ def test_the_sandbox_inside_the_process_needs_no_lock(monkeypatch: pytest.Monkey
     monkeypatch.setenv("LOCK_SECRET", "not-a-real-secret")
     with lock_accounts([exchange("sandbox")]), lock_accounts([exchange("sandbox")]):
         pass
+
+
+def test_a_lock_that_cannot_be_written_names_its_file_and_is_not_held(tmp_path: Path) -> None:
+    (tmp_path / "mmd.lock").symlink_to("/dev/full")
+    for _ in range(2):  # the first left nothing open that could stand in the way of the second
+        with pytest.raises(OSError, match=r"mmd\.lock") as full:
+            lock_state(tmp_path)
+        assert full.value.filename == str(tmp_path / "mmd.lock")
