@@ -77,6 +77,24 @@ IMPURE_IMPORTS = frozenset(
         "websockets",
     }
 )
+# Rounded in one way only, everywhere; other functions differ in the last digit between C libraries (ADR 18).
+SAME_EVERYWHERE = frozenset(
+    {
+        "ceil",
+        "copysign",
+        "factorial",
+        "floor",
+        "frexp",
+        "fsum",
+        "inf",
+        "isfinite",
+        "isnan",
+        "ldexp",
+        "nan",
+        "pi",
+        "sqrt",
+    }
+)
 IMPURE_CALLS = frozenset({"open", "input", "print", "id", "hash"})  # id and hash differ from process to process
 
 FUNCTION_LINES_MAX = 70
@@ -193,6 +211,24 @@ def core_is_pure(module: Module, known: frozenset[str]) -> Iterator[str]:
             yield f"{module.name}:{node.lineno}: waits"
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in IMPURE_CALLS:
             yield f"{module.name}:{node.lineno}: calls {node.func.id}"
+
+
+def is_whole(node: ast.expr) -> bool:
+    """Whether this is an integer as it is written."""
+    return isinstance(node, ast.Constant) and isinstance(node.value, int)
+
+
+def arithmetic_is_the_same_everywhere(module: Module, known: frozenset[str]) -> Iterator[str]:
+    if not module.in_pure_room:
+        return
+    for node in ast.walk(module.tree):
+        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id in ("math", "cmath"):
+            if node.attr not in SAME_EVERYWHERE:
+                yield f"{module.name}:{node.lineno}: math.{node.attr}, use core.exact"
+        elif isinstance(node, ast.ImportFrom) and node.module in ("math", "cmath"):
+            yield f"{module.name}:{node.lineno}: import math whole, so that this rule sees what is used"
+        elif isinstance(node, ast.BinOp) and isinstance(node.op, ast.Pow) and not is_whole(node.left):
+            yield f"{module.name}:{node.lineno}: a power of what may be a float"
 
 
 def functions_fit_a_screen(module: Module, known: frozenset[str]) -> Iterator[str]:
@@ -312,6 +348,7 @@ RULES: tuple[Rule, ...] = (
     imports_point_down,
     nothing_is_imported_by_name,
     core_is_pure,
+    arithmetic_is_the_same_everywhere,
     functions_fit_a_screen,
     files_fit_a_sitting,
     files_say_their_subject,
@@ -446,6 +483,9 @@ KNOWN = frozenset({"mmd.core", "mmd.core.gate", "mmd.core.machine", "mmd.core.po
         pytest.param(core_is_pure, "mmd.core.options.x", "def f():\n    from random import random", id="chance"),
         pytest.param(core_is_pure, "mmd.domain.x", "async def f(): pass", id="async"),
         pytest.param(core_is_pure, "mmd.core.x", "open('x')", id="file"),
+        pytest.param(arithmetic_is_the_same_everywhere, "mmd.core.x", "import math\nmath.exp(1.0)", id="libm"),
+        pytest.param(arithmetic_is_the_same_everywhere, "mmd.core.x", "from math import sqrt", id="libm by name"),
+        pytest.param(arithmetic_is_the_same_everywhere, "mmd.domain.x", "x ** 2", id="power"),
         pytest.param(functions_fit_a_screen, "mmd.core.x", "def f():\n" + "    pass\n" * 70, id="long function"),
         pytest.param(files_fit_a_sitting, "mmd.core.x", "x = 1\n" * 501, id="long file"),
         pytest.param(files_say_their_subject, "mmd.core.x", "x = 1", id="no docstring"),

@@ -8,7 +8,9 @@ docs/quoting.md; feed it a microprice, because bid-ask bounce biases it upwards.
 
 import math
 
-LN2 = math.log(2.0)
+from mmd.core.exact import exp, log
+
+LN2 = 0.6931471805599453
 # Observations closer together than this are one: r^2/dt of a burst means nothing.
 MIN_STEP_NS = 50_000_000
 
@@ -45,7 +47,8 @@ class Volatility:
         if step_ns < MIN_STEP_NS:
             return
         seconds = step_ns * 1e-9
-        rate = math.log(price / self._last) ** 2 / seconds
+        moved = log(price / self._last)
+        rate = moved * moved / seconds
         self._fast = self._mix(self._fast, rate, seconds, self._fast_s)
         self._slow = self._mix(self._slow, rate, seconds, self._slow_s)
         self._last, self._last_ns = price, at_ns
@@ -54,7 +57,7 @@ class Volatility:
     def _mix(self, old: float, rate: float, seconds: float, scale_s: float) -> float:
         if self.observations == 0:
             return rate
-        keep = math.exp(-seconds / scale_s)
+        keep = exp(-seconds / scale_s)
         return keep * old + (1.0 - keep) * rate
 
     @property

@@ -8,7 +8,7 @@ Units: forward, strike and prices in the same currency (USD); `years` in years o
 Inverse (coin-settled) options: the price in coin is the USD value divided by the forward.
 
 N is taken from `erfc`, whose relative error stays small in the far tails where options are
-worth a millionth of a coin.
+worth a millionth of a coin; `core.exact` computes the same digits on every machine.
 
 Source: F. Black, "The pricing of commodity contracts", Journal of Financial Economics 3 (1976).
 """
@@ -18,8 +18,9 @@ from enum import StrEnum
 
 import msgspec
 
+from mmd.core.exact import exp, log, normal_cdf
+
 DAYS_PER_YEAR = 365.0
-SQRT2 = math.sqrt(2.0)
 SQRT_2PI = math.sqrt(2.0 * math.pi)
 
 # Implied volatility is looked for between 0.01 % and 5,000 % a year.
@@ -49,14 +50,9 @@ class Valuation(msgspec.Struct, frozen=True, gc=False):
     theta: float
 
 
-def normal_cdf(x: float) -> float:
-    """N(x), accurate in both tails."""
-    return 0.5 * math.erfc(-x / SQRT2)
-
-
 def normal_pdf(x: float) -> float:
     """φ(x)."""
-    return math.exp(-0.5 * x * x) / SQRT_2PI
+    return exp(-0.5 * x * x) / SQRT_2PI
 
 
 def intrinsic(option: OptionType, forward: float, strike: float) -> float:
@@ -75,7 +71,7 @@ def price(
     deviation = sigma * math.sqrt(years)
     if deviation == 0.0:
         return discount * intrinsic(option, forward, strike)
-    d1 = math.log(forward / strike) / deviation + 0.5 * deviation
+    d1 = log(forward / strike) / deviation + 0.5 * deviation
     d2 = d1 - deviation
     if option is OptionType.CALL:
         return discount * (forward * normal_cdf(d1) - strike * normal_cdf(d2))
@@ -100,7 +96,7 @@ def value(
         weight = 1.0 if inside > 0 else 0.5 if inside == 0 else 0.0
         worth = discount * intrinsic(option, forward, strike)
         return Valuation(price=worth, delta=discount * sign * weight, gamma=0.0, vega=0.0, theta=0.0)
-    d1 = math.log(forward / strike) / deviation + 0.5 * deviation
+    d1 = log(forward / strike) / deviation + 0.5 * deviation
     d2 = d1 - deviation
     upper, lower = normal_cdf(sign * d1), normal_cdf(sign * d2)
     density = discount * normal_pdf(d1)
@@ -135,11 +131,11 @@ def implied_volatility(
     otm = OptionType.CALL if strike >= forward else OptionType.PUT
     low, high = SIGMA_MIN, SIGMA_MAX
     # The inflection point of price in sigma: Newton from here does not overshoot.
-    sigma = min(max(math.sqrt(2.0 * abs(math.log(forward / strike)) / years), 0.05), SIGMA_MAX)
-    target = math.log(time_value)
+    sigma = min(max(math.sqrt(2.0 * abs(log(forward / strike)) / years), 0.05), SIGMA_MAX)
+    target = log(time_value)
     for _ in range(MAX_ITERATIONS):
         found = value(otm, forward, strike, years, sigma)
-        miss = math.log(found.price) - target if found.price > 0.0 else -math.inf
+        miss = log(found.price) - target if found.price > 0.0 else -math.inf
         if abs(miss) < 1e-13:
             return sigma
         low, high = (low, sigma) if miss > 0 else (sigma, high)
