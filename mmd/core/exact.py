@@ -2,7 +2,7 @@
 
 The C library's differ from machine to machine in the last digit, and a decision that hangs on one could not be
 replayed there bit for bit. These use additions, multiplications, divisions and powers of two only, each of which
-IEEE 754 rounds in one way (and CPython does not fuse). Errors: 1 unit in the last place for exp and log, a few
+IEEE 754 rounds in one way (and CPython does not fuse). Errors: below one unit in the last place for exp and log, a few
 for erfc (tests/core/test_exact.py). `math.sqrt`, `fsum`, `floor` and `ldexp` are exact, or correctly rounded, anyway.
 
 Sources: argument reduction by two-part ln 2 after Cody and Waite, "Software Manual for the Elementary Functions"

