@@ -94,6 +94,11 @@ DETAILS = {
     "resume), leaves a HALTED symbol HALTED (that is reset) and sends no order. Refused while the symbol is ACTIVE.",
     "protection": "A freeze of the exchange's maker protection stops new quotes there. --reset ends it at the "
     "exchange; it resumes nothing.",
+    "ledger": "Since the symbol's ledger began, which a restart does not end; it begins anew without a journal, on "
+    "another account, or when a symbol leaves the configuration and comes back. TODAY and DRAWDOWN outlive all that. "
+    "See docs/ledger.md.",
+    "positions": "What a symbol left behind when it was removed comes last, as it was last known: it counts towards "
+    "the totals until the symbol is back or the instrument expires, and fills since then are not in it.",
     "events": "The last 10,000 are in memory, older ones in the journal: the daemon looks there for a few seconds and "
     "says where it stopped. `mmd journal export --what notes` has no such limit and needs no daemon.",
     "explain": "The rule that withholds a quote comes first, with its number, its limit and where that was written; "
@@ -145,7 +150,7 @@ def _add_views(command: AddCommand) -> None:
     status.add_argument(
         "--check",
         action="store_true",
-        help="exit 5 if a symbol is halted, an alert critical, a link down, a file refused",
+        help="exit 5 if a symbol is halted, a case open, an alert critical, a link down, a file refused",
     )
     show = command("show", "Symbols in full, or the effective configuration.")
     show.add_argument("symbols", nargs="*", metavar="SYMBOL", help="or the word `config` (secrets are masked)")

@@ -30,7 +30,7 @@ from mmd.journal.reader import Line, Walk, lines, start
 from mmd.journal.records import DECODER, AnyRecord, Batch
 from mmd.journal.rows import KINDS, Row, cells, columns, utc
 from mmd.journal.segments import DIRECTORY, SegmentFile, segment_files
-from mmd.journal.statefile import JournalFailed, private, sync_directory
+from mmd.journal.statefile import JournalFailed, into, is_stream, private, sync_directory
 from mmd.replay.peek import instrument_of, peek
 
 EX_OK = 0
@@ -48,6 +48,8 @@ MIB = 1 << 20
 UNTOLD = re.compile(rb'"type":"(?!(?:BookTop|TradePrinted|TimerFired|SetTimer)")|"error":|"called_off":')
 """A batch in which this is not found has nothing in it that an export tells."""
 BATCH = b'{"kind":"batch",'
+FORMULA = ("=", "+", "-", "@", "\t", "\r", "'")
+NUMBER = re.compile(r"-?\d+(\.\d+)?", re.ASCII)
 STATUSES = """\
 exit status:
   0 done    1 the journal is broken: what is before was written, but with -o nothing    64 usage
@@ -228,7 +230,7 @@ def write_rows(file: TextIO, rows: Iterable[Row], what: str, *, as_csv: bool) ->
         writer = csv.writer(file)
         writer.writerow(names)
         for row in rows:
-            writer.writerow(cells(row, names))
+            writer.writerow([inert(cell) for cell in cells(row, names)])
             count += 1
         return count
     encode = msgspec.json.Encoder().encode
@@ -238,8 +240,25 @@ def write_rows(file: TextIO, rows: Iterable[Row], what: str, *, as_csv: bool) ->
     return count
 
 
+def inert(cell: object) -> object:
+    """A cell as it stands in CSV: a text that a spreadsheet would run as a formula begins with an apostrophe.
+
+    So does one that begins with an apostrophe: without its first one every text is what it was.
+    """
+    if isinstance(cell, str) and cell.startswith(FORMULA) and NUMBER.fullmatch(cell) is None:
+        return f"'{cell}"
+    return cell
+
+
 def write_whole(path: Path, rows: Iterable[Row], what: str, *, as_csv: bool) -> int:
-    """A new file beside it that takes its name once it is whole and durable; mode 0600. Raises OSError."""
+    """A new file beside it that takes its name once it is whole and durable; mode 0600. Raises OSError.
+
+    A link's target is replaced, not the link; a device or a pipe is written into.
+    """
+    if is_stream(path):
+        with open(path, "w", opener=into, encoding="utf-8", newline="") as file:
+            return write_rows(file, rows, what, as_csv=as_csv)
+    path = path.resolve()
     fresh = path.with_name(f".{path.name}.{os.getpid()}.new")
     try:
         with open(fresh, "x", opener=private, encoding="utf-8", newline="") as file:
@@ -247,7 +266,7 @@ def write_whole(path: Path, rows: Iterable[Row], what: str, *, as_csv: bool) -> 
             file.flush()
             os.fsync(file.fileno())
         fresh.rename(path)
-        sync_directory(path.absolute().parent)
+        sync_directory(path.parent)
     except BaseException:  # Ctrl-C too: nothing half done stays behind
         fresh.unlink(missing_ok=True)
         raise

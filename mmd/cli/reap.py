@@ -14,7 +14,7 @@ from mmd.config.locate import config_path, state_directory
 from mmd.domain.errors import MmdError
 from mmd.shell.certificate import Certificate, ExchangeLine, write, write_to
 from mmd.shell.reap import Job, Places, Sentry, Trouble, read_places, reap
-from mmd.shell.whereabouts import forget
+from mmd.shell.whereabouts import Whereabouts, forget
 
 EXIT_PROVEN = 0
 EXIT_NOT_PROVEN = 1
@@ -25,9 +25,10 @@ DEFAULT_SECONDS = 20.0
 MAX_SECONDS = 3600.0
 STATUSES = """\
 exit status:
-  0 proven: nothing of ours rests at any exchange (--dry-run: nothing was found)
+  0 proven: nothing of ours rests at any exchange that was looked at (--dry-run: nothing was found)
   1 not proven: orders are left, an exchange did not answer in time, or a daemon lives
-  64 usage    77 an exchange refuses the key, or others can read it    78 configuration or key missing
+  64 usage    77 an exchange refuses the key, or others can read it
+  78 configuration or key missing, or what the last daemon left cannot be read
 """
 
 
@@ -49,7 +50,7 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
     parser.add_argument("--certificate", type=Path, metavar="PATH", help="write it there, not into the state directory")
     alive = parser.add_mutually_exclusive_group()
     alive.add_argument("--even-if-running", action="store_true", help="also while a daemon lives, which will notice")
-    alive.add_argument("--unless-running", action="store_true", help="a daemon that lives is no error, but the end")
+    alive.add_argument("--unless-running", action="store_true", help="that this directory's daemon lives is no error")
     parser.add_argument("--after", metavar="END", help="how the daemon ended: RESULT-CODE-STATUS, in systemd's words")
     parser.add_argument("--json", action="store_true", help="print the certificate instead of a table")
     parser.set_defaults(func=run)
@@ -70,6 +71,11 @@ def _seconds(text: str) -> float:
     if not 0.1 <= value <= MAX_SECONDS:
         raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds from 0.1 to {MAX_SECONDS:g}")
     return value
+
+
+def say(lines: list[str]) -> None:
+    """A file's name may have bytes that are no text; they are shown as what they are."""
+    print("\n".join(lines).encode("utf-8", "backslashreplace").decode())
 
 
 def complain(text: str) -> None:
@@ -94,7 +100,8 @@ def run(args: argparse.Namespace) -> int:
             complain(f"no exchange {', '.join(unknown)}; there are: {', '.join(names)}")
             return EXIT_USAGE
         kept = tuple(place for place in places.found if place.config.name in args.exchange)
-        places = msgspec.structs.replace(places, found=kept)
+        left_out = tuple(name for name in names if name not in args.exchange)
+        places = msgspec.structs.replace(places, found=kept, left_out=left_out)
     return _reap(args, places, state_of(places.state_dir))
 
 
@@ -105,6 +112,9 @@ def _reap(args: argparse.Namespace, places: Places, state: Path) -> int:
         return _leave_it(lives, args)
     if sentry.problem:
         complain(sentry.problem)
+    held = sentry.held() if watched else {}
+    for text in dict.fromkeys(held.values()):
+        complain(text)
     errand = partial(
         reap,
         places,
@@ -112,17 +122,18 @@ def _reap(args: argparse.Namespace, places: Places, state: Path) -> int:
         seconds=args.timeout,
         only_look=args.dry_run,
         after=args.after or "",
-        taken_over=sentry.alive if watched else _nobody,
+        taken_over=sentry.taken if watched else _nobody,
+        held=held,
     )
     certificate, jobs = trio.run(errand)
     where = "" if args.dry_run else _keep(certificate, args.certificate, state)
-    if args.json:
+    if not args.json:
+        say(_text(certificate, where))
+    if args.json or not (where or args.dry_run):  # somebody must have it
         sys.stdout.write(msgspec.json.format(msgspec.json.encode(certificate), indent=1).decode() + "\n")
-    else:
-        print("\n".join(_text(certificate, where)))
     lives = sentry.alive()
-    if certificate.proven and not lives and not args.exchange:
-        _forget(state)
+    if certificate.proven and not lives:
+        _forget(state, places.content)
     if certificate.ended and lives and watched:
         return _leave_it(lives, args)
     return status_of(jobs, dry_run=args.dry_run, incomplete=places.incomplete)
@@ -133,9 +144,9 @@ def _nobody() -> str:
 
 
 def _leave_it(lives: str, args: argparse.Namespace) -> int:
-    """A daemon looks after its orders itself."""
+    """The daemon of this state directory looks after its orders itself."""
     if args.unless_running:
-        print(f"mmd reap: {lives}; it looks after its orders itself")
+        say([f"mmd reap: {lives}; it looks after its orders itself"])
         return EXIT_PROVEN
     complain(f"{lives}; it can do this better: mmdctl halt all. Or stop it first, or say --even-if-running")
     return EXIT_NOT_PROVEN
@@ -159,15 +170,15 @@ def _keep(certificate: Certificate, wanted: Path | None, state: Path) -> str:
             write_to(certificate, wanted)
             return str(wanted)
         return str(write(certificate, state))
-    except (OSError, MmdError) as error:
-        complain(f"the certificate could not be written: {error}")
+    except (OSError, MmdError, ValueError) as error:  # ValueError: a path that can be no file's
+        complain(f"the certificate could not be written, so it follows on standard output: {error}")
         return ""
 
 
-def _forget(state: Path) -> None:
+def _forget(state: Path, content: Whereabouts | None) -> None:
     try:
-        forget(state)
-    except OSError as error:
+        forget(state, content)
+    except (OSError, MmdError) as error:
         complain(f"{error}")
 
 
@@ -200,10 +211,18 @@ def _text(certificate: Certificate, where: str) -> list[str]:
     if where:
         lines.append(f"certificate: {where}")
     if not certificate.dry_run:
-        lines.append(
-            "PROVEN: nothing of ours rests" if certificate.proven else "NOT PROVEN: orders of ours may still rest"
-        )
+        lines.append(_verdict(certificate))
     return lines
+
+
+def _verdict(certificate: Certificate) -> str:
+    if certificate.proven:
+        return "PROVEN: nothing of ours rests"
+    if certificate.left_out and certificate.exchanges and all(line.proven for line in certificate.exchanges):
+        names = ", ".join(dict.fromkeys(line.exchange for line in certificate.exchanges))
+        return f"PROVEN of {names} only: NOT LOOKED AT: {', '.join(certificate.left_out)}"
+    left_out = f"; not looked at: {', '.join(certificate.left_out)}" if certificate.left_out else ""
+    return f"NOT PROVEN: orders of ours may still rest{left_out}"
 
 
 def _row(line: ExchangeLine) -> list[Cell]:

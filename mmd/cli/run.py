@@ -11,16 +11,18 @@ import trio
 from mmd.config.load import load
 from mmd.config.locate import config_path, socket_path, state_directory
 from mmd.config.model import Config
+from mmd.config.nodes import Finding
 from mmd.config.secrets import ExposedSecret
 from mmd.control.server import describe, serve_control
 from mmd.domain.actions import Tripped
 from mmd.domain.errors import ConfigError, CredentialError, ExchangeRefused, MmdError
 from mmd.domain.reasons import Response, Scope, Switch
+from mmd.journal.disk import in_the_way
 from mmd.journal.statefile import JournalFailed
 from mmd.shell import logs, notify, whereabouts
 from mmd.shell.daemon import Daemon
 from mmd.shell.desk import Caller
-from mmd.shell.heritage import may_rest
+from mmd.shell.heritage import JOURNAL, may_rest
 from mmd.shell.locks import AccountLocks, StateLock, lock_accounts, lock_state
 from mmd.shell.sentinel import sentinel
 from mmd.shell.service import attend, heed_signals, serve_metrics
@@ -31,6 +33,7 @@ EXIT_INTERNAL = 70
 EXIT_PERMISSION = 77
 EXIT_CONFIG = 78
 GUARD_SECONDS = 1.0
+START_SECONDS = 60.0  # for what follows the reading of the journal: TimeoutStartSec= of the unit
 LAST_WORDS_SECONDS = 3.0  # for alerts that were fired while it stopped
 log = logs.get("mmd")
 
@@ -58,6 +61,7 @@ def run(args: argparse.Namespace) -> int:
             args.log_level or config.service.log_level, logs.Format(args.log_format or config.service.log_format)
         )
         state = state_directory(args.state_dir, config.service.state_dir, os.environ)
+        check_state(state, args.state_dir, config)
         with lock_state(state) as lock, lock_accounts(config.exchanges.values()) as accounts:
             whereabouts.keep(state, config)
             socket = socket_path(args.socket, config.service.control.socket, os.environ)
@@ -82,6 +86,17 @@ def run(args: argparse.Namespace) -> int:
         return EXIT_PERMISSION if isinstance(wrong.__cause__, PermissionError) else EXIT_INTERNAL
 
 
+def check_state(state: Path, argument: str | None, config: Config) -> None:
+    """Raises ConfigError where the file names a state directory that can be none; where another did, JournalFailed."""
+    written = config.service.state_dir if argument is None else None
+    key = "service.state_dir" if written else "--state-dir" if argument else "the state directory"
+    if what := in_the_way(state):
+        text = f"{state} {what}"
+        raise ConfigError([str(Finding(config.where(key), key, text))]) if written else JournalFailed(f"{key}: {text}")
+    if what := in_the_way(state / JOURNAL):
+        raise JournalFailed(f"{key}: {state / JOURNAL} {what}")
+
+
 async def main(
     config: Config,
     path: Path,
@@ -93,7 +108,7 @@ async def main(
 ) -> int:
     """The nurseries: control outermost, so that it answers while everything else starts and stops."""
     notifier = notify.Notifier(notify.connect())
-    daemon = Daemon(config, path, state=state)
+    daemon = Daemon(config, path, state=state, alive=notify.Pulse(notifier, "reading the journal", START_SECONDS))
 
     def on_reload(begins: bool) -> None:
         if begins:

@@ -29,6 +29,7 @@ from mmd.domain.reasons import Mode, Severity, State
 from mmd.shell.desk import AlertLine, ExchangeStatus, JournalStatus, ShadowStatus, SideStatus, Status, SymbolStatus
 
 ALERTS_SHOWN = 3
+LEFT_OUT_SHOWN = 3
 SEVERITIES = (Severity.CRITICAL, Severity.WARNING, Severity.INFO)
 SEVERITY_STYLES: dict[str, Style] = {Severity.CRITICAL: Style.BAD, Severity.WARNING: Style.WARN}
 
@@ -66,6 +67,7 @@ def _service(status: Status, now: float) -> list[tuple[str, Style]]:
         ),
         (_money_line(status), Style.PLAIN),
         (_exposure_line(status), Style.PLAIN),
+        (_left_line(status), Style.WARN),
         (_shadow_line(status), Style.DIM),
         (_case_line(status), Style.BAD),
         _journal_line(status.journal),
@@ -74,6 +76,9 @@ def _service(status: Status, now: float) -> list[tuple[str, Style]]:
         texts.append((f"the daemon is {status.phase}", Style.WARN))
     if status.config_error is not None:
         texts.append((f"the configuration on disk is refused: {status.config_error}", Style.BAD))
+    if status.left_out:
+        more = f" and {len(status.left_out) - LEFT_OUT_SHOWN} more" if len(status.left_out) > LEFT_OUT_SHOWN else ""
+        texts.append(("; ".join(status.left_out[:LEFT_OUT_SHOWN]) + more, Style.WARN))
     if status.confirm_deadline is not None:
         left = age(max(status.confirm_deadline - now, 0))
         texts.append((f"the last reload undoes itself in {left}: `mmdctl confirm` keeps it", Style.WARN))
@@ -103,6 +108,12 @@ def _money_line(status: Status) -> str:
 def _exposure_line(status: Status) -> str:
     exposure = ", ".join(f"{number(coins)} {coin}" for coin, coins in sorted(status.exposure.items()))
     return f"notional {status.notional_usd:,.0f} USD, exposure {exposure or 'none'}"
+
+
+def _left_line(status: Status) -> str:
+    """Positions whose symbols are not in service."""
+    left = ", ".join(f"{row.exchange}/{row.symbol} {number(row.position)} ({row.left})" for row in status.left_behind)
+    return f"held and not looked after, as last known: {left}: `mmdctl positions`" if left else ""
 
 
 def _shadow_line(status: Status) -> str:
@@ -290,6 +301,8 @@ def degradations(status: Status, asked: Sequence[str] = ("all",)) -> list[str]:
             faults.append(f"{exchange.name}: the data link is down")
         if not exchange.trade_link:
             faults.append(f"{exchange.name}: the order link is down")
+    if cases := sum(row.open_cases for row in status.symbols):
+        faults.append(f"{counted(cases, 'open case')}: see `mmdctl cases`")
     if status.config_error is not None:
         faults.append(f"the configuration on disk is refused: {status.config_error}")
     ours = {name for row in status.symbols for name in (row.symbol, f"{row.exchange}/{row.symbol}")}

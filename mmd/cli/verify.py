@@ -126,6 +126,7 @@ def sentences(report: Report, *, unfinished: bool) -> list[str]:
         why = "left by a crash; the next start cuts it off and records that" if unfinished else "being written now"
         tail = report.tail
         said.append(f"tail:   {tail.file}: {tail.size} bytes from offset {tail.offset} are no whole line: {why}")
+    said += [f"warning: {text}" for text in report.warnings]
     anchor = report.anchor
     if anchor is not None and anchor.seq:
         where = f"{anchor.file} line {anchor.line}" if anchor.file else "the one before the oldest file"

@@ -38,6 +38,7 @@ EFFECTS = {"live": Style.GOOD, "requote": Style.WARN, "drain": Style.BAD, "resta
 DONE_ROWS_MAX = 20
 NAMES_MAX = 12
 WITHHELD = "withheld"
+LAST_KNOWN = "as last known, without later fills"
 COUNT_ONLY = re.compile(r"(\d+ of )?\d+ symbols?(: [a-z ]+)?")
 """A detail that says no more than the total line does."""
 
@@ -166,6 +167,7 @@ def position_lines(page: Page, positions: Sequence[PositionLine]) -> list[str]:
         Column("REALIZED", right=True, keep=3),
         Column("UNREALIZED", right=True, keep=2),
         Column("FEES", right=True, keep=1),
+        Column("NOT IN SERVICE", words=True),
     ]
     rows = [
         [
@@ -179,6 +181,7 @@ def position_lines(page: Page, positions: Sequence[PositionLine]) -> list[str]:
             Cell(money(row.realized_usd)),
             Cell(money(row.unrealized_usd)),
             Cell(money(row.fees_usd)),
+            Cell(f"{row.left}: {LAST_KNOWN}" if row.left else "", Style.WARN),
         ]
         for row in positions
     ]
@@ -203,7 +206,7 @@ def change_lines(page: Page, result: ChangeResult) -> list[str]:
     total = ", ".join(f"{count} {in_words(outcome)}" for outcome, count in sorted(counts.items()))
     if result.detail and not COUNT_ONLY.fullmatch(result.detail) and result.detail not in {row.detail for row in rows}:
         lines += fold(result.detail, page.width)
-    if len(result.symbols) != 1:
+    if len(result.symbols) > 1 or not lines:
         lines += fold(f"{counted(len(result.symbols), 'symbol')}: {total or in_words(result.outcome)}", page.width)
     return lines
 

@@ -162,8 +162,13 @@ def _check_url(parent: dict[str, Any], path: list[Step], root: Node) -> list[Fin
     if not isinstance(url, str):
         return []
     try:
-        _ = urlsplit(url).port
+        parts = urlsplit(url)
+        _ = parts.port
+        (parts.hostname or "").encode("idna")  # as DNS will have it
+    except UnicodeError:
+        text = "has a host name that can be none; allowed: parts of 1 to 63 characters with one dot between two"
     except ValueError:
         text = "is no address; allowed: a host name, or an IPv6 address in brackets, and a port up to 65535"
-        return [finding(root, [*path, "url"], text)]
-    return []
+    else:
+        return []
+    return [finding(root, [*path, "url"], text)]

@@ -213,7 +213,12 @@ def _changed_entry_lines(old: Config, before: Entry, new: Config, after: Entry, 
 
 
 def _moved_lines(entry: Entry, was: list[str], now: list[str], added: list[str], removed: list[str]) -> list[PlanLine]:
-    """A selection that finds other instruments than before, though its words are the same."""
+    """A selection that finds other instruments than before, though its words are the same.
+
+    What is named and has expired is said by whoever knows when.
+    """
+    if isinstance(entry.target, Named):
+        return []
     came = [key for key in now if key in set(added)]
     went = [key for key in was if key in set(removed)]
     lines = []

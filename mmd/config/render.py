@@ -3,6 +3,7 @@
 import re
 from decimal import Decimal
 from typing import Any
+from urllib.parse import urlsplit
 
 import msgspec
 
@@ -15,6 +16,7 @@ DATE = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
 LINE_MAX = 100
 ORIGIN_COLUMN = 48
 INDENT = "  "
+MASK = "***"
 
 
 def to_yaml(config: Config, *, origin: bool = False) -> str:
@@ -31,6 +33,24 @@ def to_json(config: Config, *, origin: bool = False) -> bytes:
         return encoder.encode(config.effective)
     places = {path: _origin(config, path) for path in _leaf_paths(config.effective, "")}
     return encoder.encode({"config": config.effective, "origin": places})
+
+
+def for_the_record(config: Config) -> dict[str, Any]:
+    """The effective configuration without what may not lie about: who has the address of a receiver may post there."""
+    alerts = config.effective["alerts"]
+    heartbeat = alerts["heartbeat"]
+    told = {
+        "webhooks": [_without_path(each) for each in alerts["webhooks"]],
+        "heartbeat": None if heartbeat is None else _without_path(heartbeat),
+    }
+    return config.effective | {"alerts": alerts | told}
+
+
+def _without_path(receiver: dict[str, Any]) -> dict[str, Any]:
+    """The scheme and the host are left of its address."""
+    parts = urlsplit(receiver["url"])
+    rest = parts.path.removeprefix("/") or parts.query or parts.fragment
+    return receiver | {"url": f"{parts.scheme}://{parts.netloc}/{MASK if rest else ''}"}
 
 
 def scalar(value: Any) -> str:

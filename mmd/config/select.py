@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping
 from datetime import UTC, date, datetime
 from decimal import Decimal
 from fnmatch import fnmatchcase
+from types import MappingProxyType
 
 import msgspec
 
@@ -40,6 +41,11 @@ Listed = Mapping[str, Mapping[str, Instrument]]
 IndexPrices = Mapping[tuple[str, str], float]
 """(exchange name, coin) to USD."""
 
+Ended = Mapping[tuple[str, str], int]
+"""(exchange name, symbol) of what is named, was listed and is no more: when it expired, Unix ns."""
+
+NONE_ENDED: Ended = MappingProxyType({})
+
 
 class Resolved(msgspec.Struct, frozen=True):
     """One symbol that is to be quoted, its limits final; `entry` is the path of what asked for it."""
@@ -49,16 +55,38 @@ class Resolved(msgspec.Struct, frozen=True):
     entry: str
 
 
+class Expired(msgspec.Struct, frozen=True):
+    """An instrument that is named and has expired; `entry` is the path of what names it."""
+
+    exchange: str
+    symbol: str
+    expiry_ns: int
+    entry: str
+
+    def __str__(self) -> str:
+        return f"{self.entry}.symbol: {self.symbol} expired on {_day(self.expiry_ns)}: left out"
+
+
 class Resolution(msgspec.Struct, frozen=True):
-    """By instrument key, entries in file order, symbols of a selection by kind, expiry and strike."""
+    """By instrument key, entries in file order, symbols of a selection by kind, expiry and strike.
+
+    `expired`, by key too: what is left out because its time is over. `notes` tells of that as well.
+    """
 
     symbols: dict[str, Resolved]
     notes: list[str]
+    expired: dict[str, Expired] = {}
 
 
-def resolve(config: Config, listed: Listed, index_prices: IndexPrices, now_ns: int) -> Resolution:
-    """Every symbol to quote. Raises ConfigError with one line for each thing that does not fit."""
-    work = _Work(config, listed, index_prices, now_ns)
+def resolve(
+    config: Config, listed: Listed, index_prices: IndexPrices, now_ns: int, ended: Ended = NONE_ENDED
+) -> Resolution:
+    """Every symbol to quote. Raises ConfigError with one line for each thing that does not fit.
+
+    What has expired is left out with a note: a configuration does not become wrong by the passing of time.
+    A name that is neither listed nor `ended` does not fit.
+    """
+    work = _Work(config, listed, index_prices, now_ns, ended)
     found = [(entry, work.find(entry)) for entry in config.entries]
     named = {
         instrument.key: entry.path
@@ -80,14 +108,16 @@ def resolve(config: Config, listed: Listed, index_prices: IndexPrices, now_ns: i
             symbols[instrument.key] = Resolved(instrument, settings[instrument.key], entry.path)
     if work.findings:
         raise ConfigError([str(finding) for finding in sorted(set(work.findings))])
-    return Resolution(symbols, work.notes)
+    return Resolution(symbols, work.notes, work.expired)
 
 
 def expiry_day(instrument: Instrument) -> date | None:
     """The day (UTC) on which it expires."""
-    if instrument.expiry_ns is None:
-        return None
-    return datetime.fromtimestamp(instrument.expiry_ns // NS_PER_SECOND, UTC).date()
+    return None if instrument.expiry_ns is None else _day(instrument.expiry_ns)
+
+
+def _day(at_ns: int) -> date:
+    return datetime.fromtimestamp(at_ns // NS_PER_SECOND, UTC).date()
 
 
 def is_allowed(patterns: tuple[str, ...] | None, exchange: str, symbol: str) -> bool:
@@ -100,11 +130,13 @@ def is_allowed(patterns: tuple[str, ...] | None, exchange: str, symbol: str) -> 
 class _Work:
     """One resolution under way: the inputs, and what was found wrong so far."""
 
-    def __init__(self, config: Config, listed: Listed, index_prices: IndexPrices, now_ns: int) -> None:
+    def __init__(self, config: Config, listed: Listed, index_prices: IndexPrices, now_ns: int, ended: Ended) -> None:
         self.config = config
         self.listed = listed
         self.index_prices = index_prices
         self.now_ns = now_ns
+        self.ended = ended
+        self.expired: dict[str, Expired] = {}
         self.findings: list[Finding] = []
         self.notes: list[str] = []
         self._settings: dict[tuple[str, Kind, bool, bool], SymbolSettings] = {}
@@ -123,13 +155,18 @@ class _Work:
         path = f"{entry.path}.symbol"
         known = self.listed.get(target.exchange, {})
         instrument = known.get(target.symbol)
+        ended_ns = self.ended.get((target.exchange, target.symbol))
+        if instrument is not None and instrument.expiry_ns is not None and instrument.expiry_ns <= self.now_ns:
+            ended_ns = instrument.expiry_ns
+        if ended_ns is not None:
+            gone = Expired(target.exchange, target.symbol, ended_ns, entry.path)
+            self.expired[f"{target.exchange}/{target.symbol}"] = gone
+            self.notes.append(str(gone))
+            return []
         if instrument is None:
             close = difflib.get_close_matches(target.symbol.upper(), known, n=3)
             hint = f"; close to it: {', '.join(close)}" if close else f"; it lists {len(known)} instruments"
             self.wrong(path, f"{target.exchange} lists no {target.symbol}{hint}")
-            return []
-        if instrument.expiry_ns is not None and instrument.expiry_ns <= self.now_ns:
-            self.wrong(path, f"{target.symbol} expired on {expiry_day(instrument)}; allowed: an instrument that lives")
             return []
         if not instrument.tradable:
             self.notes.append(f"{entry.path}: {instrument.key} takes no orders at the exchange now")
@@ -179,7 +216,7 @@ class _Work:
         if closed:
             self.notes.append(f"{entry.path}: left out, no orders taken there now: {_listing(closed)}")
         kept = [instrument for instrument in chosen if instrument.tradable]
-        if not kept and not self.findings:
+        if not kept and not self.findings and not self.is_over(target.expiries):
             self.wrong(path, "selects nothing that takes orders now")
         return sorted(kept, key=_order)
 
@@ -204,10 +241,22 @@ class _Work:
                     self.wrong(f"{path}.expiries", f"nothing expires within {days} days; listed: {_listing(listed)}")
                 return found
         for day in wanted:
-            if day not in listed:
-                key = "expiry" if f"{path}.expiry" in self.config.origins else "expiries"
+            if day in listed:
+                continue
+            key = "expiry" if f"{path}.expiry" in self.config.origins else "expiries"
+            if day <= self.today:
+                self.notes.append(f"{path}.{key}: what expired on {day} is left out")
+            else:
                 self.wrong(f"{path}.{key}", f"nothing expires on {day}; listed: {_listing(listed)}")
         return set(wanted)
+
+    @property
+    def today(self) -> date:
+        return _day(self.now_ns)
+
+    def is_over(self, wanted: Expiries) -> bool:
+        """Whether these are days, and none of them is to come."""
+        return isinstance(wanted, tuple) and bool(wanted) and max(wanted) <= self.today
 
     def strikes(
         self, path: str, target: Selection, options: list[Instrument]
@@ -220,6 +269,8 @@ class _Work:
         match target.strikes:
             case AllStrikes():
                 return {(day, strike) for day, strikes in by_day.items() for strike in strikes}
+            case NearestToMoney() if not by_day:
+                return set()
             case NearestToMoney(count=count):
                 index = self.index_prices.get((target.exchange, target.underlying), 0.0)
                 if not index > 0:

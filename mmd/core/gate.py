@@ -71,7 +71,7 @@ def review(order: Order, exposure: Exposure | None, room: Room | None) -> Approv
     if isinstance(order, CancelOrder):
         return Approved(order)
     if exposure is None or room is None:
-        return Refused(Rule.STATE, "unknown", State.ACTIVE, "")
+        return Refused(Rule.STATE, "unknown", str(State.ACTIVE), "")
     if not room.journal:
         return Refused(Rule.JOURNAL, "failing", "writable", "")
     if isinstance(order, ReduceOrder):
@@ -83,7 +83,7 @@ def check_order(order: PlaceOrder | AmendOrder, exposure: Exposure, room: Room) 
     """The first rule that this order breaks, cheapest first; None if it may pass."""
     rules = exposure.rules
     if exposure.state is not State.ACTIVE:
-        return Refused(Rule.STATE, exposure.state, State.ACTIVE, "")
+        return Refused(Rule.STATE, str(exposure.state), str(State.ACTIVE), "")
     lots = order.remaining_lots if isinstance(order, AmendOrder) else order.size_lots
     refusal = check_price(order.price_ticks, exposure) or check_size(lots, rules.min_lots, exposure)
     if refusal is not None:
@@ -98,7 +98,7 @@ def check_order(order: PlaceOrder | AmendOrder, exposure: Exposure, room: Room) 
 def check_closing(order: ReduceOrder, exposure: Exposure, room: Room) -> Refused | None:
     """As `check_order` for an order that closes: bounds do not matter to it, the position's own size does."""
     if exposure.state not in RESTING_STATES:
-        return Refused(Rule.STATE, exposure.state, "PAUSED or HALTED", "")
+        return Refused(Rule.STATE, str(exposure.state), "PAUSED or HALTED", "")
     if not exposure.position_known:
         return Refused(Rule.POSITION, "position unknown", "a known position", "")
     position = exposure.position_lots

@@ -6,6 +6,8 @@ under water is no loss of this watch. The day is a UTC day that begins at a conf
 
 from decimal import Decimal
 
+import msgspec
+
 from mmd.domain.totals import Carried, LossLimits
 
 DAY_NS = 86_400 * 1_000_000_000
@@ -63,15 +65,18 @@ class Losses:
 class Account:
     """One symbol's losses over every time that it joined; a profit that is reported anew starts where it left off."""
 
-    __slots__ = ("_offset_usd", "limits", "losses")
+    __slots__ = ("_offset_usd", "expiry_ns", "limits", "losses")
 
-    def __init__(self, losses: Losses, limits: LossLimits) -> None:
+    def __init__(self, losses: Losses, limits: LossLimits, expiry_ns: int | None) -> None:
+        """`expiry_ns`: when its instrument ends, and nothing can be gained or lost with it any more; None = never."""
         self.losses = losses
         self.limits = limits
+        self.expiry_ns = expiry_ns
         self._offset_usd: float | None = None
 
-    def rejoin(self, limits: LossLimits) -> None:
+    def rejoin(self, limits: LossLimits, expiry_ns: int | None) -> None:
         self.limits = limits
+        self.expiry_ns = expiry_ns
         self._offset_usd = None
 
     def see(self, pnl_usd: float) -> None:
@@ -79,6 +84,9 @@ class Account:
         if self._offset_usd is None:
             self._offset_usd = self.losses.gain_usd - pnl_usd
         self.losses.see(pnl_usd + self._offset_usd)
+
+    def carried(self) -> Carried:
+        return msgspec.structs.replace(self.losses.carried(), expiry_ns=self.expiry_ns)
 
 
 def drawdown_breach(losses: Losses, limit: Decimal | None, key: str) -> str | None:

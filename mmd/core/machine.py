@@ -88,7 +88,7 @@ class SymbolMachine(Reconciler):
         self._leave_for_market(now_ns)
 
     def on_data_up(self, event: ev.DataLinkUp, now_ns: int) -> None:
-        self.market.data_link = True
+        self.market.on_data_up(event.received_ns)
         self._dirty = True
 
     def on_data_down(self, event: ev.DataLinkDown, now_ns: int) -> None:
@@ -262,7 +262,7 @@ class SymbolMachine(Reconciler):
 
     def _unsettled(self, now_ns: int) -> bool:
         """Expired with a position whose delivery the exchange has not told us of yet."""
-        if self.why is not Why.EXPIRED or not self.position.lots or not self.market.trade_link:
+        if self.why is not Why.EXPIRED or not self.position.lots:
             return False
         return now_ns < self.since_ns + SETTLEMENT_NS
 
@@ -293,7 +293,7 @@ class SymbolMachine(Reconciler):
             self._try_auto_resume(now_ns)
 
     def _unknown_too_long(self, now_ns: int) -> str | None:
-        for state in (self.own.bid, self.own.ask):
+        for state in self.own.every():
             slot = state.slot
             if isinstance(slot, Live):
                 continue

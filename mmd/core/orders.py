@@ -168,6 +168,14 @@ def lost(slot: Occupied, now_ns: int) -> Unknown:
     return Unknown(slot.label, order_id, slot.price_ticks, slot.total_lots, slot.filled_lots, slot.phase, now_ns, 0, 0)
 
 
+def inherited(slot: Occupied, now_ns: int) -> Unknown:
+    """The slot of a process that ended, in the next one: the old one's clock may have been ahead."""
+    unknown = lost(slot, now_ns)
+    return msgspec.structs.replace(
+        unknown, since_ns=min(unknown.since_ns, now_ns), asked_ns=min(unknown.asked_ns, now_ns)
+    )
+
+
 def moved(slot: Live | Amending, price_ticks: int, total_lots: int, now_ns: int) -> Unknown:
     """An order that may rest as it did or like this; charged with the larger."""
     total = max(slot.total_lots, total_lots)

@@ -2,6 +2,10 @@
 
 A stray is an order with our label that no slot expects: a leftover of an earlier run, or an
 answer that came after we were told "absent". It is charged, cancelled, and never quoted with.
+
+A label is given to one order only. Where a second one rests with it, somebody else made one of the two: it is
+a stray under a key of its own (`twin_key`). Whoever names an order id means the order with that id; who names
+only the label may mean either, and both are moved.
 """
 
 from mmd.core.orders import (
@@ -16,6 +20,7 @@ from mmd.core.orders import (
     Slot,
     Unknown,
     advance,
+    inherited,
     lost,
     worst_lots,
 )
@@ -116,49 +121,98 @@ class OwnOrders:
         self.ask = SideState(Side.ASK)
         self.strays: dict[str, SideState] = {}
         self.latency_ns = latency_ns
-        self._finished: dict[str, None] = {}
+        # By key, how many lots of it had filled when nothing was left by our count; None = the exchange told its end.
+        self._finished: dict[str, int | None] = {}
 
     def every(self) -> tuple[SideState, ...]:
         """Both slots, then the strays."""
         return (self.bid, self.ask, *self.strays.values()) if self.strays else (self.bid, self.ask)
 
-    def find(self, label: str) -> SideState | None:
-        """Who has the order with this label; an order without one is nobody's."""
+    def find(self, label: str, order_id: str = "") -> SideState | None:
+        """Who has the order with this label, and with this id where both are known; no label is nobody's."""
         if not label:
             return None
+        if order_id and self.strays:
+            twin = self.strays.get(twin_key(label, order_id))
+            if twin is not None:
+                return twin
         if self.bid.label == label:
-            return self.bid
-        if self.ask.label == label:
-            return self.ask
-        return self.strays.get(label)
+            found = self.bid
+        elif self.ask.label == label:
+            found = self.ask
+        elif label in self.strays:
+            found = self.strays[label]
+        else:
+            return None if order_id or not self.strays else next(iter(self._twins(label)), None)
+        if order_id:
+            slot = found.slot
+            known = "" if isinstance(slot, Empty | Placing) else slot.order_id
+            return found if known in ("", order_id) else None
+        return found
+
+    def _twins(self, label: str) -> list[SideState]:
+        """Strays of this label beside the order that has it."""
+        return [
+            stray
+            for key, stray in self.strays.items()
+            if key != label and not isinstance(stray.slot, Empty) and stray.slot.label == label
+        ]
+
+    def is_doubled(self, label: str) -> bool:
+        """More than one order rests, or may, with this label."""
+        return bool(self.strays) and bool(self._twins(label))
 
     def put(self, state: SideState, slot: Slot, now_ns: int) -> None:
         """Install a slot's successor; an emptied stray is forgotten."""
         before = state.slot
         state.slot = slot
+        is_stray = bool(self.strays) and self.strays.get(state.label) is state  # its key stays
         if isinstance(slot, Moving):
-            state.label = slot.label
+            if not is_stray:
+                state.label = slot.label
             return
         if isinstance(before, Live | Moving):
             state.ghost = (before.price_ticks, before.total_lots - before.filled_lots)
             state.ghost_ns = now_ns + GHOST_NS
         if isinstance(slot, Empty):
-            if state.label in self.strays:
-                del self.strays[state.label]
-            state.label = ""
+            label, state.label = state.label, ""
+            if self.strays:
+                self._leave(label, is_stray)
             state.owed = 0
             state.cancel_tries = state.hold_cancel_ns = 0  # the next order's cancels have no history
             state.changed_ns = now_ns
         else:
-            state.label = slot.label
+            if not is_stray:
+                state.label = slot.label
             if isinstance(slot, Live) and isinstance(before, Placing | Amending):
                 state.changed_ns = now_ns
 
+    def _leave(self, key: str, is_stray: bool) -> None:
+        """An order is over: a stray's key is gone, and the label belongs to the other order that rests with it."""
+        if is_stray:
+            del self.strays[key]
+        for twin in self._twins(key)[:1]:
+            del self.strays[twin.label]
+            twin.label = key
+            self.strays[key] = twin
+
     def take(self, event: Mail, label: str, now_ns: int) -> IllegalTransition | None:
         """Move the slot that carries this label; an event the table does not know is returned."""
-        state = self.find(label)
+        order_id = id_of(event)
+        state = self.find(label, order_id)
         if state is None:
+            if isinstance(event, OrderClosed) and self._finished.get(label) is not None:
+                self._finished[label] = None
             return None
+        twins = [] if order_id or not self.strays else self._twins(label)
+        illegal = self._move(state, event, now_ns)
+        for twin in twins:
+            if twin is not state:
+                self._move(twin, event, now_ns)
+        return illegal
+
+    def _move(self, state: SideState, event: Mail, now_ns: int) -> IllegalTransition | None:
+        """Move this slot."""
         slot = state.slot
         if isinstance(slot, Empty):
             return None
@@ -171,36 +225,55 @@ class OwnOrders:
             return None
         if isinstance(after, IllegalTransition):
             return after
-        if isinstance(after, Empty) and isinstance(event, OrderClosed | OrderFilled):
-            self._finish(label)
+        if isinstance(after, Empty):
+            if isinstance(event, OrderClosed) or (isinstance(slot, Unknown) and slot.ended):
+                self._finish(state.label, None)
+            elif isinstance(event, OrderFilled):
+                self._finish(state.label, slot.filled_lots + event.size_lots)
         self.put(state, after, now_ns)
         return None
 
-    def _finish(self, label: str) -> None:
-        self._finished[label] = None
+    def _finish(self, key: str, filled_lots: int | None) -> None:
+        self._finished[key] = filled_lots
         if len(self._finished) > FINISHED:
             del self._finished[next(iter(self._finished))]
 
-    def finished(self, label: str) -> bool:
-        """The exchange has told us the end of this order."""
-        return label in self._finished
+    def finished(self, label: str, total_lots: int = 0) -> bool:
+        """The exchange has told us the end of this order, or as many lots of it have filled by our count."""
+        if label not in self._finished:
+            return False
+        filled = self._finished[label]
+        return filled is None or total_lots <= filled
+
+    def is_news(self, order: OpenOrder | OrderAcked) -> bool:
+        """Whether an order that nobody has rests there; else this is late word of one that has ended."""
+        key = twin_key(order.label, order.order_id)
+        return not self.finished(order.label, order.total_lots) and not self.finished(key, order.total_lots)
 
     def adopt(self, order: OpenOrder | OrderAcked, side: Side, now_ns: int, counted_lots: int = 0) -> None:
         """An open order that no slot expects becomes a stray; `counted_lots` of its fills are in the position.
 
         A report comes after the fills it knows of; an answer may be ahead of them: all but the counted are charged.
+        Of an order that had seemed to be over we have counted the fills ourselves.
         """
         stray = SideState(side)
-        filled = order.total_lots - order.remaining_lots if isinstance(order, OpenOrder) else counted_lots
+        key, told = order.label, isinstance(order, OpenOrder)
+        filled = order.total_lots - order.remaining_lots if told else counted_lots
+        if self.find(key) is not None:
+            key = twin_key(order.label, order.order_id)
+            filled = filled if told else 0  # what was counted for the label is the other order's
+        else:
+            counted = self._finished.get(key)
+            filled = filled if counted is None else counted
         stray.slot = Live(order.label, order.order_id, order.price_ticks, order.total_lots, filled, now_ns)
-        stray.label = order.label
-        self.strays[order.label] = stray
+        stray.label = key
+        self.strays[key] = stray
 
     def inherit(self, state: SideState, now_ns: int) -> None:
         """An order that another process's machine had out: it may rest, and is asked about and cancelled."""
         assert not isinstance(state.slot, Empty), "a label means that there is an order"
         stray = SideState(state.side)
-        stray.slot = lost(state.slot, now_ns)
+        stray.slot = inherited(state.slot, now_ns)
         stray.label = state.label
         self.strays[state.label] = stray
 
@@ -216,8 +289,8 @@ class OwnOrders:
     def forget_ended(self, now_ns: int, only: str = "") -> None:
         """Orders, or the one, that are over and whose fills never came: a position that was adopted has them in it."""
         for state in self.every():
-            if isinstance(state.slot, Unknown) and state.slot.ended and only in ("", state.slot.label):
-                self._finish(state.slot.label)
+            if isinstance(state.slot, Unknown) and state.slot.ended and only in ("", state.label):
+                self._finish(state.label, None)
                 self.put(state, EMPTY, now_ns)
 
     def link_lost(self, now_ns: int) -> None:
@@ -232,28 +305,34 @@ class OwnOrders:
 
         Only slots whose answer is not under way are judged: those could have changed since.
         """
-        open_there = {order.label: order for order in event.orders}
-        for state in self.every():
-            slot = state.slot
-            if isinstance(slot, Live | Unknown):
-                order = open_there.get(slot.label)
-                if order is None:
-                    absent = OrderAbsent(slot.label, event.received_ns)
-                    self.take(absent, slot.label, now_ns)
-                elif isinstance(slot, Unknown):
-                    ack = OrderAcked(
-                        order.label,
-                        order.order_id,
-                        order.price_ticks,
-                        order.remaining_lots,
-                        order.total_lots,
-                        event.received_ns,
-                    )
-                    self.take(ack, slot.label, now_ns)
-        strays = [order for order in event.orders if self.find(order.label) is None and not self.finished(order.label)]
+        there: dict[str, OpenOrder] = {}
+        others: list[OpenOrder] = []
+        for order in event.orders:
+            state = self.find(order.label, order.order_id)
+            if state is None or there.setdefault(state.label, order).order_id != order.order_id:
+                others.append(order)
+        for state, row in [(state, there.get(state.label)) for state in self.every()]:
+            self._compare(state, row, event.received_ns, now_ns)
+        strays = [order for order in others if self.is_news(order)]
         for order in strays:
             self.adopt(order, order.side, now_ns)
         return [order.label for order in strays]
+
+    def _compare(self, state: SideState, order: OpenOrder | None, received_ns: int, now_ns: int) -> None:
+        """What a list of all open orders, in which this is ours, says of a slot.
+
+        It says nothing of the fills that an order which has ended still owes us. An order that is larger than
+        ours can fill with more than we charge: that is not left to a second look.
+        """
+        slot = state.slot
+        if not isinstance(slot, Live | Unknown):
+            return
+        if order is None:
+            if not (isinstance(slot, Unknown) and slot.ended):
+                self._move(state, OrderAbsent(slot.label, received_ns), now_ns)
+        elif isinstance(slot, Unknown) or order.total_lots > slot.total_lots:
+            size = (order.remaining_lots, order.total_lots)
+            self._move(state, OrderAcked(slot.label, order.order_id, order.price_ticks, *size, received_ns), now_ns)
 
     def worst(self, side: Side, besides: str = "") -> int:
         """Lots on this side that may still fill, strays included, one label left out."""
@@ -266,6 +345,12 @@ class OwnOrders:
                 if stray.side is side and stray.label != besides
             )
         return total
+
+    def may_explain(self, off_lots: int) -> bool:
+        """Whether fills that nobody told us yet of orders of unknown outcome can be this difference, signed lots."""
+        side = Side.BID if off_lots > 0 else Side.ASK
+        unknown = [state.slot for state in self.every() if state.side is side and isinstance(state.slot, Unknown)]
+        return abs(off_lots) <= sum(map(worst_lots, unknown))
 
     def stray_lots(self, side: Side) -> int:
         if not self.strays:
@@ -292,3 +377,13 @@ class OwnOrders:
     def in_flight_since(self, slot: Occupied) -> int | None:
         """When the request in flight was sent; None if there is none."""
         return slot.sent_ns if isinstance(slot, InFlight) else None
+
+
+def twin_key(label: str, order_id: str) -> str:
+    """The key among the strays of an order whose label another one has."""
+    return f"{label} {order_id}"
+
+
+def id_of(event: Mail) -> str:
+    """The order id that the event names; empty where it names none."""
+    return event.order_id if isinstance(event, OrderAcked | OrderClosed | OrderFilled) else ""

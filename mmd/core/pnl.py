@@ -5,6 +5,9 @@ By source: the five sums of `mmd.core.ledger`, whose identity `balanced` checks.
 
 - A fill counts once for its trade id and side. Both sides of one id: we traded with ourselves, and
   each execution counts.
+- The average depends on the order of trades, and a fill that was lost is learned after later ones: it is
+  folded where it was made, and the last RECENT after it again. Only what is realised and the average move
+  by that; the ledger, and profit as a whole, do not depend on the order.
 - A delivery closes its lots at the last mark; an option's payment less that value is settlement, and
   realised. A future's payments are profit that its value shows already: they are remembered
   (`variation`) and are no profit again. Who knows the delivery price of a future marks at it first.
@@ -20,7 +23,7 @@ from typing import assert_never
 
 import msgspec
 
-from mmd.core.ledger import CONTEXT, ZERO, Ledger, Statement, exact, gain, value
+from mmd.core.ledger import CONTEXT, ROUNDING, ZERO, Ledger, Statement, exact, gain, value
 from mmd.domain.events import CashMoved, OrderFilled
 from mmd.domain.instruments import Instrument
 from mmd.domain.reasons import CashKind, Side
@@ -29,6 +32,8 @@ from mmd.domain.reasons import CashKind, Side
 # again after a reconnection.
 REMEMBERED = 4096
 LABELS_REMEMBERED = 1024
+# Executions that can be folded again: more than are made until one that was lost is asked for.
+RECENT = 128
 # The usual memory of a trade, made once: so many of their own would be most of an old position.
 ONCE = {side: (side,) for side in Side}
 
@@ -37,8 +42,35 @@ class Fold(Enum):
     """What became of a fill."""
 
     COUNTED = "counted"
+    LATE = "late"  # counted, before others that were counted already
     REPEATED = "repeated"
     SELF_TRADE = "self_trade"  # counted, and the same trade was counted on the other side
+
+
+class Execution(msgspec.Struct, frozen=True, gc=False):
+    """Signed lots that were traded at a price: when by the exchange's clock, and under which id."""
+
+    exchange_ns: int
+    trade_id: str
+    lots: int
+    price: Decimal
+
+    def is_before(self, other: "Execution") -> bool:
+        """Its time and its id both say so: ids are numbers that grow, after a prefix that stays.
+
+        One of them alone may be wrong about it: a clock is set back, or ids are no numbers.
+        """
+        if self.exchange_ns > other.exchange_ns:
+            return False
+        return (len(self.trade_id), self.trade_id) < (len(other.trade_id), other.trade_id)
+
+
+class Cost(msgspec.Struct, frozen=True, gc=False):
+    """Signed lots, their average entry price, and what was realised until then."""
+
+    lots: int = 0
+    average: Decimal = ZERO
+    realized: Decimal = ZERO
 
 
 class Profit(msgspec.Struct, frozen=True, kw_only=True):
@@ -59,8 +91,10 @@ class Position:
     """Signed lots, average entry price, realised profit and fees of one instrument, and its ledger."""
 
     __slots__ = (
+        "_base",
         "_by_label",
         "_entries",
+        "_recent",
         "_seen",
         "average",
         "fees",
@@ -94,6 +128,8 @@ class Position:
         self._seen: dict[str, tuple[Side, ...]] = {}
         self._entries: dict[str, None] = {}
         self._by_label: dict[str, int] = {}
+        self._recent: list[Execution] = []  # in the order in which they were made
+        self._base = Cost()  # before the first of them
 
     # --- events ----------------------------------------------------------------------------------
 
@@ -122,9 +158,11 @@ class Position:
             self.fees += fee
             at = exact(reference) or event.price
             self._revalue(at)
-            self._move(signed, event.price)
+            late = self._enter(Execution(event.exchange_ns, event.trade_id, signed, event.price))
             self.ledger.trade(signed, event.price, fee, at)
-        return Fold.SELF_TRADE if sides else Fold.COUNTED
+        if sides:
+            return Fold.SELF_TRADE
+        return Fold.LATE if late else Fold.COUNTED
 
     def cash_moved(self, event: CashMoved) -> bool:
         """Add funding, a settlement or a delivery; False if its entry id was counted before."""
@@ -178,6 +216,23 @@ class Position:
                 self.inherited += value(self.instrument, more, at) + before - after
             self.ledger.take(more, at)
             self.lots, self.average = lots, entry
+            self.rebase()
+
+    def rebase(self) -> None:
+        """Lots, average and what is realised are taken as they are: nothing until here is folded again."""
+        self._base = self._cost
+        self._recent.clear()
+
+    @property
+    def refolds(self) -> bool:
+        """What is remembered of its executions makes this position; False where they are no prices and sizes."""
+        try:
+            with localcontext(CONTEXT):
+                found = self._refolded()
+                off = abs(found.realized - self.realized)
+                return (found.lots, found.average) == (self.lots, self.average) and off <= self.ledger.gross * ROUNDING
+        except ArithmeticError:
+            return False
 
     def seen(self, trade_id: str) -> bool:
         return trade_id in self._seen
@@ -192,6 +247,7 @@ class Position:
         """A position of unknown average counts from the first price that is known."""
         if self.lots and not self.average:
             self.average = price
+            self.rebase()
         self.ledger.revalue(price)
 
     def _last_value(self, lots: int) -> Decimal:
@@ -200,28 +256,66 @@ class Position:
     def _deliver(self, closed: int, proceeds: Decimal) -> None:
         """Close at the last price; what was paid beyond the value there is realised too."""
         price = self.ledger.price
-        if price is not None:
-            self._move(-closed, price)
+        paid = proceeds - self._last_value(closed) if price is not None or not closed else ZERO
+        if not closed:
+            self._base = msgspec.structs.replace(self._base, realized=self._base.realized + paid)
+        elif price is not None:
+            self._become(self._after(self._cost, -closed, price))
         else:
             self.lots -= closed
-        if price is not None or not closed:
-            self.realized += proceeds - self._last_value(closed)
+        self.realized += paid
+        if closed:
+            self.rebase()
         self.ledger.deliver(closed, proceeds)
 
-    def _move(self, signed: int, price: Decimal) -> None:
+    def _enter(self, traded: Execution) -> bool:
+        """Fold an execution at the place where it was made; whether others had to be folded again after it.
+
+        One without a time is the last, and none is folded before it any more. One that is older than all that
+        are remembered goes before them, which is as near as can be known.
+        """
+        if not traded.exchange_ns:
+            self._become(self._after(self._cost, traded.lots, traded.price))
+            self.rebase()
+            return False
+        recent = self._recent
+        place = len(recent)
+        while place and traded.is_before(recent[place - 1]):
+            place -= 1
+        late = place < len(recent)
+        recent.insert(place, traded)
+        self._become(self._refolded() if late else self._after(self._cost, traded.lots, traded.price))
+        if len(recent) > RECENT:
+            oldest = recent.pop(0)
+            self._base = self._after(self._base, oldest.lots, oldest.price)
+        return late
+
+    def _refolded(self) -> Cost:
+        """What the remembered executions make of the base."""
+        cost = self._base
+        for traded in self._recent:
+            cost = self._after(cost, traded.lots, traded.price)
+        return cost
+
+    @property
+    def _cost(self) -> Cost:
+        return Cost(self.lots, self.average, self.realized)
+
+    def _become(self, cost: Cost) -> None:
+        self.lots, self.average, self.realized = cost.lots, cost.average, cost.realized
+
+    def _after(self, cost: Cost, signed: int, price: Decimal) -> Cost:
+        """The cost once these lots were traded."""
         if not signed:
-            return
-        before = self.lots
-        self.lots = before + signed
+            return cost
+        before, lots = cost.lots, cost.lots + signed
         if before == 0 or (before > 0) == (signed > 0):
-            self.average = self._blend(before, self.average, signed, price)
-            return
+            return Cost(lots, self._blend(before, cost.average, signed, price), cost.realized)
         closed = min(abs(before), abs(signed))
-        self.realized += gain(self.instrument, closed if before > 0 else -closed, self.average, price)
+        realized = cost.realized + gain(self.instrument, closed if before > 0 else -closed, cost.average, price)
         if abs(signed) > abs(before):
-            self.average = price
-        elif self.lots == 0:
-            self.average = ZERO
+            return Cost(lots, price, realized)
+        return Cost(lots, cost.average if lots else ZERO, realized)
 
     def _blend(self, lots: int, average: Decimal, more: int, price: Decimal) -> Decimal:
         """Average entry: arithmetic, but harmonic where the contract pays in 1/price."""

@@ -6,13 +6,13 @@ prevent (marks that jump, positions found at start, lower limits, losses) trips 
 until an operator has reset it.
 """
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 
 import msgspec
 
 from mmd.core.losses import Account, Losses, daily_breach, day_start_ns, drawdown_breach
 from mmd.core.totals import ROOT, Room, Share, Span, Use, order_uses, room_left, rooms_for, targets_for, use_of
-from mmd.domain.instruments import Instrument
 from mmd.domain.reasons import Scope, Switch
 from mmd.domain.settings import KillSwitches, PortfolioLimits
 from mmd.domain.totals import (
@@ -67,8 +67,11 @@ class PortfolioMachine:
         self.losses = Losses(self._day_ns, carried.everything if carried else None)
         self.accounts: dict[str, Account] = {}
         if carried is not None:
-            known = carried.symbols.items()
-            self.accounts = {key: Account(Losses(self._day_ns, one), LossLimits()) for key, one in known}
+            self.accounts = {
+                key: Account(Losses(self._day_ns, one), LossLimits(), one.expiry_ns)
+                for key, one in carried.symbols.items()
+                if not is_over(one.expiry_ns, now_ns)
+            }
             self.left_behind = {left.instrument.key: Share.of(left) for left in carried.left}
         self._parted_pnl_usd = 0.0  # of symbols that are gone, by their own count
         self._expired_gain_usd = 0.0  # of accounts that are closed for good
@@ -141,9 +144,9 @@ class PortfolioMachine:
             joined.follow(left)
         account = self.accounts.get(key)
         if account is None:
-            self.accounts[key] = Account(Losses(self._day_ns), event.losses)
+            self.accounts[key] = Account(Losses(self._day_ns), event.losses, instrument.expiry_ns)
         else:
-            account.rejoin(event.losses)
+            account.rejoin(event.losses, instrument.expiry_ns)
         self._rooms = []
         for trip in self.held.values():
             concerned = trip.target in (PORTFOLIO, instrument.exchange)
@@ -158,8 +161,8 @@ class PortfolioMachine:
         if lots:
             share.depart(lots)
             self.left_behind[key] = share
-        if expired(share.instrument, now_ns):  # it never comes back
-            self._expired_gain_usd += self.accounts.pop(key).losses.gain_usd
+        if is_over(share.instrument.expiry_ns, now_ns):  # it never comes back
+            self._close_account(key)
         # If it comes back as bad as it was, it trips anew.
         self._clear(Switch.DRAWDOWN, key, out)
         self._clear(Switch.DAILY_LOSS, key, out)
@@ -190,19 +193,27 @@ class PortfolioMachine:
             self._clear(Switch.EXPOSURE, target, out)
         self._clear(Switch.VALUATION, PORTFOLIO, out)
 
+    def _close_account(self, key: str) -> None:
+        """Nothing can be gained or lost there any more; what was counts in the total."""
+        self._expired_gain_usd += self.accounts.pop(key).losses.gain_usd
+
     def _expire(self, now_ns: int) -> bool:
         """Forget positions left behind whose instrument is no more; True if there was one."""
-        gone = [key for key, share in self.left_behind.items() if expired(share.instrument, now_ns)]
+        gone = [key for key, share in self.left_behind.items() if is_over(share.instrument.expiry_ns, now_ns)]
         for key in gone:
             del self.left_behind[key]
             self._rooms = []
         return bool(gone)
 
     def _roll(self, now_ns: int) -> None:
-        """Begin a new day where one begins."""
+        """Begin a new day where one begins; close the accounts of what left and has expired since."""
         day_ns = day_start_ns(now_ns, self.limits.day_starts_hour)
         if day_ns == self._day_ns:
             return
+        left = self.accounts.keys() - self.shares.keys()
+        for key in sorted(left):
+            if is_over(self.accounts[key].expiry_ns, now_ns):
+                self._close_account(key)
         self._day_ns = day_ns
         for losses in (self.losses, *(account.losses for account in self.accounts.values())):
             losses.roll(day_ns)
@@ -267,7 +278,7 @@ class PortfolioMachine:
         """Of everything since it was first valued; None while a position cannot be marked."""
         if any(share.lots and not share.pnl_known for share in self.shares.values()):
             return None
-        return self._expired_gain_usd + sum(account.losses.gain_usd for account in self.accounts.values())
+        return self._expired_gain_usd + math.fsum(account.losses.gain_usd for account in self.accounts.values())
 
     def _watch_losses(self, out: list[PortfolioAction]) -> None:
         """Reaching a limit is enough: at exactly the limit it trips."""
@@ -340,7 +351,7 @@ class PortfolioMachine:
             worst[base] = worst.get(base, 0.0) + share.worst_lots * coins
             notional += abs(share.lots) * usd
         known = self._gain() is not None
-        pnl = self._parted_pnl_usd + sum(share.pnl_usd for share in self.shares.values())
+        pnl = self._parted_pnl_usd + math.fsum(share.pnl_usd for share in self.shares.values())
         return Totals(
             exposure=exposure,
             worst_exposure=worst,
@@ -360,7 +371,7 @@ class PortfolioMachine:
 
     def carried(self) -> CarriedLosses:
         """For the next run."""
-        symbols = {key: account.losses.carried() for key, account in self.accounts.items()}
+        symbols = {key: account.carried() for key, account in self.accounts.items()}
         left = tuple(share.left() for share in self._everybody() if share.lots)
         return CarriedLosses(everything=self.losses.carried(), symbols=symbols, left=left)
 
@@ -391,5 +402,5 @@ class PortfolioMachine:
         ]
 
 
-def expired(instrument: Instrument, now_ns: int) -> bool:
-    return instrument.expiry_ns is not None and instrument.expiry_ns <= now_ns
+def is_over(expiry_ns: int | None, now_ns: int) -> bool:
+    return expiry_ns is not None and expiry_ns <= now_ns

@@ -180,7 +180,7 @@ class Quoter(Stateful):
         rules, own = self.rules, self.own
         due = 0
         if self.state is State.ACTIVE:
-            due = self.market.data_ns + rules.stale_ns + 1
+            due = self.market.stale_at_ns(rules)
         elif self.state is State.PAUSED and rules.auto_resume and self.why in MARKET_DATA_REASONS:
             due = now_ns + min(NS, rules.auto_resume_ns)
         elif self.state is State.DRAINING:

@@ -6,7 +6,7 @@ machine takes over from the one that an earlier process left.
 """
 
 from mmd.core.ledger import gain, value
-from mmd.core.orders import Live
+from mmd.core.orders import Live, Unknown
 from mmd.core.pnl import usd_value
 from mmd.core.symbol import Difference, SymbolState
 from mmd.core.tracker import Tracker
@@ -73,12 +73,20 @@ class Reconciler(Tracker):
             self._dirty = True
 
     def _doubt(self, kind: CaseKind, subject: str, ours: str, theirs: str, now_ns: int) -> None:
-        """A difference: the second time that it is the same, it is a case."""
-        if (kind, subject) in self.cases or self.doubts.get((kind, subject)) == (ours, theirs):
+        """A difference: the second time that it is the same, it is a case.
+
+        Average and profit move with fills and mark: the same figure that is wrong again is the same, whatever it
+        is now. Where the other one is, that is not asked for at once a second time: it would never end.
+        """
+        before, now = self.doubts.get((kind, subject)), (ours, theirs)
+        by_name = kind is CaseKind.AVERAGE
+        again = before is not None and (figure(before) == figure(now) if by_name else before == now)
+        if (kind, subject) in self.cases or again:
             self.open_case(kind, subject, ours, theirs, now_ns)
             return
-        self.doubts[(kind, subject)] = (ours, theirs)
-        self._ask_state(now_ns)
+        self.doubts[(kind, subject)] = now
+        if before is None or not by_name:
+            self._ask_state(now_ns)
 
     def on_journal_doubted(self, event: ev.JournalDoubted, now_ns: int) -> None:
         self.open_case(CaseKind.JOURNAL, "", event.detail, "not asked yet", now_ns)
@@ -91,11 +99,13 @@ class Reconciler(Tracker):
         if self.state is State.ACTIVE:
             self._reply(event.request_id, False, "is ACTIVE: pause it first", ())
             return
+        if kind in (CaseKind.POSITION, CaseKind.AVERAGE) and not self._is_sure(kind):
+            self._ask_state(now_ns)
+            text = "what the exchange said last may be out of date: it is asked for now, try again in a moment"
+            self._reply(event.request_id, False, text, ())
+            return
         match kind:
             case CaseKind.POSITION:
-                if self.drift is None:
-                    self._reply(event.request_id, False, "the position is asked for again: try in a moment", ())
-                    return
                 done = self._adopt_reported(now_ns)
             case CaseKind.AVERAGE:
                 average = self.reported_average
@@ -111,12 +121,20 @@ class Reconciler(Tracker):
         self.close_case(kind, subject, event.by, event.reason)
         self._reply(event.request_id, True, f"accepted: {done}; nothing is resumed", ())
 
+    def _is_sure(self, kind: CaseKind) -> bool:
+        """Whether the exchange's last word on the position can be taken over: it is of what we hold by now."""
+        if not self.told_here or self.reported_fills != self.position.fills:
+            return False
+        if kind is CaseKind.POSITION:
+            return self.drift is not None and self.drift_sure
+        return self.drift is None and self.reported_lots == self.position.lots
+
     def _adopt_reported(self, now_ns: int) -> str:
         """Take the exchange's position instead of ours."""
         lots = self.position.lots + (self.drift or 0)
         self.position.adopt(lots, self.reported_average or self.position.average, self.mark_price)
         self.own.forget_ended(now_ns)
-        self.drift = None
+        self.drift, self.drift_sure = None, False
         self.counts_from_ns = self.agreed_ns = self.told_ns
         return f"the exchange's position {self.instrument.amount_text(lots)} is adopted"
 
@@ -144,18 +162,21 @@ class Reconciler(Tracker):
         return f"{self.instrument.amount_text(lots)} at {self.instrument.grid.price(price_ticks)}"
 
     def _compare_quantities(self, event: ev.OrdersReported, now_ns: int) -> None:
-        """Of orders that rest and that nothing is in flight about."""
+        """Of orders that rest and that nothing is in flight about, and of those that are over and still owe fills."""
         differing = set()
         for order in event.orders:
-            state = self.own.find(order.label)
+            state = self.own.find(order.label, order.order_id)
             if state is None or not isinstance(state.slot, Live):
                 continue
             slot, filled = state.slot, order.total_lots - order.remaining_lots
             ours = f"{self._amount_at(slot.total_lots, slot.price_ticks)}, {slot.filled_lots} lots filled"
             theirs = f"{self._amount_at(order.total_lots, order.price_ticks)}, {filled} lots filled"
             if ours != theirs:
-                differing.add(order.label)
-                self._doubt(CaseKind.QUANTITIES, order.label, ours, theirs, now_ns)
+                differing.add(state.label)
+                self._doubt(CaseKind.QUANTITIES, state.label, ours, theirs, now_ns)
+        for label, over in self._owing(now_ns):
+            ours, theirs = f"{over.filled_lots} lots filled", f"over, {over.total_lots} lots filled"
+            self._doubt(CaseKind.QUANTITIES, label, ours, theirs, now_ns)
         for kind, label in [*self.cases, *self.doubts]:
             if kind is CaseKind.QUANTITIES and label not in differing:
                 state = self.own.find(label)
@@ -163,6 +184,12 @@ class Reconciler(Tracker):
                     self.close_case(kind, label, "mmd", "the order is over and accounted for")
                 elif isinstance(state.slot, Live):
                     self.close_case(kind, label, "mmd", "the numbers agree")
+
+    def _owing(self, now_ns: int) -> list[tuple[str, Unknown]]:
+        """Orders that ended with more fills than we were told, so long ago that somebody must look."""
+        found = [(state.label, state.slot) for state in self.own.every() if isinstance(state.slot, Unknown)]
+        timeout_ns = self.rules.unknown_timeout_ns
+        return [(label, slot) for label, slot in found if slot.ended and now_ns - slot.since_ns >= timeout_ns]
 
     # --- position --------------------------------------------------------------------------------
 
@@ -177,15 +204,37 @@ class Reconciler(Tracker):
             return
         off = event.position_lots - self.position.lots
         if off == 0:
-            self.drift = None
+            self.drift, self.drift_sure = None, False
             self.agreed_ns = told_ns
             self.close_case(CaseKind.POSITION, "", "mmd", "the positions agree")
             self._compare_average(event, now_ns)
         elif self.drift == off:
+            self.drift_sure = True
             self._drifted(event, now_ns)
         else:
-            self.drift = off
+            if self.drift is None:
+                self.drift_since_ns = now_ns
+            self.drift, self.drift_sure = off, False
+            self.doubts.pop((CaseKind.POSITION, ""), None)
             self._ask_state(now_ns)
+
+    def _may_be_explained(self, off_lots: int, now_ns: int) -> bool:
+        """Whether orders of ours of unknown outcome can be the difference: their fills are about to be asked for.
+
+        Whoever tells the outcome has asked for all fills first, so it ends with that, or when the time is over in
+        which an outcome must be known. Until then nothing is quoted, and these orders are charged.
+        """
+        if self.mode is Mode.SHADOW or (CaseKind.POSITION, "") in self.cases:
+            return False  # orders that never left explain nothing; and a case ends when the numbers agree
+        in_time = now_ns - self.drift_since_ns < self.rules.unknown_timeout_ns
+        return in_time and self.own.may_explain(off_lots)
+
+    def _state_due(self) -> int:
+        """A position in doubt is asked for as often as the orders that may explain it."""
+        due_ns = super()._state_due()
+        if not due_ns or (CaseKind.POSITION, "") not in self.doubts:
+            return due_ns
+        return min(due_ns, self.state_asked_ns + self.rules.ack_timeout_ns)
 
     def _drifted(self, event: ev.PositionReported, now_ns: int) -> None:
         """The same difference again."""
@@ -193,6 +242,9 @@ class Reconciler(Tracker):
             return
         amount = self.instrument.amount_text
         ours, theirs = amount(self.position.lots), amount(event.position_lots)
+        if self._may_be_explained(event.position_lots - self.position.lots, now_ns):
+            self.doubts[(CaseKind.POSITION, "")] = (ours, theirs)
+            return
         self.open_case(CaseKind.POSITION, "", ours, theirs, now_ns)
         if self.why is Why.POSITION_DRIFT:
             return
@@ -230,6 +282,11 @@ class Reconciler(Tracker):
         if abs(profit - said) <= 2 * share * worth or (off_usd is not None and off_usd <= DUST_USD):
             return None
         return f"profit {profit:.10g}", f"profit {said:.10g}"
+
+
+def figure(found: tuple[str, str]) -> str:
+    """Which of the two is wrong: "average" or "profit"."""
+    return found[0].partition(" ")[0]
 
 
 def meaning(instrument: Instrument) -> tuple[object, ...]:

@@ -88,6 +88,8 @@ class SymbolState:
         self.state_asked_ns = 0  # when the exchange was last asked for orders and position
         self.orders_seen = False  # whether an earlier run's orders have been looked for, ever
         self.drift: int | None = None
+        self.drift_sure = False  # whether the exchange has reported this difference twice in a row
+        self.drift_since_ns = 0  # when the positions began to differ; kept while they do, whatever they differ by
         self.reported_lots: int | None = None
         self.reported_average = Decimal(0)
         self.reported_fills = 0  # of ours that were counted when the exchange last reported the position

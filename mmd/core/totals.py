@@ -221,7 +221,7 @@ class Room:
     def used(self) -> float:
         """By the positions, at the newest prices known."""
         at = self.at
-        return sum(abs(share.lots) * share.latest[at] for share in self.members)
+        return math.fsum(abs(share.lots) * share.latest[at] for share in self.members)
 
     @property
     def passed(self) -> bool:
@@ -230,7 +230,7 @@ class Room:
 
     def count_worst(self) -> None:
         at = self.at
-        self.worst = sum(share.worst_lots * share.weight[at] for share in self.members)
+        self.worst = math.fsum(share.worst_lots * share.weight[at] for share in self.members)
 
     def divide(self, beyond: Container[str]) -> None:
         """Sets which part of its own limit each may have; those `beyond` their share use what their positions use."""
@@ -317,13 +317,13 @@ def use_of(room: Room) -> Use:
     at, total = room.at, room.total
     known = all(share.latest[at] for share in room.members if share.lots)
     priced = all(share.latest[at] for share in room.members)
-    wanted = sum(share.max_lots * share.latest[at] for share in room.members)
+    wanted = math.fsum(share.max_lots * share.latest[at] for share in room.members)
     return Use(
         scope=total.span,
         target=total.target,
         unit=total.unit,
         used=room.used() if known else None,
-        worst=sum(share.worst_lots * share.latest[at] for share in room.members) if known else None,
+        worst=math.fsum(share.worst_lots * share.latest[at] for share in room.members) if known else None,
         limit=room.limit,
         oversubscribed=wanted / room.limit if priced and room.limit else None,
         key=total.key,

@@ -1,10 +1,13 @@
 """What became of our orders, and what we hold: kept up in every state, whatever else is wrong."""
 
+from decimal import Decimal
 from typing import Any
+
+import msgspec
 
 from mmd.core.closer import Closer
 from mmd.core.orders import Amending, Cancelling, Live, Unknown
-from mmd.core.own import SideState
+from mmd.core.own import SideState, id_of
 from mmd.core.pnl import Fold
 from mmd.core.quoting import Withheld
 from mmd.core.rules import NS
@@ -14,6 +17,7 @@ from mmd.domain.actions import Noted
 from mmd.domain.ids import parse_label
 from mmd.domain.reasons import Fault, Missing, Mode, Rule, State, Switch, Why
 
+MS = 1_000_000
 # Seconds without a new order on a side after a refusal, by its class; doubled each time, at most MAX_HOLD.
 HOLD_SECONDS = {Fault.ORDER: 0.25, Fault.RATE_LIMIT: 2.0, Fault.MARKET: 5.0, Fault.RETRY: 1.0, Fault.STATE: 0.25}
 DEFAULT_HOLD_SECONDS = 1.0
@@ -33,7 +37,7 @@ class Tracker(Closer):
     def _order_event(self, event: Any, now_ns: int) -> bool:
         """Move the slot with this label; True if there was one and the event made sense."""
         self._dirty = True
-        found = self.own.find(event.label) is not None
+        found = self.own.find(event.label, id_of(event)) is not None
         illegal = self.own.take(event, event.label, now_ns)
         if illegal is not None:
             self._out.append(Noted("order.unexpected", f"{illegal.event} while {illegal.phase}: {event.label}"))
@@ -41,7 +45,7 @@ class Tracker(Closer):
         return found
 
     def on_acked(self, event: ev.OrderAcked, now_ns: int) -> None:
-        state = self.own.find(event.label)
+        state = self.own.find(event.label, event.order_id)
         if state is not None:
             state.failures = 0
             state.told = None
@@ -49,7 +53,7 @@ class Tracker(Closer):
             self._order_event(event, now_ns)
             if not waiting and self._as_wanted(state):
                 self._dirty = False  # the answer that was expected: the same decision would come out
-        elif not self.own.finished(event.label) and event.remaining_lots > 0:
+        elif event.remaining_lots > 0 and self.own.is_news(event):
             label = parse_label(event.label)
             if label is None:
                 return
@@ -59,7 +63,14 @@ class Tracker(Closer):
             self._judge_foreign([event.label], now_ns)
 
     def _judge_foreign(self, labels: list[str], now_ns: int) -> None:
-        """Strays of another life, once the leftovers of earlier ones are known: somebody else uses our name."""
+        """Strays of another life, once the leftovers of earlier ones are known: somebody else uses our name.
+
+        So does, at any time, who placed one of two orders with one label.
+        """
+        doubled = sorted({label for label in labels if self.own.is_doubled(label)})
+        if doubled:
+            detail = f"{', '.join(doubled)}: two orders rest with this label, one was not placed by this daemon"
+            self._trip(Switch.FOREIGN_ORDERS, Why.FOREIGN_ORDERS, detail, now_ns)
         if not self.orders_seen:
             return
         foreign = [label for label in labels if not self._is_ours(label)]
@@ -99,7 +110,7 @@ class Tracker(Closer):
             self._move(State.PAUSED, Why.ORDERS_REFUSED, f"{event.code} {event.detail}".rstrip(), "mmd", now_ns)
 
     def on_closed(self, event: ev.OrderClosed, now_ns: int) -> None:
-        state = self.own.find(event.label)
+        state = self.own.find(event.label, event.order_id)
         closing = self.closing is not None and self.closing.label == event.label
         if state is not None and not closing and isinstance(state.slot, Live | Amending):
             self._count_vanished(event, state, now_ns)
@@ -108,14 +119,16 @@ class Tracker(Closer):
             # The exchange pulled it: not at once again, whatever the cause.
             state.hold(now_ns + GATE_HOLD_NS // 4, f"exchange closed it: {event.cause}")
         self._order_event(event, now_ns)
-        if event.label in self.own.strays:
-            self._end_of_another_life(event.label, now_ns)
+        if state is not None and state.label in self.own.strays:
+            self._end_of_another_life(state, now_ns)
 
-    def _end_of_another_life(self, label: str, now_ns: int) -> None:
+    def _end_of_another_life(self, state: SideState, now_ns: int) -> None:
         """What an order of an earlier life had filled is in the position that was adopted: those fills never come."""
-        slot = self.own.strays[label].slot
-        if not self._is_ours(label) and isinstance(slot, Unknown) and now_ns - slot.since_ns >= self.own.latency_ns:
-            self.own.forget_ended(now_ns, only=label)
+        slot = state.slot
+        if not isinstance(slot, Unknown) or self._is_ours(slot.label):
+            return
+        if now_ns - slot.since_ns >= self.own.latency_ns:
+            self.own.forget_ended(now_ns, only=state.label)
 
     def _count_vanished(self, event: ev.OrderClosed, state: SideState, now_ns: int) -> None:
         """An order that rests is cancelled, and not by us: once may be a person, again and again is a second daemon."""
@@ -158,11 +171,17 @@ class Tracker(Closer):
     # --- fills and positions ---------------------------------------------------------------------
 
     def on_filled(self, event: ev.OrderFilled, now_ns: int) -> None:
-        fold = self.position.fill(event, self.mark_price)
+        adopted = self._was_adopted(event)
+        counted = msgspec.structs.replace(event, size_lots=0, fee=Decimal(0)) if adopted else event
+        fold = self.position.fill(counted, self.mark_price)
         if fold is Fold.REPEATED:
             return
         self._dirty = True
         text = f"{event.side} {self.instrument.amount_text(event.size_lots)} at {event.price}"
+        if adopted:
+            text += ", traded before the position was adopted, which has it in it: not counted again"
+        elif fold is Fold.LATE:
+            text += ", told late: average and realised profit are now as if it had come before later ones"
         if self._order_event(event, now_ns):
             self._out.append(Noted("order.filled", f"{text} ({event.label})"))
         else:
@@ -170,8 +189,13 @@ class Tracker(Closer):
         if fold is Fold.SELF_TRADE:
             detail = f"trade {event.trade_id}: both sides are ours"
             self._trip(Switch.SELF_TRADE, Why.SELF_TRADE, detail, now_ns)
-        self._count_fill(event.size_lots, now_ns)
+        if not adopted:
+            self._count_fill(event.size_lots, now_ns)
         self._balance(now_ns)
+
+    def _was_adopted(self, event: ev.OrderFilled) -> bool:
+        """Traded before the position was counted that we took over. Trades are timed to the millisecond."""
+        return 0 < event.exchange_ns < self.counts_from_ns // MS * MS
 
     def _count_fill(self, size_lots: int, now_ns: int) -> None:
         """Too many executions, or too much, in a short time: somebody must look."""

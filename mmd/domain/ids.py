@@ -10,6 +10,7 @@ import msgspec
 from mmd.domain.reasons import Side
 
 LABEL_MAX = 64
+NUMBER_MAX = 12  # digits; one without an end would be read for as long
 DIGITS = "0123456789abcdefghijklmnopqrstuvwxyz"
 
 
@@ -46,7 +47,7 @@ def parse_label(text: str) -> Label | None:
     front = head.split("-", 2)
     if len(tail) != 3 or len(front) != 3 or front[0] != "mmd" or tail[0] not in ("a", "b"):
         return None
-    if not tail[2] or any(c not in DIGITS for c in tail[2]):
+    if not 0 < len(tail[2]) <= NUMBER_MAX or any(c not in DIGITS for c in tail[2]):
         return None
     side = Side.BID if tail[0] == "b" else Side.ASK
     return Label(service=front[1], symbol=front[2], side=side, epoch=tail[1], n=int(tail[2], 36))

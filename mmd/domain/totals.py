@@ -19,11 +19,15 @@ class LossLimits(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Carried(msgspec.Struct, frozen=True, kw_only=True):
-    """What one account's losses are known by after a restart."""
+    """What one account's losses are known by after a restart.
+
+    `expiry_ns`: of its instrument; None = it has none, or an earlier version wrote this.
+    """
 
     day_started_ns: int
     day_usd: float
     drawdown_usd: float
+    expiry_ns: int | None = None
 
 
 class LeftBehind(msgspec.Struct, frozen=True, kw_only=True):

@@ -14,7 +14,7 @@ import trio
 
 from mmd.core.budget import Budget
 from mmd.domain.actions import Request
-from mmd.domain.events import Mail, OpenOrder
+from mmd.domain.events import CashMoved, Mail, OpenOrder
 from mmd.domain.instruments import Instrument
 from mmd.domain.settings import Protection
 
@@ -129,6 +129,9 @@ class Exchange(Protocol):
         is not named starts from its first position report.
         """
 
+    def also_ours(self, services: Sequence[str]) -> None:
+        """Former names of this service, whose orders are ours as well: reported, cancelled, counted."""
+
     def reconcile_every(self, seconds: float) -> None:
         """How often orders and positions of every watched symbol are asked for and reported to it."""
 
@@ -167,6 +170,18 @@ class Exchange(Protocol):
 
     async def open_orders(self) -> dict[str, list[OpenOrder]]:
         """All open orders with our service's label, by symbol (OpenOrder); asked now."""
+
+    async def expired_ns(self, symbol: str) -> int | None:
+        """When an instrument that is not listed any more expired; None where it lives, or never was.
+
+        Read from its name where that says it, else asked now.
+        """
+
+    async def deliveries(self, instrument: Instrument) -> list[CashMoved]:
+        """How our position in an instrument that has expired was settled, oldest first; asked now.
+
+        Raises as the others that ask do.
+        """
 
     async def index_price(self, index: str) -> float:
         """The index in USD (or the quote currency), asked now; ExchangeRefused for an unknown name."""

@@ -156,7 +156,9 @@ class Waiter:
         self._error: MmdError | None = None
 
     def answered(self, head: Head) -> None:
-        """Called by the reader."""
+        """Called by the reader. Too late it changes nothing: the caller was told that there is no answer."""
+        if self._done.is_set():
+            return
         if head.error is not None:
             self._error = ExchangeRefused(head.error.code, f"{self._method}: {head.error.text}")
         else:

@@ -272,6 +272,8 @@ async def open_link(dial: Dial, host: str, path: str) -> tuple[trio.abc.Stream, 
         stream = await dial()
     except (OSError, trio.BrokenResourceError, trio.ClosedResourceError) as error:
         raise LinkLost(f"connect failed: {_words(error)}") from error
+    except UnicodeError as error:
+        raise LinkLost(f"connect failed: {host} can be no host's name: {_words(error)}") from error
     link = Link(stream, host, path)
     try:
         await link.handshake()

@@ -8,6 +8,9 @@ import socket
 
 import trio
 
+# A peer that takes nothing for so long is not there: whoever writes waits for it, and others for him.
+STALL_SECONDS = 3.0
+
 
 async def open_tcp(host: str, port: int) -> "TcpStream":
     """Connect as trio.open_tcp_stream does (all addresses, no delay). Raises OSError."""
@@ -39,12 +42,16 @@ class TcpStream(trio.abc.Stream):
         """At once what the system takes, then the rest. Cancelled in the middle, part of it is out.
 
         No checkpoint where nothing has to wait: whoever writes here waits for its next bytes anyway.
+        trio.BrokenResourceError where the peer stops taking bytes.
         """
         sent = self._send(data)
         if sent < len(data):
             left = memoryview(data)[sent:]
             while left:
-                await trio.lowlevel.wait_writable(self._fileno())
+                with trio.move_on_after(STALL_SECONDS) as waited:
+                    await trio.lowlevel.wait_writable(self._fileno())
+                if waited.cancelled_caught:
+                    raise trio.BrokenResourceError(f"the peer takes no bytes for {STALL_SECONDS:g} s")
                 left = left[self._send(left) :]
 
     def _send(self, data: bytes | bytearray | memoryview) -> int:

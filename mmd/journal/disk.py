@@ -63,7 +63,10 @@ class OsDisk:
     """The real one."""
 
     def make_directory(self, path: Path) -> None:
-        path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        try:
+            path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        except (FileExistsError, NotADirectoryError) as error:
+            raise OSError(error.errno, in_the_way(path) or error.strerror, str(path)) from error
 
     def names(self, directory: Path) -> list[str]:
         return [entry.name for entry in directory.iterdir()]
@@ -117,6 +120,20 @@ class OsDisk:
     def free(self, directory: Path) -> int:
         found = os.statvfs(directory)
         return found.f_bavail * found.f_frsize
+
+
+def in_the_way(path: Path) -> str:
+    """What keeps this path from being a directory, or from becoming one, and what is allowed; empty for nothing."""
+    for place in (path, *path.parents):
+        what = ""
+        if place.is_symlink() and not place.exists():
+            what = f"is a symbolic link to {place.readlink()}, which is not there"
+        elif place.exists() and not place.is_dir():
+            what = "is a file"
+        if what:
+            found = what if place == path else f"is below {place}, which {what}"
+            return f"{found}; allowed: a directory, or a place where one can be made"
+    return ""
 
 
 def read_all(disk: Disk, handle: int, offset: int, end: int) -> bytes:

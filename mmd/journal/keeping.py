@@ -5,22 +5,25 @@ are touched. Interrupted anywhere, every record is still there, once or twice, a
 """
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 import msgspec
 
+from mmd.domain.errors import MmdError
 from mmd.domain.settings import JournalSettings
 from mmd.journal.disk import Disk, OsDisk, write_all
-from mmd.journal.reader import Walk, resume_at
+from mmd.journal.reader import Walk, has_round
+from mmd.journal.records import Segment
 from mmd.journal.segments import (
     FRESH,
     Damaged,
     SegmentFile,
-    chunks,
     compressed_name,
     deflate,
+    fingerprint,
     gzip_header,
     raw_chunks,
     segment_files,
@@ -40,7 +43,27 @@ class Kept(msgspec.Struct):
     failed: list[str] = []
 
 
-def tidy(directory: Path, current: int, settings: JournalSettings, now_ns: int, *, disk: Disk | None = None) -> Kept:
+class GivenUp(MmdError):
+    """Somebody does not want to wait for it any more."""
+
+
+Stop = Callable[[], bool]
+"""Asked between files and pieces of files: whether to give up, as soon as that can be."""
+
+
+def never() -> bool:
+    return False
+
+
+def tidy(
+    directory: Path,
+    current: int,
+    settings: JournalSettings,
+    now_ns: int,
+    *,
+    disk: Disk | None = None,
+    stop: Stop = never,
+) -> Kept:
     """Compress and delete what the settings say. `current`: number of the file that is written (`Journal.segment`).
 
     Raises nothing of the disk's: what failed is in the answer and is tried again with the next call.
@@ -48,46 +71,64 @@ def tidy(directory: Path, current: int, settings: JournalSettings, now_ns: int, 
     disk = OsDisk() if disk is None else disk
     kept = Kept()
     try:
+        clear(disk, directory)
         if settings.compress:
-            compress(disk, directory, current, kept)
-        expire(disk, directory, current, settings, now_ns, kept)
+            compress(disk, directory, current, kept, stop)
+        expire(disk, directory, current, settings, now_ns, kept, stop)
     except OSError as error:
         kept.failed.append(f"{directory}: {error.strerror}")
     except JournalFailed as failed:
         kept.failed.append(str(failed))
+    except GivenUp:
+        pass
     return kept
+
+
+def clear(disk: Disk, directory: Path) -> None:
+    """Remove what an interrupted call has left. Raises OSError."""
+    for name in disk.names(directory):
+        if name.startswith("journal-") and name.endswith(FRESH):
+            disk.unlink(directory / name)
+
+
+def unless(stop: Stop, content: Iterator[bytes]) -> Iterator[bytes]:
+    """The same, as long as nobody wants to stop. Raises GivenUp."""
+    for chunk in content:
+        if stop():
+            raise GivenUp
+        yield chunk
 
 
 # --- compression -----------------------------------------------------------------------------------
 
 
-def compress(disk: Disk, directory: Path, current: int, kept: Kept) -> None:
-    """Every closed file that is not compressed yet. Raises OSError where the directory cannot be read."""
-    for name in disk.names(directory):
-        if name.startswith("journal-") and name.endswith(FRESH):
-            disk.unlink(directory / name)  # an interrupted call
+def compress(disk: Disk, directory: Path, current: int, kept: Kept, stop: Stop) -> None:
+    """Every closed file that is not compressed yet. Raises OSError where the directory cannot be read, GivenUp."""
     for file in segment_files(disk, directory):
         if file.number >= current or file.compressed:
             continue
         try:
-            before, after = squeeze(disk, file)
+            before, after = squeeze(disk, file, stop)
         except (OSError, Damaged) as error:
             kept.failed.append(f"{file.name} is not compressed: {error}")
         else:
             kept.done.append(f"{file.name} compressed from {before / MIB:.1f} to {after / MIB:.1f} MiB")
 
 
-def squeeze(disk: Disk, file: SegmentFile) -> tuple[int, int]:
-    """Replace a file by its compressed self; returns both sizes. Raises OSError, Damaged; then it is as it was."""
+def squeeze(disk: Disk, file: SegmentFile, stop: Stop) -> tuple[int, int]:
+    """Replace a file by its compressed self; returns both sizes.
+
+    Raises OSError, Damaged, GivenUp; then it is as it was.
+    """
     path = file.path.with_name(compressed_name(file.number))
-    hashed, size = fingerprint(disk, file.path, compressed=False)
-    if file.spare is None or not same(disk, file.spare, hashed):
+    hashed, size = fingerprint(disk, file.path, compressed=False, through=partial(unless, stop))
+    if file.spare is None or not same(disk, file.spare, hashed, stop):
         fresh = path.with_name(path.name + FRESH)
         try:
-            pack(disk, file.path, fresh)
-            if not same(disk, fresh, hashed):
+            pack(disk, file.path, fresh, stop)
+            if not same(disk, fresh, hashed, stop):
                 raise Damaged("it does not read back as what was written")
-        except (OSError, Damaged):
+        except (OSError, Damaged, GivenUp):
             with suppress(FileNotFoundError):
                 disk.unlink(fresh)
             raise
@@ -98,7 +139,7 @@ def squeeze(disk: Disk, file: SegmentFile) -> tuple[int, int]:
     return size, size_of(disk, path)
 
 
-def pack(disk: Disk, plain: Path, fresh: Path) -> None:
+def pack(disk: Disk, plain: Path, fresh: Path, stop: Stop) -> None:
     """Write the compressed file, durable; its header last, for it holds a hash over the rest."""
     source = disk.open_to_read(plain)
     try:
@@ -108,7 +149,7 @@ def pack(disk: Disk, plain: Path, fresh: Path) -> None:
             header = gzip_header("0" * 64)
             write_all(disk, target, 0, header)
             offset = len(header)
-            for packed in deflate(raw_chunks(disk, source, 0), LEVEL):
+            for packed in deflate(unless(stop, raw_chunks(disk, source, 0)), LEVEL):
                 write_all(disk, target, offset, packed)
                 hashed.update(packed)
                 offset += len(packed)
@@ -120,23 +161,10 @@ def pack(disk: Disk, plain: Path, fresh: Path) -> None:
         disk.close(source)
 
 
-def fingerprint(disk: Disk, path: Path, *, compressed: bool) -> tuple[str, int]:
-    """SHA-256 and size of a file's content, decompressed. Raises OSError, Damaged."""
-    handle = disk.open_to_read(path)
-    try:
-        hashed, size = hashlib.sha256(), 0
-        for chunk in chunks(disk, handle, compressed=compressed):
-            hashed.update(chunk)
-            size += len(chunk)
-        return hashed.hexdigest(), size
-    finally:
-        disk.close(handle)
-
-
-def same(disk: Disk, path: Path, hashed: str) -> bool:
+def same(disk: Disk, path: Path, hashed: str, stop: Stop) -> bool:
     """Whether a compressed file has this content."""
     try:
-        return fingerprint(disk, path, compressed=True)[0] == hashed
+        return fingerprint(disk, path, compressed=True, through=partial(unless, stop))[0] == hashed
     except Damaged:
         return False
 
@@ -152,32 +180,42 @@ def size_of(disk: Disk, path: Path) -> int:
 # --- retention -------------------------------------------------------------------------------------
 
 
-def expire(disk: Disk, directory: Path, current: int, settings: JournalSettings, now_ns: int, kept: Kept) -> None:
+def expire(
+    disk: Disk, directory: Path, current: int, settings: JournalSettings, now_ns: int, kept: Kept, stop: Stop
+) -> None:
     """Delete the oldest files while their last record is too old or all of them together are too large.
 
     What a start needs stays: the newest file that begins with every machine's state, and all behind it.
-    Raises OSError, JournalFailed.
+    Raises OSError, JournalFailed, GivenUp.
     """
+    walk = Walk(disk, directory)
     files = segment_files(disk, directory)
+    openings = []
+    for file in files:
+        if stop():
+            raise GivenUp
+        openings.append(walk.peek(file))
+        if openings[-1] is None and file.number < current:
+            kept.failed.append(f"{file.name} cannot be read: look with `mmd verify`")
     sizes = [sum(size_of(disk, path) for path in paths(file)) for file in files]
     total = sum(sizes)
     limit = settings.keep_gib * GIB
     oldest_ns = now_ns - int(settings.keep_days * DAY_NS)
-    walk = Walk(disk, directory)
     needed = -1
-    for file, size, after in zip(files, sizes, files[1:], strict=False):
-        first = walk.peek(after)  # begun when the one before it ended
+    for file, size, ended in zip(files, sizes, ends(openings), strict=True):
         too_large = total > limit
-        if file.number >= current or first is None or (first.at >= oldest_ns and not too_large):
+        if file.number >= current or ended is None or (ended.at >= oldest_ns and not too_large):
             return
         if needed < 0:
-            needed = resume_at(directory, disk=disk)
-        if first.seq > needed:
+            needed = needed_from(walk, files, openings, stop)
+        if ended.seq > needed:
             if too_large:
                 kept.failed.append(
                     f"{total / GIB:.2f} GiB are more than keep_gib: {settings.keep_gib:g}, but {file.name} is needed"
                 )
             return
+        if stop():
+            raise GivenUp
         for path in paths(file):
             disk.unlink(path)
         disk.sync_directory(directory)
@@ -186,7 +224,32 @@ def expire(disk: Disk, directory: Path, current: int, settings: JournalSettings,
         kept.done.append(f"{file.name} deleted: {why}")
 
 
+def ends(openings: list[Segment | None]) -> list[Segment | None]:
+    """For each file the first record behind it: of the next file, or where that cannot be read, of a later one.
+
+    It was begun when the file ended, or later. None: there is none.
+    """
+    found: list[Segment | None] = []
+    following: Segment | None = None
+    for first in reversed(openings):
+        found.append(following)
+        following = first or following
+    return found[::-1]
+
+
+def needed_from(walk: Walk, files: list[SegmentFile], openings: list[Segment | None], stop: Stop) -> int:
+    """From which record on a start reads (`reader.resume_at`); 0: from the first. Raises JournalFailed, GivenUp."""
+    for file, first in zip(reversed(files), reversed(openings), strict=True):
+        if stop():
+            raise GivenUp
+        if first is not None and has_round(walk, file):
+            return first.seq
+    return 0
+
+
 def paths(file: SegmentFile) -> Iterator[Path]:
+    """All that is deleted with it; what would be taken for a file without the others comes first."""
+    yield from file.pieces
     yield file.path
     if file.spare is not None:
         yield file.spare

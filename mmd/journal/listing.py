@@ -7,7 +7,7 @@ import msgspec
 from mmd.domain.settings import JournalSettings
 from mmd.journal.disk import Disk, OsDisk
 from mmd.journal.faults import at_of, seq_of
-from mmd.journal.keeping import DAY_NS, GIB, paths, size_of
+from mmd.journal.keeping import DAY_NS, GIB, ends, paths, size_of
 from mmd.journal.reader import Walk, has_round, resume_at
 from mmd.journal.segments import SegmentFile
 
@@ -40,8 +40,7 @@ def listing(directory: Path, settings: JournalSettings, disk: Disk | None = None
     total = sum(sizes)
     needed = resume_at(directory, disk=disk)
     found = []
-    for index, (file, size) in enumerate(zip(files, sizes, strict=True)):
-        after = walk.peek(files[index + 1]) if index + 1 < len(files) else None
+    for file, size, after in zip(files, sizes, ends([walk.peek(file) for file in files]), strict=True):
         first_seq, first_at, last_seq, last_at = _ends(walk, file)
         deleted: int | None = None
         if after is not None and after.seq <= needed:

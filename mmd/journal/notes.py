@@ -14,7 +14,15 @@ import msgspec
 from mmd.journal.chain import BODY_AT, parts
 from mmd.journal.disk import Disk, OsDisk
 from mmd.journal.records import Note
-from mmd.journal.segments import Damaged, SegmentFile, compressed_name, inflate, raw_chunks, segment_files
+from mmd.journal.segments import (
+    LINE_BYTES_MAX,
+    Damaged,
+    SegmentFile,
+    compressed_name,
+    inflate,
+    raw_chunks,
+    segment_files,
+)
 
 MARK = b'","kind":"note",'
 SLICE = 1 << 18
@@ -136,6 +144,8 @@ class _Search:
                 piece = rest + chunk[start : start + SLICE]
                 end = piece.rfind(b"\n") + 1
                 rest = piece[end:]
+                if len(rest) > LINE_BYTES_MAX:
+                    raise Damaged("a line of it is longer than any record")
                 if end:
                     yield piece[:end]
                 time.sleep(PAUSE_SECONDS)  # in a thread of its own: the daemon's loop gets the interpreter

@@ -1,35 +1,29 @@
 """Where a journal goes on: what the last process, or a crash of it, has left in the newest file.
 
 A crash can leave a piece of a line at the end; a loss of power also zeros where blocks were never
-written, and everything behind them. That is torn and may be cut off, with a record of it. Anything
-else is not of a crash: it is named, and nothing is touched.
+written, and everything behind them. That is torn and may be cut off, with a record of it (`mmd.journal.torn`).
+Anything else is not of a crash: it is named, and nothing is touched.
 """
 
-import hashlib
 from pathlib import Path
 
 import msgspec
 
 from mmd.journal.chain import GENESIS, follow, parts
-from mmd.journal.disk import Disk
+from mmd.journal.disk import Disk, read_all
 from mmd.journal.records import FORMAT, Segment
-from mmd.journal.segments import Damaged, SegmentFile, chunks, plain_name, segment_files
+from mmd.journal.segments import Damaged, SegmentFile, TooLong, chunks, lines_of, plain_name, segment_files
 from mmd.journal.statefile import JournalFailed
+from mmd.journal.torn import is_torn
 
 SEGMENT = msgspec.json.Decoder(Segment)
 
 
-class Cut(msgspec.Struct, frozen=True):
-    """What must be cut off: the fields of a Torn record."""
-
-    file: str
-    offset: int
-    size: int
-    sha256: str
-
-
 class Found(msgspec.Struct, frozen=True):
-    """Where to go on. `goes_on`: in this file, behind `size`; else it must be begun. `extra`: to be removed first."""
+    """Where to go on. `goes_on`: in this file, behind `size`; else it must be begun. `extra`: to be removed first.
+
+    `torn`: what must be cut off there.
+    """
 
     number: int
     path: Path
@@ -40,12 +34,15 @@ class Found(msgspec.Struct, frozen=True):
     began_ns: int = 0
     code: str = ""
     service: str = ""
-    torn: Cut | None = None
+    torn: bytes = b""
     extra: Path | None = None
 
 
 class Survey(msgspec.Struct, frozen=True):
-    """A file's whole lines: how many, the first, where they end, the chain's state there, and what is behind them."""
+    """A file's whole lines: how many, the first, where they end, the chain's state there, and what is behind them.
+
+    Of what is behind them in a compressed file only the beginning.
+    """
 
     file: SegmentFile
     first: Segment | None
@@ -57,9 +54,8 @@ class Survey(msgspec.Struct, frozen=True):
 
     @property
     def torn(self) -> bool:
-        """Whether the rest is what a crash leaves: a last line, whole or not, or one with zeros in it."""
-        line, _, behind = self.rest.partition(b"\n")
-        return not behind or b"\0" in line
+        """Whether the rest is what a crash leaves."""
+        return is_torn(self.rest, self.size)
 
 
 def look(disk: Disk, directory: Path) -> Found:
@@ -81,22 +77,34 @@ def look(disk: Disk, directory: Path) -> Found:
 
 def survey(disk: Disk, file: SegmentFile) -> Survey:
     """Read a whole file. Raises OSError, JournalFailed."""
+    first: Segment | None = None
+    head, rest, count, size = GENESIS, b"", 0, 0
     handle = disk.open_to_read(file.path)
     try:
-        content = b"".join(chunks(disk, handle, compressed=file.compressed))
+        try:
+            for lines, end in lines_of(chunks(disk, handle, compressed=file.compressed)):
+                if first is None and lines and (first := segment_of(lines[0])) is not None:
+                    head = first.previous
+                whole = 0
+                if first is not None:
+                    head, whole = follow(head, lines)
+                count, size = count + whole, size + sum(map(len, lines[:whole])) + whole
+                rest = b"".join(line + b"\n" for line in lines[whole:]) + end
+                if rest:
+                    break
+        except TooLong:
+            if file.compressed:
+                raise
+            rest = b"\n"
+        if rest and not file.compressed:
+            rest = read_all(disk, handle, size, disk.size(handle))
     except Damaged as damaged:
         raise failed(file, f"{damaged}") from damaged
     finally:
         disk.close(handle)
-    lines = content[: content.rfind(b"\n") + 1].split(b"\n")[:-1]
-    first = segment_of(lines[0]) if lines else None
-    if first is None:
-        return Survey(file, None, 0, 0, 0, GENESIS, content)
-    head, whole = follow(first.previous, lines)
-    if not whole:
-        return Survey(file, None, 0, 0, 0, GENESIS, content)
-    size = sum(map(len, lines[:whole])) + whole
-    return Survey(file, first, whole, size, first.seq + whole - 1, head, content[size:])
+    if first is None or not count:
+        return Survey(file, None, 0, 0, 0, GENESIS, rest)
+    return Survey(file, first, count, size, first.seq + count - 1, head, rest)
 
 
 def go_on(newest: Survey) -> Found:
@@ -122,15 +130,8 @@ def go_on(newest: Survey) -> Found:
         began_ns=first.at,
         code=first.code,
         service=first.service,
-        torn=cut(newest),
+        torn=newest.rest,
     )
-
-
-def cut(found: Survey) -> Cut | None:
-    """The fields of the record that tells of the piece."""
-    if not found.rest:
-        return None
-    return Cut(found.file.name, found.size, len(found.rest), hashlib.sha256(found.rest).hexdigest())
 
 
 def begin_again(disk: Disk, newest: Survey, before: SegmentFile | None) -> Found:
@@ -141,11 +142,11 @@ def begin_again(disk: Disk, newest: Survey, before: SegmentFile | None) -> Found
     if before is None:
         if file.number != 1:
             raise failed(file, f"it has no whole line, and {plain_name(file.number - 1)} is missing")
-        return Found(1, file.path, goes_on=False, torn=cut(newest))
+        return Found(1, file.path, goes_on=False, torn=newest.rest)
     older = survey(disk, before)
     if older.first is None or older.rest:
         raise failed(before, f"line {older.lines + 1} is broken, and it is not the newest file")
-    return Found(file.number, file.path, goes_on=False, seq=older.seq, head=older.head, torn=cut(newest))
+    return Found(file.number, file.path, goes_on=False, seq=older.seq, head=older.head, torn=newest.rest)
 
 
 def segment_of(line: bytes) -> Segment | None:

@@ -18,8 +18,10 @@ from mmd.journal.records import DECODER, FORMAT, AnyRecord, Segment
 from mmd.journal.segments import (
     Damaged,
     SegmentFile,
+    TooLong,
     chunks,
     compressed_name,
+    fingerprint,
     lines_of,
     plain_name,
     segment_files,
@@ -59,6 +61,7 @@ class Report(msgspec.Struct):
     """What was verified: up to the fault if there is one. Times are Unix ns.
 
     `follows`: the hash before the oldest file, "" if that is the very first. `size`: bytes, decompressed.
+    `warnings`: what is not as it should be though nothing is missing or changed, a sentence each.
     """
 
     directory: str
@@ -76,6 +79,7 @@ class Report(msgspec.Struct):
     tail: Tail | None = None
     fault: Fault | None = None
     anchor: Anchor | None = None
+    warnings: list[str] = []
 
     @property
     def whole(self) -> bool:
@@ -138,6 +142,8 @@ class Walk:
                     raise self._broken(name, bad, content)
                 if rest:
                     self._end(name, offset, rest, newest=newest and not compressed)
+        except TooLong as long:
+            raise self._fault(name, What.CHANGED, f"{long}, and no record is") from long
         except Damaged as damaged:
             raise self._fault(name, What.DAMAGED, str(damaged)) from damaged
         except OSError as error:
@@ -191,6 +197,10 @@ class Walk:
         finally:
             self._disk.close(handle)
 
+    def fingerprint(self, path: Path) -> tuple[str, int]:
+        """SHA-256 and size of a file's content. Raises OSError, Damaged."""
+        return fingerprint(self._disk, path, compressed=path.name.endswith(".gz"))
+
     def _enter(
         self, file: SegmentFile, name: str, lines: list[bytes], content: Iterator[tuple[list[bytes], bytes]]
     ) -> None:
@@ -231,10 +241,10 @@ class Walk:
 
     def _broken(self, name: str, bad: list[bytes], content: Iterator[tuple[list[bytes], bytes]]) -> Broken:
         """The first of these lines is not the next one."""
-        behind = bad[1:]
+        behind, expected = bad[1:], self.seq + 1
         try:
             for lines, _ in content:
-                behind += lines
+                behind += lines if not behind else [line for line in lines if seq_of(line) == expected]
         except (Damaged, OSError):
             pass  # the rest only helps to tell what happened
         what, detail = diagnose(self.head, self.seq, bad[0], behind)
@@ -266,10 +276,26 @@ def verify(directory: Path, *, head: str = "", seq: int = 0, disk: Disk | None =
                 if report.anchor is not None and not report.anchor.seq:
                     report.anchor = find(report.anchor, walk, file.name, lines)
             report.compressed += file.compressed
+            if file.spare is not None and (why := beside(walk, file, file.spare)):
+                report.warnings.append(why)
     except Broken as broken:
         report.fault = broken.fault
     report.tail = walk.tail
     return report
+
+
+def beside(walk: Walk, file: SegmentFile, spare: Path) -> str:
+    """What is wrong with the compressed file beside a plain one, which is what counts; "" for nothing."""
+    try:
+        same = walk.fingerprint(spare) == walk.fingerprint(file.path)
+        wrong = "" if same else f"has not the content of {file.name}"
+    except FileNotFoundError:
+        return ""  # the daemon was about to compress it
+    except Damaged as damaged:
+        wrong = f"is unreadable: {damaged}"
+    except OSError as error:
+        wrong = f"is unreadable: {error.strerror}"
+    return wrong and f"{spare.name} {wrong}; {file.name} beside it is whole, and is what counts"
 
 
 def begin(report: Report, walk: Walk, line: bytes) -> None:

@@ -60,19 +60,24 @@ class Snapshot(Record, frozen=True, kw_only=True):
 class SnapshotsDone(Record, frozen=True, kw_only=True):
     """Every machine has been written since the segment began: a replay may begin with this file.
 
-    `accounts`: as in `started`, which may be in an earlier file.
+    `accounts`: as in `started`, which may be in an earlier file. `note`: number of the last note before this.
     """
 
     accounts: dict[str, str] = {}
+    note: int = 0
 
 
 class Torn(Record, frozen=True, kw_only=True):
-    """The file ended within a line, as after a crash: the piece was cut off. `sha256` of what was cut."""
+    """The file ended within a line, as after a crash: the piece was cut off. `sha256` of what was cut.
+
+    `kept`: name of the file with the piece, beside the journal's; "" where it was not kept.
+    """
 
     file: str
     offset: int
     size: int
     sha256: str
+    kept: str = ""
 
 
 class Lost(Record, frozen=True, kw_only=True):
@@ -99,7 +104,7 @@ class Started(Record, frozen=True, kw_only=True):
 class Configured(Record, frozen=True, kw_only=True):
     """A configuration took effect; with the same hash twice: it is in force in a new file.
 
-    `effective`: all of it, defaults included; secrets are not in it.
+    `effective`: all of it, defaults included; secrets are not in it, and of the receivers of alerts only the hosts.
     """
 
     generation: int

@@ -1,9 +1,12 @@
 """One small JSON file that is written whole: a new file beside it, fsync, rename, fsync of the directory.
 
-A reader sees the old content or the new one, never a torn one.
+A reader sees the old content or the new one, never a torn one. What is no file takes no other's name: a link
+is followed, and a device or a pipe is written into.
 """
 
 import os
+import stat
+from contextlib import suppress
 from pathlib import Path
 from typing import Generic, TypeVar
 
@@ -41,14 +44,19 @@ class StateFile(Generic[T]):
     def write(self, value: T) -> None:
         """Make it durable. Raises JournalFailed; then the old content is still there."""
         content = msgspec.json.format(msgspec.json.encode(value), indent=1)
-        fresh = self.path.with_suffix(".new")
         try:
+            if is_stream(self.path):
+                with open(self.path, "wb", buffering=0, opener=into) as stream:
+                    stream.write(content)
+                return
+            path = self.path.resolve()
+            fresh = path.with_suffix(".new")
             with open(fresh, "wb", opener=private) as file:
                 file.write(content)
                 file.flush()
                 os.fsync(file.fileno())
-            fresh.rename(self.path)
-            sync_directory(self.path.parent)
+            fresh.rename(path)
+            sync_directory(path.parent)
         except OSError as error:
             raise JournalFailed(f"{self.path}: {error.strerror}") from error
 
@@ -67,6 +75,33 @@ def probe(directory: Path) -> None:
 def private(path: str, flags: int) -> int:
     """Open for the service's user alone."""
     return os.open(path, flags, 0o600)
+
+
+def into(path: str, flags: int) -> int:
+    """Open what is there to write into it; where our own output goes there, behind that."""
+    ours = _output(Path(path).stat())
+    return os.dup(ours) if ours is not None else os.open(path, os.O_WRONLY | os.O_NOCTTY | os.O_CLOEXEC)
+
+
+def is_stream(path: Path) -> bool:
+    """Whether what is there is to be written into: a device, a pipe, or a file that our own output goes to.
+
+    Raises OSError.
+    """
+    try:
+        found = path.stat()
+    except FileNotFoundError:
+        return False
+    return not stat.S_ISREG(found.st_mode) or _output(found) is not None
+
+
+def _output(found: os.stat_result) -> int | None:
+    """Whether this is standard output or error."""
+    for handle in (1, 2):
+        with suppress(OSError):  # it may be closed
+            if os.path.samestat(found, os.fstat(handle)):
+                return handle
+    return None
 
 
 def sync_directory(directory: Path) -> None:

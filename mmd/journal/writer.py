@@ -18,13 +18,14 @@ from mmd.domain.actions import Decision
 from mmd.domain.events import Mail
 from mmd.domain.settings import FsyncPolicy, JournalSettings
 from mmd.domain.totals import PortfolioAction
-from mmd.journal.chain import GENESIS, digest, follow, line_of, link
+from mmd.journal.chain import BODY_AT, GENESIS, digest, follow, line_of, link
 from mmd.journal.disk import Disk, OsDisk, read_all, write_all
-from mmd.journal.opening import Cut, Found, look
+from mmd.journal.opening import look
 from mmd.journal.records import FORMAT, Lost, Record, Segment, Snapshot, Told, Torn
 from mmd.journal.reserve import MIB, Reserve
-from mmd.journal.segments import plain_name
+from mmd.journal.segments import LINE_BYTES_MAX, plain_name
 from mmd.journal.statefile import JournalFailed
+from mmd.journal.torn import Cut, cut_off, untold
 
 BUFFER_BYTES_MAX = 8 << 20
 HOUR_NS = 3_600_000_000_000
@@ -224,6 +225,7 @@ class Journal:
             self._given_up += 1
             self.lost += 1
             return False
+        assert len(body) < LINE_BYTES_MAX - BODY_AT, f"a record of {len(body)} bytes: nobody reads one that long"
         self.seq += 1
         self.head = link(self.head, body)
         line = line_of(self.head, body)
@@ -465,25 +467,28 @@ class Journal:
         self._reserve.take(self.settings.reserve_mib)
         if found.extra is not None:
             self._disk.unlink(found.extra)
+        if found.torn:
+            record = found.seq + (1 if found.goes_on else 2)  # a file that is begun has its first record before
+            cut_off(self._disk, found.path, found.size, found.torn, record, self._reserve.give)
         if found.goes_on:
             self._handle = self._disk.open(found.path)
             self._disk.sync(self._handle)  # what a killed process wrote may be in memory only
-            self._tell_torn(found, now_ns)
+            self._tell_torn(now_ns)
             changed = self.code != found.code or self.service != found.service
             if changed or (self.due(now_ns) and not self.failing):
                 self._next(now_ns)
         else:
             self._begin(found.number, now_ns)
-            self._tell_torn(found, now_ns)
+            self._tell_torn(now_ns)
 
-    def _tell_torn(self, found: Found, now_ns: int) -> None:
-        """The record of what is cut off goes over it before the rest is cut: no crash leaves it untold."""
-        self.torn = found.torn
-        if found.torn is None:
+    def _tell_torn(self, now_ns: int) -> None:
+        """The record of what was cut off, also by a process that died before it could tell."""
+        for cut in untold(self._disk, self.directory, self.seq + 1):
+            self.torn = cut
+            self.put(Torn, now_ns, **msgspec.structs.asdict(cut))
+        if self.torn is None:
             return
-        self.put(Torn, now_ns, **msgspec.structs.asdict(found.torn))
         self._write()
         if self._write_fault:
             raise JournalFailed(self._write_fault)
-        self._disk.truncate(self._handle, self._written.size)
         self.sync()

@@ -34,7 +34,7 @@ from mmd.core.machine import SymbolMachine
 from mmd.core.market import MarketState
 from mmd.core.orders import Amending, Cancelling, Empty, Live, Placing, Unknown
 from mmd.core.own import OwnOrders, SideState
-from mmd.core.pnl import Position
+from mmd.core.pnl import Cost, Execution, Position
 from mmd.core.portfolio import PortfolioMachine
 from mmd.core.quoting import Wanted, Withheld
 from mmd.core.rules import Rules
@@ -76,9 +76,11 @@ STRUCTS: tuple[type[msgspec.Struct], ...] = (
     BookTop,
     Cancelling,
     Closing,
+    Cost,
     Difference,
     Latch,
     Empty,
+    Execution,
     GateRefused,
     Grid,
     GridStep,

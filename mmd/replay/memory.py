@@ -14,9 +14,9 @@ import msgspec
 from mmd.core.imagined import Imagined
 from mmd.core.ledger import CONTEXT, ROUNDING, ZERO, Holdings, Sources, gain
 from mmd.core.machine import SymbolMachine
-from mmd.core.orders import Empty, Slot
-from mmd.core.own import OwnOrders, SideState
-from mmd.core.pnl import Position
+from mmd.core.orders import Empty, Placing, Slot
+from mmd.core.own import OwnOrders, SideState, twin_key
+from mmd.core.pnl import Execution, Position
 from mmd.core.portfolio import PortfolioMachine
 from mmd.core.quoting import Quoted
 from mmd.core.symbol import Difference, Latch
@@ -82,9 +82,10 @@ def salvage(data: bytes) -> tuple[SymbolMachine, list[str]]:
 # Where the value of a fresh machine does not tell the type.
 HINTS: dict[tuple[type, str], Any] = {
     (Holdings, "price"): Decimal | None,
-    (OwnOrders, "_finished"): dict[str, None],
+    (OwnOrders, "_finished"): dict[str, int | None],
     (Position, "_by_label"): dict[str, int],
     (Position, "_entries"): dict[str, None],
+    (Position, "_recent"): list[Execution],
     (Position, "_seen"): dict[str, tuple[Side, ...]],
     (Position, "foreign_cash"): dict[str, Decimal],
     (Position, "foreign_fees"): dict[str, Decimal],
@@ -111,7 +112,7 @@ def fits(value: Any, hint: Any) -> bool:
         return False
     if kind is dict:
         return all(fits(key, inner[0]) and fits(each, inner[1]) for key, each in value.items())
-    if inner[-1] is Ellipsis:
+    if kind is list or inner[-1] is Ellipsis:
         return all(fits(each, inner[0]) for each in value)
     return len(value) == len(inner) and all(map(fits, value, inner))
 
@@ -255,6 +256,9 @@ class Salvager(Reader):
         if not adds_up(position):
             self._note("its ledger does not add up as read: profit counts from here")
             setattr(owner, field, begun_anew(position))
+        elif not position.refolds:
+            self._note("which fills made it cannot be told: one that is told late counts after them")
+            position.rebase()
         self.path.pop()
 
     def _imagined(self, imagined: Imagined, node: Any) -> None:
@@ -302,8 +306,10 @@ class Salvager(Reader):
         state = SideState(side)
         self.path += where
         self._fill(state, node)
-        found = "" if isinstance(state.slot, Empty) else state.slot.label
-        if state.label != found or state.side is not side:
+        slot = state.slot
+        found = "" if isinstance(slot, Empty) else slot.label
+        beside = "" if isinstance(slot, Empty | Placing) else twin_key(slot.label, slot.order_id)
+        if state.label not in (found, beside) or state.side is not side:
             self._note(f"order {state.label or found} cannot be read: left out")
             state = SideState(side)
         del self.path[-len(where) :]

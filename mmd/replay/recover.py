@@ -5,6 +5,7 @@ it: the machine goes on with what it computed, and whoever starts from it is tol
 """
 
 from collections import deque
+from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
@@ -16,11 +17,12 @@ from mmd.journal.disk import Disk
 from mmd.journal.notes import NoteQuery, search_notes
 from mmd.journal.reader import lines, resume_at
 from mmd.replay.collector import no_collector
-from mmd.replay.replayer import PEOPLE, SALVAGED, Difference, Replayer, decode
+from mmd.replay.replayer import PEOPLE, Difference, Replayer, decode
 
 NOTES_KEPT = 10_000
 # Older notes are looked for in so many slices of 256 KiB of the files before.
 SLICES_MAX = 400
+RECORDS_A_BEAT = 500  # some milliseconds
 NOTE, _, _, CONFIGURED, _ = PEOPLE
 NOTES = msgspec.json.Decoder(rec.Note)
 
@@ -40,8 +42,9 @@ class Recovered(msgspec.Struct, kw_only=True):
 
     `broken`: whose machine may not be as it was, and why. `differences`: the first of each symbol. `notes`:
     the last 10,000, oldest first; `number`: of the last one. `sha256`: of the last configuration that the
-    replayed files tell of, "" if none. `accounts`: of the last process, by exchange. `stopped`: it ended
-    in order. `seq`, `at`, `head`: the last record's. `version`: of the program that wrote the end.
+    replayed files tell of, "" if none. `owners`: by symbol's key, the account under which it ran, "" where
+    that is not known; `accounts`: by exchange, of the process that had the portfolio. `stopped`: the last
+    process ended in order. `seq`, `at`, `head`: the last record's. `version`: of the program that wrote the end.
     """
 
     machines: dict[str, SymbolMachine] = {}
@@ -52,6 +55,7 @@ class Recovered(msgspec.Struct, kw_only=True):
     number: int = 0
     sha256: str = ""
     stopped: bool = False
+    owners: dict[str, str] = {}
     accounts: dict[str, str] = {}
     records: int = 0
     seq: int = 0
@@ -60,18 +64,27 @@ class Recovered(msgspec.Struct, kw_only=True):
     version: str = ""
 
 
-def recover(directory: Path, *, disk: Disk | None = None) -> Recovered:
-    """Replay the end of the journal. JournalFailed where its chain is broken or there is no journal."""
+def nobody_waits() -> None:
+    """Nobody has to be told that it goes on."""
+
+
+def recover(directory: Path, *, disk: Disk | None = None, alive: Callable[[], None] = nobody_waits) -> Recovered:
+    """Replay the end of the journal. JournalFailed where its chain is broken or there is no journal.
+
+    `alive` is called again and again while it reads, and costs nothing if it does nothing.
+    """
     with no_collector():
-        return _recover(directory, disk)
+        return _recover(directory, disk, alive)
 
 
-def _recover(directory: Path, disk: Disk | None) -> Recovered:
+def _recover(directory: Path, disk: Disk | None, alive: Callable[[], None]) -> Recovered:
     replayer = Replayer()
     found = Recovered()
     notes: deque[bytes] = deque(maxlen=NOTES_KEPT)
     body = configured = b""
     for line in lines(directory, resume_at(directory, disk=disk), disk=disk):
+        if found.records % RECORDS_A_BEAT == 0:
+            alive()
         found.records += 1
         found.seq, found.head = line.seq, line.hash
         body = line.body
@@ -86,40 +99,45 @@ def _recover(directory: Path, disk: Disk | None) -> Recovered:
             found.stopped = True
         elif type(record) is rec.Started:
             found.stopped = False
-            found.accounts = record.accounts
         elif type(record) is rec.SnapshotsDone:
-            found.accounts = record.accounts  # the start may be in a file that is not read
+            found.number = max(found.number, record.note)
         difference = replayer.feed(record)
         if difference is not None:
             found.differences.append(difference)
-    found.machines = replayer.past | replayer.machines
-    found.portfolio = replayer.portfolio or replayer.past_portfolio
-    found.broken = doubts(replayer)
+    found.machines = replayer.heritage()
+    found.portfolio, found.accounts = replayer.last_portfolio()
+    found.broken = replayer.doubts()
+    doubted = {*found.broken, *(difference.key for difference in found.differences)}
+    found.owners = {key: replayer.owner(key) for key in (*found.machines, *doubted)}
     found.version = replayer.version
     if body:
         found.at = BRIEF.decode(body).at
     if configured:
         found.sha256 = BRIEF.decode(configured).sha256
-    _add_notes(found, [NOTES.decode(body) for body in notes], directory, disk)
+    _add_notes(found, [NOTES.decode(body) for body in notes], directory, disk, alive)
     return found
 
 
-def doubts(replayer: Replayer) -> dict[str, str]:
-    """Whose machine may not be what it was, and why."""
-    found = {
-        key: f"what was before record {seq} is not in the journal any more" for key, seq in replayer.unseen.items()
-    }
-    found |= {key: f"written by another version: {'; '.join(lost)}" for key, lost in replayer.salvaged.items() if lost}
-    return found | {key: why for key, why in replayer.broken.items() if why is not SALVAGED}
+def _add_notes(
+    found: Recovered, notes: list[rec.Note], directory: Path, disk: Disk | None, alive: Callable[[], None]
+) -> None:
+    """Those of the replayed files, and older ones as far back as is quick; and the number of the last.
 
-
-def _add_notes(found: Recovered, notes: list[rec.Note], directory: Path, disk: Disk | None) -> None:
-    """Those of the replayed files, and older ones as far back as is quick."""
+    Where none is found that near, and nobody wrote its number down, they go on from the record's number:
+    each was a record, so none has it.
+    """
     missing = NOTES_KEPT - len(notes)
     if missing:
         left = iter(range(SLICES_MAX))
+
+        def far_enough() -> str:
+            alive()
+            return "" if next(left, None) is not None else "far enough"
+
         query = NoteQuery(below=notes[0].number if notes else None, most=missing)
-        older = search_notes(directory, query, lambda: "" if next(left, None) is not None else "far enough", disk)
+        older = search_notes(directory, query, far_enough, disk)
         notes = [*older.notes, *notes]
+        if not notes and older.cut:
+            found.number = found.number or found.seq
     found.notes = notes
-    found.number = notes[-1].number if notes else 0
+    found.number = max(found.number, notes[-1].number if notes else 0)

@@ -55,6 +55,8 @@ class Replayer:
 
     `machines`: of the present process, in the order in which they joined; `past`: those that the processes
     before left and nobody has inherited from yet. `broken`: why a symbol cannot be compared any more.
+    `accounts`: of the present process, by exchange. A process that ended before it did anything changes
+    nothing of what the ones before it left: whose it was, and what of it is in doubt.
     """
 
     def __init__(self) -> None:
@@ -62,6 +64,10 @@ class Replayer:
         self.portfolio: PortfolioMachine | None = None
         self.past: dict[str, SymbolMachine] = {}
         self.past_portfolio: PortfolioMachine | None = None
+        self.accounts: dict[str, str] = {}
+        self.past_accounts: dict[str, str] = {}  # of the process of `past_portfolio`
+        self.past_owners: dict[str, str] = {}  # accounts of `past`, by symbol's key
+        self.past_doubts: dict[str, str] = {}  # of `past`, and of `past_portfolio`
         self.broken: dict[str, str] = {}
         self.stops: list[Stop] = []  # every one that ever broke
         self.compared = 0  # digests, errors and states that were held against the record
@@ -72,6 +78,7 @@ class Replayer:
         self.unseen: dict[str, int] = {}  # who is waited for, and the first record that could not be followed
         self.salvaged: dict[str, list[str]] = {}  # what of another version's snapshots did not fit
         self._fed = 0
+        self._told = False  # whether the portfolio was told anything in this process
         self._taken_out: set[str] = set()
 
     @property
@@ -85,6 +92,36 @@ class Replayer:
         handler = HANDLERS.get(type(record))
         return handler(self, record) if handler is not None else None
 
+    # --- what a start may go on with ---------------------------------------------------------------
+
+    def heritage(self) -> dict[str, SymbolMachine]:
+        """The last machine of every symbol, whichever process had it."""
+        return self.past | self.machines
+
+    def last_portfolio(self) -> tuple[PortfolioMachine | None, dict[str, str]]:
+        """With the accounts of its process; one that was told nothing leaves what it found."""
+        if self.portfolio is not None and (self._told or self.past_portfolio is None):
+            return self.portfolio, self.accounts
+        return self.past_portfolio, self.past_accounts
+
+    def owner(self, key: str) -> str:
+        """The account under which this symbol's last machine ran, or should have; "" where that is not known."""
+        if key in self.past_owners and key not in self.machines:
+            return self.past_owners[key]
+        return self.accounts.get(key.partition("/")[0], "")
+
+    def doubts(self) -> dict[str, str]:
+        """Whose last machine may not be what it was, and why."""
+        return self.past_doubts | self._doubts()
+
+    def _doubts(self) -> dict[str, str]:
+        """Of the present process."""
+        found = {
+            key: f"what was before record {seq} is not in the journal any more" for key, seq in self.unseen.items()
+        }
+        found |= {key: f"written by another version: {'; '.join(lost)}" for key, lost in self.salvaged.items() if lost}
+        return found | {key: why for key, why in self.broken.items() if why is not SALVAGED}
+
     # --- the file ----------------------------------------------------------------------------------
 
     def _segment(self, record: rec.Segment) -> None:
@@ -94,10 +131,14 @@ class Replayer:
 
     def _snapshots_done(self, record: rec.SnapshotsDone) -> None:
         self.waiting = False
+        self.accounts = record.accounts or self.accounts  # the start may be in a file that is not read
 
     def _lost(self, record: rec.Lost) -> None:
+        why = f"{record.records} records before this one could not be written"
         for key in (PORTFOLIO, *self.machines):
-            self._break(record, key, f"{record.records} records before this one could not be written")
+            self._break(record, key, why)
+        self._told = True  # perhaps
+        self.past_doubts = dict.fromkeys(self.past, why) | self.past_doubts  # somebody may have inherited
 
     def _snapshot(self, record: rec.Snapshot) -> Difference | None:
         key = record.key
@@ -139,10 +180,11 @@ class Replayer:
             self._break(record, key, f"its snapshot cannot be read: {wrong}")
             return
         if isinstance(machine, PortfolioMachine):
-            self.portfolio = machine
+            self.portfolio, self._told = machine, True
         else:
             self.machines[key] = machine
         self._heal(key)
+        self.past_doubts.pop(key, None)
         if self.other_code:
             self.salvaged[key] = lost
             self._break(record, key, SALVAGED)
@@ -151,9 +193,14 @@ class Replayer:
 
     def _started(self, record: rec.Started) -> None:
         self.version = record.version
+        found = self._doubts()
+        portfolio, accounts = self.last_portfolio()
+        self.past_owners |= {key: self.owner(key) for key in (*self.machines, *found)}
+        self.past_doubts |= found
         self.past.update(self.machines)
-        self.past_portfolio = self.portfolio or self.past_portfolio
-        self.machines, self.portfolio = {}, None
+        self.past_portfolio, self.past_accounts = portfolio, accounts
+        self.machines, self.portfolio, self._told = {}, None, False
+        self.accounts = record.accounts
         self.broken.clear()
         self.unseen.clear()
         self.salvaged.clear()
@@ -166,6 +213,7 @@ class Replayer:
     def _joined(self, record: rec.Joined) -> Difference | None:
         key = record.key
         past = self.past.pop(key, None)
+        self.past_owners.pop(key, None)
         if record.inherits and past is None and self.waiting:
             self._unknown(record, key)
             return None
@@ -199,6 +247,7 @@ class Replayer:
     def _left(self, record: rec.Left) -> None:
         self.machines.pop(record.key, None)
         self._heal(record.key)
+        self.past_doubts.pop(record.key, None)
 
     # --- decisions ---------------------------------------------------------------------------------
 
@@ -208,6 +257,7 @@ class Replayer:
         if machine is None:
             self._unknown(record, key)
             return None
+        self.past_doubts.pop(key, None)  # it is told of them in its first batch
         actions: list[Decision] = []
         error = ""
         try:
@@ -241,6 +291,8 @@ class Replayer:
         if portfolio is None:
             self._unknown(record, PORTFOLIO)
             return None
+        self._told = True
+        self.past_doubts.pop(PORTFOLIO, None)
         keys = record.valued if record.valued is not None else self._in_service()
         events: list[PortfolioEvent] = list(record.told)
         for key in keys:
@@ -252,7 +304,7 @@ class Replayer:
             if machine is None or key in self.broken:
                 why = self.broken.get(key, "there is no machine of it")
                 self._break(record, PORTFOLIO, f"it hears of {key}: {why}")
-            value = valued(machine) if machine is not None else None
+            value = valued(machine, record.at) if machine is not None else None
             if value is not None:
                 events.append(value)
         actions: list[PortfolioAction] = []

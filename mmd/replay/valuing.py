@@ -11,10 +11,15 @@ def pnl_usd(machine: SymbolMachine) -> float | None:
     return None if profit is None else usd_value(machine.instrument, profit.total, machine.market.index)
 
 
-def valued(machine: SymbolMachine) -> Valued | None:
-    """Its numbers; None while its position is not known: that is none that could be told."""
-    if not machine.position.known:
+def valued(machine: SymbolMachine, now_ns: int) -> Valued | None:
+    """Its numbers; None while its position is not known: that is none that could be told.
+
+    A position whose mark is stale has no value: by the last one known every loss would be as it was then.
+    """
+    position, market = machine.position, machine.market
+    if not position.known:
         return None
-    return Valued(
-        machine.instrument.key, machine.position.lots, machine.mark_price, machine.market.index, pnl_usd(machine)
-    )
+    key, lots = machine.instrument.key, position.lots
+    if lots and market.mark_is_stale(now_ns, machine.rules):
+        return Valued(key, lots, 0.0, 0.0, None)
+    return Valued(key, lots, machine.mark_price, market.index, pnl_usd(machine))

@@ -146,6 +146,13 @@ class Account:
         if len(self.closed_orders) > HISTORY_ORDERS:
             del self.closed_orders[next(iter(self.closed_orders))]
 
+    def forget(self, names: frozenset[str]) -> None:
+        """Drop these instruments from the histories."""
+        for order_id in [key for key, order in self.closed_orders.items() if order.instrument_name in names]:
+            del self.closed_orders[order_id]
+        self.trades = deque((row for row in self.trades if row.instrument_name not in names), self.trades.maxlen)
+        self.ledger = deque((row for row in self.ledger if row.instrument_name not in names), self.ledger.maxlen)
+
     def next_user_seq(self) -> int:
         """Number of the next row of the transaction log, from 1."""
         self._rows += 1

@@ -5,6 +5,7 @@ Every public operation of the engine ends in `commit`, which turns what was touc
 
 import copy
 import random
+from collections import deque
 from collections.abc import Iterator, Mapping
 from decimal import Decimal
 
@@ -23,6 +24,9 @@ from mmd.sandbox.notices import (
 )
 from mmd.sandbox.orders import ZERO, CancelReason, Order, OrderState, Refuse, Refused, SelfTrading, UserTrade
 from mmd.sandbox.tape import Print
+
+# What was delivered stays listed until so many others were delivered after it.
+DELIVERED_KEPT = 2_000
 
 
 class Touched:
@@ -63,6 +67,7 @@ class Floor:
         self._prints: dict[str, list[Print]] = {}
         self._dirty: dict[str, Listing] = {}
         self._tripped: list[tuple[Account, str]] = []
+        self._delivered: deque[str] = deque()
 
     # --- what there is -------------------------------------------------------------------------
 
@@ -76,6 +81,28 @@ class Floor:
             self.perpetuals.append(listing)
         self.by_id[instrument.instrument_id] = name
         self.notices.append(InstrumentCreated(instrument))
+
+    def delivered(self, name: str) -> None:
+        """It has expired, and stays listed until `forget_delivered` finds enough that expired after it."""
+        self._delivered.append(name)
+
+    def forget_delivered(self) -> None:
+        """Of what expired long ago nothing is left: no listing, no order, no row of any history.
+
+        Not while there are notices: they may be about it.
+        """
+        if len(self._delivered) <= DELIVERED_KEPT + DELIVERED_KEPT // 10:  # some at a time: histories are long
+            return
+        gone = frozenset(self._delivered.popleft() for _ in range(len(self._delivered) - DELIVERED_KEPT))
+        for old in gone:
+            listing = self.listings.pop(old)
+            self.by_id.pop(listing.instrument.instrument_id, None)
+        self.perpetuals = [listing for listing in self.perpetuals if listing.instrument.instrument_name not in gone]
+        for account in self.accounts.values():
+            account.forget(gone)
+        for counts in (self.max_open, self._open_sides):
+            for key in [key for key in counts if key[1] in gone]:
+                del counts[key]
 
     def listing(self, name: str) -> Listing:
         """Refused (invalid instrument) for a name that is not listed."""

@@ -112,6 +112,7 @@ class Sandbox:
         notices = self.engine.drain()
         if notices:
             self.publisher.publish(self.faults.reshape(notices), self.now_ms)
+        self.engine.floor.forget_delivered()
 
     def send(self, notices: list[Notice]) -> None:
         """Send these notices as they are."""
@@ -197,7 +198,8 @@ class Sandbox:
         if daily:
             self.engine.settle(now_ms)
             for instrument in self.market.instruments():
-                floor.list_instrument(instrument)
+                if instrument.expiration_timestamp > now_ms:
+                    floor.list_instrument(instrument)
         self.publish()
 
     def deliver(self, name: str, price: Decimal, now_ms: int) -> None:

@@ -219,6 +219,7 @@ class EngineVenue:
                 self._pay_session(account, listing, position, delivery_price, "delivery", now_ms)
         listing.anonymous_position = ZERO
         self.floor.commit(now_ms)
+        self.floor.delivered(name)
 
     def _log(
         self,

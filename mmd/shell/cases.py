@@ -26,6 +26,7 @@ FORMAT = 1
 FILE = "cases.json"
 KEPT_CLOSED = 1000
 MMD = "mmd"  # who closes a case that explained itself
+ABSENT = "nothing was adopted: the symbol is not in service"
 
 Mark = tuple[str, CaseKind, str]
 """Symbol's key, kind, subject: what there is one open case of."""
@@ -150,13 +151,21 @@ class CaseBook:
                 since_ns=difference.since_ns if difference is not None else self._pump.clock.now_ns(),
             )
         self._open[mark] = case
-        self._note("case.opened", str(case), worker)
+        self._note("case.opened", str(case), worker.key)
 
     def closed(self, worker: Worker, action: CaseClosed) -> None:
         """It is explained (by mmd) or accepted (by a person)."""
         case = self._open.get((worker.key, action.case, action.subject))
         if case is not None:
-            self._close(worker, case, action.by, action.reason)
+            self._close(case, action.by, action.reason)
+
+    def accept_absent(self, case: Case, by: str, reason: str) -> None:
+        """A person closes an open one of a symbol that is not in service.
+
+        Nothing adopts the exchange's word: a successor that inherits the difference opens another case.
+        """
+        assert case.key not in self._pump.workers, "its machine decides"
+        self._close(case, by, f"{reason} ({ABSENT})")
 
     def restored(self, worker: Worker) -> None:
         """This symbol came into service; its machine may have inherited cases. Each keeps its number.
@@ -175,9 +184,9 @@ class CaseBook:
             self._pump.post(worker, JournalDoubted(doubt, self._pump.clock.now_ns()))
         for case in gone:
             if machine.heir:
-                self._close(worker, case, MMD, "over before the restart")
+                self._close(case, MMD, "over before the restart")
             elif case.kind is not CaseKind.JOURNAL:  # that one goes on under its number
-                self._close(worker, case, MMD, "goes on as a case of the journal")
+                self._close(case, MMD, "goes on as a case of the journal")
         if machine.cases:
             self._alert(worker)
 
@@ -188,14 +197,15 @@ class CaseBook:
         tripped = Tripped(Switch.RECONCILIATION, Scope.SYMBOL, worker.key, response, detail)
         self._pump.alarm.alerts.fire_switch(tripped)
 
-    def _close(self, worker: Worker, case: Case, by: str, reason: str) -> None:
+    def _close(self, case: Case, by: str, reason: str) -> None:
         over = msgspec.structs.replace(case, closed_ns=self._pump.clock.now_ns(), by=by, reason=reason)
         del self._open[case.mark]
         self._closed.append(over)
-        self._note("case.closed", f"{over}; {over.state}: {reason}", worker, None if by == MMD else by)
+        self._note("case.closed", f"{over}; {over.state}: {reason}", case.key, None if by == MMD else by)
 
-    def _note(self, name: str, detail: str, worker: Worker, by: str | None = None) -> None:
-        self._pump.diary.note(name, detail, symbol=worker.symbol, exchange=worker.exchange, by=by)
+    def _note(self, name: str, detail: str, key: str, by: str | None = None) -> None:
+        exchange, _, symbol = key.partition("/")
+        self._pump.diary.note(name, detail, symbol=symbol, exchange=exchange, by=by)
         self._changed = True
         self._pump.unwritten = True
         # The pump has one writer, and the register of halts is made after this book: go in front of it now.

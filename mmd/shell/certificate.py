@@ -4,6 +4,7 @@ import os
 import re
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
@@ -62,7 +63,10 @@ class ExchangeLine(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Certificate(msgspec.Struct, frozen=True, kw_only=True):
-    """`started`, `finished`: UTC by this machine's clock. `proven`: of every exchange. `ended` "": by itself."""
+    """`started`, `finished`: UTC by this machine's clock. `proven`: of every exchange. `ended` "": by itself.
+
+    `left_out`: exchanges that were not looked at because the command line named others.
+    """
 
     format: int = FORMAT
     service: str
@@ -73,10 +77,27 @@ class Certificate(msgspec.Struct, frozen=True, kw_only=True):
     finished: str
     dry_run: bool
     proven: bool
+    left_out: tuple[str, ...] = ()
     ended: str
     config: ConfigFound
     journal: JournalHead
     exchanges: tuple[ExchangeLine, ...]
+
+
+def in_utf8(certificate: Certificate) -> Certificate:
+    """Bytes of file names and variables that are no UTF-8, which JSON cannot hold, are shown as `\\udcff`."""
+    return msgspec.convert(_shown(msgspec.to_builtins(certificate)), Certificate)
+
+
+def _shown(value: Any) -> Any:
+    match value:
+        case str():
+            return value.encode("utf-8", "backslashreplace").decode()
+        case dict():
+            return {key: _shown(each) for key, each in value.items()}
+        case list() | tuple():
+            return [_shown(each) for each in value]
+    return value
 
 
 def utc(now_ns: int) -> str:

@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 import trio
 
-from mmd.config.model import Config, Selection
+from mmd.config.model import Config, Named, Selection
 from mmd.config.select import Resolution, resolve
 from mmd.domain.errors import ExchangeRefused, MmdError
 from mmd.domain.instruments import Instrument
@@ -22,7 +22,8 @@ from mmd.journal.records import Commanded, Stopped
 from mmd.journal.segments import DIRECTORY
 from mmd.journal.statefile import JournalFailed
 from mmd.journal.writer import Journal
-from mmd.shell import logs
+from mmd.replay.recover import nobody_waits
+from mmd.shell import expired, logs
 from mmd.shell.alerts import Alerts
 from mmd.shell.cases import CaseBook
 from mmd.shell.clock import Clock
@@ -39,9 +40,11 @@ from mmd.shell.prover import Prover
 from mmd.shell.pump import Pump
 from mmd.shell.register import HaltRegister, LossKeeper, carried_losses
 from mmd.shell.reload import Generation, Reloader
-from mmd.shell.roster import Roster
+from mmd.shell.renamed import Names, late_seconds, lay_to_rest, merged
+from mmd.shell.roster import Roster, nobody_minds
 from mmd.shell.sink import ExchangeSink
 from mmd.shell.totals import Treasury
+from mmd.shell.whereabouts import former_names, settle
 from mmd.shell.wiring import Wired, wire
 
 RECONCILE_SECONDS = 30.0
@@ -79,10 +82,11 @@ class Daemon(Front):
         *,
         disk: Disk | None = None,
         in_thread: InThread = trio.to_thread.run_sync,
+        alive: Callable[[], None] = nobody_waits,
     ) -> None:
         """`state`: the state directory; None keeps nothing. `disk`, `in_thread`: how the journal gets to work.
 
-        Reads back what the last process left. Raises CredentialError, JournalFailed.
+        Reads back what the last process left, and calls `alive` meanwhile. Raises CredentialError, JournalFailed.
         """
         self.clock = Clock(wall_ns) if wall_ns else Clock()
         self.path = path
@@ -93,11 +97,11 @@ class Daemon(Front):
         }
         self.journal: Journal | None = None
         self.past = NO_PAST
+        self.former: Names = {}
         accounts = {name: wired.account for name, wired in self.wired.items()}
+        self._state = state
         if state is not None:
-            self.journal = open_journal(state, config, self.started_ns, disk)
-            self.past = read_back(self.journal, disk, accounts)
-            begin(self.journal, config, self.past, accounts, self.started_ns)
+            self.journal = self._begin(state, config, accounts, disk, alive)
         self.diary = Diary(self.clock, self.journal)
         self.diary.restore(self.past.notes, self.past.number)
         self.history = History(self.diary, None if state is None else state / DIRECTORY)
@@ -120,9 +124,8 @@ class Daemon(Front):
         carried = self.past.carried or carried_losses(state)
         self.treasury = Treasury(config.portfolio, config.switches, self.pump, carried)
         self.keeper: Keeper | None = None
-        if state is not None:
+        if state is not None and self.journal is not None:
             self.register.losses = LossKeeper(state, self.treasury.machine.carried)
-        if self.journal is not None:
             self.keeper = Keeper(self.journal, config.journal, self.pump, in_thread, disk, accounts)
             self.keeper.opened = self._restate
         self.office = Office(self.pump)
@@ -163,6 +166,10 @@ class Daemon(Front):
                     if not self._stop_requested.is_set():
                         self.phase = "running"
                         self.running.set()
+                    if self.former:
+                        late = max(late_seconds(each.order_valid_ms) for each in self._config.exchanges.values())
+                        rest = self.former, late, self.pump.exchanges, self.diary, self._settled
+                        symbols.start_soon(lay_to_rest, *rest)
                     task_status.started()
                     await self._stop_requested.wait()
                     self.phase = "stopping"
@@ -176,11 +183,33 @@ class Daemon(Front):
         self.phase = "stopped"
         self.stopped.set()
 
+    def _begin(
+        self, state: Path, config: Config, accounts: dict[str, str], disk: Disk | None, alive: Callable[[], None]
+    ) -> Journal:
+        """The journal, with what the last process left read back from it, and the first records of this one."""
+        alive()
+        journal = open_journal(state, config, self.started_ns, disk)
+        self.past = read_back(journal, disk, accounts, alive)
+        alive()
+        begin(journal, config, self.past, accounts, self.started_ns)
+        self.former = merged(former_names(state, config), self.past.former)
+        return journal
+
     def _brief(self, config: Config) -> None:
         """Tell every exchange what is known already, and how often to compare."""
         for name, exchange in self.pump.exchanges.items():
             exchange.reconcile_every(config.reconciliation.interval_seconds)
             exchange.known_until(self.past.known_ms(name), self.past.from_ms(name))
+            if name in self.former:
+                exchange.also_ours(tuple(self.former[name]))
+
+    def _settled(self) -> None:
+        """Nothing rests under a former name of the service any more: the reaper need not look for it."""
+        assert self._state is not None, "it has names of its own"
+        try:
+            settle(self._state, self.in_force)
+        except JournalFailed as error:
+            log.error("whereabouts.failed", detail=str(error))
 
     def _restate(self) -> None:
         """Every file of the journal says which configuration is in force."""
@@ -245,8 +274,13 @@ class Daemon(Front):
         self.counters.config_applied_at = self.clock.now_ns() * 1e-9
         if past.told:
             self.diary.note("service.recovered", past.told)
+        for name, names in self.former.items():
+            detail = f"orders under {' and '.join(names)} are ours as well, until none is left"
+            self.diary.note("service.renamed", detail, exchange=name)
         for note in resolution.notes:
             self.diary.note("config.note", note)
+        gone = expired.gone(past, resolution, self.clock.now_ns())
+        symbols.start_soon(expired.tell, gone, self.pump.exchanges, self.diary)
         roster.enlist(workers)
         await self.pump.deliver()
 
@@ -259,7 +293,14 @@ class Daemon(Front):
                 prices[(name, base)] = await self.pump.exchanges[name].index_price(index)
             except ExchangeRefused as refused:
                 self.diary.note("exchange.no_index", f"{index}: {refused}", exchange=name)
-        return resolve(config, listed, prices, self.clock.now_ns())
+        ended: dict[tuple[str, str], int] = {}
+        for entry in config.entries:
+            target = entry.target
+            if isinstance(target, Named) and target.symbol not in listed[target.exchange]:
+                ended_ns = await self.pump.exchanges[target.exchange].expired_ns(target.symbol)
+                if ended_ns is not None:
+                    ended[target.exchange, target.symbol] = ended_ns
+        return resolve(config, listed, prices, self.clock.now_ns(), ended)
 
     async def _reconciled(self) -> None:
         """Every symbol knows its orders and its position, or the time for it is up."""
@@ -280,6 +321,7 @@ class Daemon(Front):
     async def _drain(self) -> Farewell:
         """Pull everything, wait until the exchanges confirm, then ask them once more."""
         roster = self.reloader.roster
+        roster.departed = nobody_minds
         with trio.move_on_after(self.drain_seconds):
             while True:
                 # Not only at first: a reload that is under way may still add some.

@@ -110,6 +110,22 @@ class JournalStatus(msgspec.Struct, frozen=True, kw_only=True):
     failing: str  # why nothing can be written; empty when all is well
 
 
+class PositionLine(msgspec.Struct, frozen=True, kw_only=True):
+    """`left`: why its symbol is not in service; then this is what was last known, and later fills are not in it."""
+
+    symbol: str
+    exchange: str
+    position: Decimal
+    average_price: Decimal | None
+    mark_price: float | None
+    pnl_usd: float | None
+    realized_usd: float | None
+    unrealized_usd: float | None
+    fees_usd: float | None
+    coins: float | None
+    left: str = ""  # removed, stopped, not in service yet; empty: in service
+
+
 class Status(msgspec.Struct, frozen=True, kw_only=True):
     service: str
     version: str
@@ -135,6 +151,8 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     exchanges: list[ExchangeStatus]
     symbols: list[SymbolStatus]
     journal: JournalStatus | None = None  # none is kept
+    left_behind: list[PositionLine] = []  # positions whose symbols are not in service
+    left_out: list[str] = []  # instruments that are named and have expired: where, which, when
 
 
 class CheckLine(msgspec.Struct, frozen=True):
@@ -181,24 +199,12 @@ class OrderLine(msgspec.Struct, frozen=True, kw_only=True):
     mode: str
 
 
-class PositionLine(msgspec.Struct, frozen=True, kw_only=True):
-    symbol: str
-    exchange: str
-    position: Decimal
-    average_price: Decimal | None
-    mark_price: float | None
-    pnl_usd: float | None
-    realized_usd: float | None
-    unrealized_usd: float | None
-    fees_usd: float | None
-    coins: float | None
-
-
 class LedgerLine(msgspec.Struct, frozen=True, kw_only=True):
-    """One symbol's account in its settlement currency, exact.
+    """One symbol's account in its settlement currency, to 50 digits, since its ledger began: docs/ledger.md.
 
-    cash + value - opening = spread + inventory + fees + funding + settlement, to the last digit that
-    `imbalance` shows. `fees` is negative where fees were paid. `ledger`: real, or one of the shadow's bounds.
+    cash + value - opening = spread + inventory + fees + funding + settlement. `imbalance` is what that misses,
+    0 while it is no more than rounding: less than 1e-40 of all that ever moved. `fees` is negative where fees
+    were paid. `ledger`: real, or one of the shadow's bounds.
     """
 
     symbol: str
@@ -392,7 +398,8 @@ class Desk(Protocol):
     """The command layer's view of the daemon. `symbols` are names, globs or `all`, matched by the daemon.
 
     Raises LookupError (a KeyError with the pattern) when a pattern matches nothing. Changes wait
-    until they are true or `timeout_seconds` have passed.
+    until they are true or `timeout_seconds` have passed. While the daemon stops they raise MmdError, but
+    for `halt`, which tells what is left of our orders.
     """
 
     def status(self, symbols: list[str]) -> Status: ...
@@ -401,7 +408,8 @@ class Desk(Protocol):
 
     def orders(self, symbols: list[str]) -> list[OrderLine]: ...
 
-    def positions(self, symbols: list[str]) -> list[PositionLine]: ...
+    def positions(self, symbols: list[str]) -> list[PositionLine]:
+        """Of symbols in service, then of those that left a position behind."""
 
     async def pause(self, symbols: list[str], reason: str, caller: Caller, timeout_seconds: float) -> ChangeResult: ...
 

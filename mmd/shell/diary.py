@@ -23,6 +23,7 @@ WARNINGS = frozenset(
         "order.unexpected",
         "order.filled_elsewhere",
         "position.left",
+        "instrument.expired",
         "exchange.lost",
         "exchange.malformed",
         "config.refused",

@@ -16,7 +16,7 @@ from mmd.journal.writer import Journal
 from mmd.shell import books, logs, views
 from mmd.shell import flatten as flat
 from mmd.shell.alerts import Alerts
-from mmd.shell.cases import CaseBook, about
+from mmd.shell.cases import ABSENT, Case, CaseBook, about, matches
 from mmd.shell.clock import Clock
 from mmd.shell.counters import Counters
 from mmd.shell.desk import (
@@ -39,12 +39,13 @@ from mmd.shell.desk import (
     ReloadResult,
     Status,
     SwitchLine,
+    SymbolResult,
     TotalLine,
 )
 from mmd.shell.diary import Diary
 from mmd.shell.history import History
 from mmd.shell.lookout import Lookout
-from mmd.shell.office import Office, caller_name, matching
+from mmd.shell.office import Office, caller_name, matching, stopping
 from mmd.shell.pump import Pump
 from mmd.shell.register import HaltRegister
 from mmd.shell.reload import Reloader
@@ -143,6 +144,8 @@ class Front:
                 for worker in workers
             ],
             journal=books.journal_status(self.journal) if self.journal is not None else None,
+            left_behind=list(self._left_behind(symbols).values()),
+            left_out=[str(one) for one in generation.resolution.expired.values()] if generation else [],
         )
 
     def counted(self) -> Counted:
@@ -180,10 +183,24 @@ class Front:
         return [line for worker in found for line in views.order_lines(worker, now_ns)]
 
     def positions(self, symbols: list[str]) -> list[PositionLine]:
-        return [views.position_line(worker) for worker in matching(self.pump.workers.values(), symbols)]
+        left, workers = self._left_behind(symbols), self.pump.workers
+        here = [
+            pattern
+            for pattern in symbols
+            if any(matches(key, pattern) for key in workers) or not any(matches(key, pattern) for key in left)
+        ]
+        return [*(views.position_line(worker) for worker in matching(workers.values(), here)), *left.values()]
+
+    def _left_behind(self, symbols: list[str]) -> dict[str, PositionLine]:
+        """Positions that these symbols left, by key; patterns that match none are no error."""
+        why = "stopped" if self._stop_requested.is_set() else "removed" if self._reloader else "not in service yet"
+        left = sorted(self.treasury.machine.left_behind.items())
+        return {key: views.left_line(share, why) for key, share in left if any(matches(key, one) for one in symbols)}
 
     def _found(self, symbols: list[str]) -> list[Worker]:
-        """The workers that a change is about. Raises KeyError, or MmdError while there are none yet."""
+        """The workers that a change is about. Raises KeyError, or MmdError while there are none yet, or no more."""
+        if self._stop_requested.is_set():
+            raise MmdError(stopping(self.pump.workers.values()))
         if self._reloader is None:
             down = [row.name for row in map(self._exchange_status, self.wired) if not row.data_link]
             raise MmdError(f"still starting: waiting for {', '.join(down) or 'the instruments'}")
@@ -198,8 +215,10 @@ class Front:
         return await self.office.resume(found, reason, caller_name(caller), timeout_seconds)
 
     async def halt(self, symbols: list[str], reason: str, caller: Caller, timeout_seconds: float) -> ChangeResult:
-        found = self._found(symbols)
-        return self._kept(await self.office.halt(found, reason, caller_name(caller), timeout_seconds))
+        by = caller_name(caller)
+        if self._stop_requested.is_set():
+            return self._kept(await self.office.halt_at_the_stop(symbols, reason, by, timeout_seconds))
+        return self._kept(await self.office.halt(self._found(symbols), reason, by, timeout_seconds))
 
     def _kept(self, result: ChangeResult) -> ChangeResult:
         """What is done and cannot be written is not done: a restart would forget it."""
@@ -229,7 +248,7 @@ class Front:
     def ledger(self, symbols: list[str]) -> list[LedgerLine]:
         found = matching(self.pump.workers.values(), symbols)
         losses = self.treasury.losses()
-        return [line for worker in found for line in books.ledger_lines(worker, *losses.get(worker.key, (None, None)))]
+        return [line for worker in found for line in ledgers_of(worker, *losses.get(worker.key, (None, None)))]
 
     def switches(self) -> list[SwitchLine]:
         config = self.in_force
@@ -291,11 +310,23 @@ class Front:
             raise MmdError(f"there is no case {number}: `mmdctl cases` has the open ones")
         if case.closed_ns:
             raise MmdError(f"case {number} is closed: {case.state} by {case.by}: {case.reason}")
+        by = caller_name(caller)
         worker = self.pump.workers.get(case.key)
         if worker is None:
-            raise MmdError(f"{case.key} is not in service: case {number} is decided when it is back")
-        by = caller_name(caller)
+            return await self._accept_absent(case, by, reason)
         return self._kept(await self.office.accept(worker, case.kind, case.subject, reason, by, timeout_seconds))
+
+    async def _accept_absent(self, case: Case, by: str, reason: str) -> ChangeResult:
+        """Its symbol expired or was removed: nobody else can end the case."""
+        if self._stop_requested.is_set() or self._reloader is None:
+            when = "the daemon stops" if self._stop_requested.is_set() else "still starting"
+            raise MmdError(f"{when}: {case.key} is not in service, so case {case.number} is not decided now")
+        self._book().accept_absent(case, by, reason)
+        await self.pump.deliver()  # the book is written
+        detail = f"case {case.number} is closed, and {ABSENT}; if it inherits the difference, that is a new case"
+        symbol = case.line.symbol
+        row = SymbolResult(symbol=symbol, outcome=Outcome.DONE, state="not in service", detail=detail, checks=[])
+        return self._kept(ChangeResult(outcome=Outcome.DONE, detail=detail, symbols=[row]))
 
     # --- more changes ----------------------------------------------------------------------------
 
@@ -354,7 +385,7 @@ class Front:
         """As `ledger`, one symbol at a time: the scrape lets the loop turn in between."""
         losses = self.treasury.losses()
         for worker in list(self.pump.workers.values()):
-            yield from books.ledger_lines(worker, *losses.get(worker.key, (None, None)))
+            yield from ledgers_of(worker, *losses.get(worker.key, (None, None)))
 
     def clock_skews(self) -> Mapping[str, float]:
         return {name: exchange.clock_skew_ms * 1e-3 for name, exchange in self.pump.exchanges.items()}
@@ -369,6 +400,18 @@ class Front:
     def stuck(self) -> list[str]:
         """Workers that have mail although nobody is pumping: they make no progress."""
         return [worker.key for worker in self.pump.workers.values() if worker.depth]
+
+
+def ledgers_of(worker: Worker, day_usd: float | None, drawdown_usd: float | None) -> list[LedgerLine]:
+    """The real ledger and the shadow's, as they are shown."""
+    imagined = worker.machine.imagined
+    positions = {
+        books.REAL: worker.machine.position,
+        books.PESSIMISTIC: imagined.pessimistic,
+        books.OPTIMISTIC: imagined.optimistic,
+    }
+    lines = books.ledger_lines(worker, day_usd, drawdown_usd)
+    return [views.without_rounding(line, positions[line.ledger]) for line in lines]
 
 
 def setting_text(config: Config, key: str) -> str:

@@ -2,16 +2,17 @@
 
 import os
 import socket
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 import msgspec
 
 import mmd
 from mmd.config.model import Config
+from mmd.config.render import for_the_record
 from mmd.core.machine import SymbolMachine
 from mmd.core.portfolio import PORTFOLIO
-from mmd.domain.ids import label_prefix
+from mmd.domain.ids import parse_label
 from mmd.domain.reasons import Mode
 from mmd.domain.totals import CarriedLosses
 from mmd.journal.disk import Disk
@@ -19,7 +20,7 @@ from mmd.journal.records import Configured, Note, Started
 from mmd.journal.statefile import JournalFailed
 from mmd.journal.writer import Journal
 from mmd.replay.memory import CODE
-from mmd.replay.recover import recover
+from mmd.replay.recover import nobody_waits, recover
 
 JOURNAL = "journal"
 NS_PER_MS = 1_000_000
@@ -29,7 +30,8 @@ class Past(msgspec.Struct, frozen=True, kw_only=True):
     """`machines` by symbol's key, of the accounts that are ours still; `halted`: of any account.
 
     `doubts`: of which of them something could not be read back. `told`: for people. `number`: of the last
-    note. `sha256`: of the last configuration. `at`: the last record's time.
+    note. `sha256`: of the last configuration. `at`: the last record's time. `former`: by exchange,
+    other names of the service on orders that may be out.
     """
 
     machines: Mapping[str, SymbolMachine]
@@ -41,6 +43,7 @@ class Past(msgspec.Struct, frozen=True, kw_only=True):
     sha256: str
     at: int
     told: str
+    former: Mapping[str, Sequence[str]] = {}
 
     def known_ms(self, exchange: str) -> dict[str, int]:
         """Up to when all fills are known, by symbol: when exchange and journal last agreed on the position."""
@@ -75,28 +78,26 @@ def open_journal(state: Path, config: Config, now_ns: int, disk: Disk | None) ->
     )
 
 
-def read_back(journal: Journal, disk: Disk | None, accounts: Mapping[str, str]) -> Past:
+def read_back(
+    journal: Journal, disk: Disk | None, accounts: Mapping[str, str], alive: Callable[[], None] = nobody_waits
+) -> Past:
     """Replay the end of the journal. Raises JournalFailed where it cannot be read.
 
-    `accounts`: ours, by exchange: what another account held is nothing to this one.
+    `accounts`: ours, by exchange: what another account held is nothing to this one. `alive` is called all the while.
     """
     directory = journal.directory
     try:
-        found = recover(directory, disk=disk)
+        found = recover(directory, disk=disk, alive=alive)
     except JournalFailed as failed:
         text = f"{directory}: {failed}; look with `mmd verify {directory}`, move {directory} away to start"
         raise JournalFailed(text) from failed.__cause__ or failed
-    same = {name for name, account in found.accounts.items() if accounts.get(name) == account}
-    machines = {key: machine for key, machine in found.machines.items() if machine.instrument.exchange in same}
+    ours = {key for key, owner in found.owners.items() if owner and accounts.get(key.partition("/")[0]) == owner}
+    machines = {key: machine for key, machine in found.machines.items() if key in ours}
     gone = len(found.machines) - len(machines)
     portfolio = found.portfolio
     doubts = dict(found.broken)
     for difference in found.differences:
         doubts.setdefault(difference.key, f"the replay differs from the journal at record {difference.seq}")
-    for key, machine in machines.items():
-        labels = [label for label in may_rest(machine) if not label.startswith(label_prefix(journal.service))]
-        if labels:
-            doubts.setdefault(key, f"orders under another service's name may rest: {', '.join(labels)}")
     unsure = doubts.pop(PORTFOLIO, "")  # then the losses come from their own file
     held = [key for key, machine in machines.items() if machine.position.lots]
     orders = sum(len(may_rest(machine)) for machine in machines.values())
@@ -112,19 +113,31 @@ def read_back(journal: Journal, disk: Disk | None, accounts: Mapping[str, str]) 
         told = f"{told}; {torn}" if told else torn
     carried = portfolio.carried() if portfolio is not None and not unsure else None
     if carried is not None:
+        same = {name for name, account in found.accounts.items() if accounts.get(name) == account}
         left = tuple(one for one in carried.left if one.instrument.exchange in same)
         carried = msgspec.structs.replace(carried, left=left)
     return Past(
         machines=machines,
         halted={key: machine for key, machine in found.machines.items() if machine.latch is not None},
-        doubts={key: doubt for key, doubt in doubts.items() if key.partition("/")[0] in same},
+        doubts={key: doubt for key, doubt in doubts.items() if key in ours},
         carried=carried,
         notes=found.notes,
         number=found.number,
         sha256=found.sha256,
         at=found.at,
         told=told,
+        former=other_names(machines.values(), journal.service),
     )
+
+
+def other_names(machines: Iterable[SymbolMachine], service: str) -> dict[str, tuple[str, ...]]:
+    """By exchange: services on the labels of their orders that may be out, but for this one."""
+    found: dict[str, set[str]] = {}
+    for machine in machines:
+        for label in map(parse_label, may_rest(machine)):
+            if label is not None and label.service != service:
+                found.setdefault(machine.instrument.exchange, set()).add(label.service)
+    return {exchange: tuple(sorted(names)) for exchange, names in found.items()}
 
 
 def may_rest(machine: SymbolMachine) -> list[str]:
@@ -148,6 +161,6 @@ def configured(journal: Journal, config: Config, generation: int, old_sha256: st
         generation=generation,
         sha256=config.sha256,
         old_sha256=old_sha256,
-        effective=config.effective,
+        effective=for_the_record(config),
         by=by,
     )

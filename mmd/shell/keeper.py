@@ -4,6 +4,7 @@ A new file begins with its `segment` record; then every machine's state is writt
 nobody waits for them, the portfolio's last. Closed files are compressed and old ones deleted in a thread.
 """
 
+import threading
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Protocol
@@ -64,6 +65,11 @@ class Keeper:
         self._waiting: list[str] = []  # keys of machines that are to be written
         self._round = False
         self._tidying = False
+        self._ending = threading.Event()
+
+    def ending(self) -> bool:
+        """Whether nothing slow may be begun or gone on with any more."""
+        return self._ending.is_set()
 
     def begin_round(self) -> None:
         """Write every machine's state from here on."""
@@ -76,18 +82,21 @@ class Keeper:
         synced_at = trio.current_time()
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._tidy)
-            while True:
-                if self._rotated():
-                    nursery.start_soon(self._tidy)
-                self._snapshot(portfolio)
-                await self._pump.deliver()  # what was put on record outside a turn is written now
-                if (
-                    self.settings.fsync is FsyncPolicy.INTERVAL
-                    and trio.current_time() - synced_at >= self.settings.fsync_seconds
-                ):
-                    synced_at = trio.current_time()
-                    await self._sync()
-                await trio.sleep(0 if self._waiting and not self._journal.failing else LOOK_SECONDS)
+            try:
+                while True:
+                    if self._rotated():
+                        nursery.start_soon(self._tidy)
+                    self._snapshot(portfolio)
+                    await self._pump.deliver()  # what was put on record outside a turn is written now
+                    if (
+                        self.settings.fsync is FsyncPolicy.INTERVAL
+                        and trio.current_time() - synced_at >= self.settings.fsync_seconds
+                    ):
+                        synced_at = trio.current_time()
+                        await self._sync()
+                    await trio.sleep(0 if self._waiting and not self._journal.failing else LOOK_SECONDS)
+            finally:
+                self._ending.set()  # a stop must not wait until everything is compressed
 
     def _rotated(self) -> bool:
         """A file that was removed or cut under us halts everybody, and the next one is begun at once."""
@@ -122,7 +131,7 @@ class Keeper:
                 self._journal.put(Snapshot, now_ns, key=key, state=msgspec.Raw(save(worker.machine)))
                 return
         self._round = False
-        self._journal.put(SnapshotsDone, now_ns, accounts=self._accounts)
+        self._journal.put(SnapshotsDone, now_ns, accounts=self._accounts, note=self._pump.diary.last)
 
     async def _sync(self) -> None:
         try:
@@ -131,7 +140,7 @@ class Keeper:
             self._pump.journal_failed(str(failed))
 
     async def _tidy(self) -> None:
-        """Compress closed files, delete what is too old or too much."""
+        """Compress closed files, delete what is too old or too much; the next start goes on where a stop ended it."""
         if self._tidying:
             return
         self._tidying = True
@@ -139,7 +148,8 @@ class Keeper:
 
         def work() -> None:
             nonlocal kept
-            kept = tidy(self._journal.directory, current, self.settings, now_ns, disk=self._disk)
+            directory = self._journal.directory
+            kept = tidy(directory, current, self.settings, now_ns, disk=self._disk, stop=self.ending)
 
         try:
             await self._in_thread(work)

@@ -112,6 +112,12 @@ def state_families(status: Status) -> Iterator[Metric]:
         ((key, number(row.position)) for key, row in rows),
     )
     yield from gauge(
+        "position_left",
+        "Signed position of a symbol that has left, as last known, in the instrument's own amount unit.",
+        SYMBOL,
+        (((row.exchange, row.symbol), number(row.position)) for row in status.left_behind),
+    )
+    yield from gauge(
         "open_cases",
         "Differences from the exchange's books that are neither explained nor accepted.",
         SYMBOL,
@@ -126,7 +132,7 @@ def state_families(status: Status) -> Iterator[Metric]:
     )
     yield from gauge(
         "symbol_pnl_usd",
-        "Profit and loss of the symbol since the start in USD, fees included.",
+        "Profit and loss of the symbol since its ledger began in USD, fees included.",
         SYMBOL,
         ((key, row.pnl_usd) for key, row in rows),
     )
@@ -346,7 +352,12 @@ def house_families(status: Status, counters: Counters, not_ready: str) -> Iterat
         ("outcome",),
         [(("applied",), counters.reloads_applied), (("refused",), counters.reloads_refused)],
     )
-    yield from one("pnl_usd", "Profit and loss of all symbols since the start in USD, fees included.", status.pnl_usd)
+    yield from one(
+        "pnl_usd",
+        "Profit and loss in USD, fees included: of all symbols since their ledgers began, and of those that left "
+        "since the process started.",
+        status.pnl_usd,
+    )
     yield from one("notional_usd", "Sum of absolute positions in USD.", status.notional_usd)
     yield from gauge(
         "exposure_coins",

@@ -7,7 +7,7 @@ Protocol: sd_notify(3). Every message is one datagram; a message that cannot be 
 import os
 import socket
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Protocol, cast
 
 import sdnotify
@@ -15,6 +15,7 @@ import sdnotify
 # systemd advises half of its limit; a third leaves room for one late turn of the loop.
 WATCHDOG_DIVISOR = 3
 STATUS_MAX = 200
+PULSE_SECONDS = 1.0
 
 
 class Transport(Protocol):
@@ -69,6 +70,10 @@ class Notifier:
         """Ask for this much time from now on, while starting, reloading or stopping."""
         return self.send(f"EXTEND_TIMEOUT_USEC={int(seconds * 1e6)}")
 
+    def busy(self, status: str, seconds: float) -> bool:
+        """`extend_timeout`, and what it is that takes so long."""
+        return self.send(f"EXTEND_TIMEOUT_USEC={int(seconds * 1e6)}", *status_lines(status))
+
     def close(self) -> None:
         """Let go of the socket; later calls do nothing."""
         if self.transport is not None:
@@ -85,6 +90,26 @@ class Notifier:
         except OSError:
             return False
         return True
+
+
+class Pulse:
+    """For work that cannot wait in between: called often, it asks for more time once a second."""
+
+    def __init__(
+        self, notifier: Notifier, status: str, seconds: float, now: Callable[[], float] = time.monotonic
+    ) -> None:
+        """`seconds`: what is asked for, from each time on; the last of it is left for what follows the work."""
+        self._notifier = notifier
+        self._status = status
+        self._seconds = seconds
+        self._now = now
+        self._next_at = float("-inf")
+
+    def __call__(self) -> None:
+        now = self._now()
+        if now >= self._next_at:
+            self._next_at = now + PULSE_SECONDS
+            self._notifier.busy(self._status, self._seconds)
 
 
 def status_lines(text: str) -> list[str]:

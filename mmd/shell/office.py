@@ -7,6 +7,7 @@ from fnmatch import fnmatchcase
 import trio
 
 from mmd.domain.actions import Reply
+from mmd.domain.errors import MmdError
 from mmd.domain.events import (
     CaseAccepted,
     HaltRequested,
@@ -17,6 +18,7 @@ from mmd.domain.events import (
     SettingsChanged,
 )
 from mmd.domain.reasons import CaseKind, Mode, State, Why
+from mmd.shell.cases import matches
 from mmd.shell.desk import Caller, ChangeResult, CheckLine, Outcome, SymbolResult
 from mmd.shell.prover import orders_left
 from mmd.shell.pump import Pump
@@ -25,6 +27,8 @@ from mmd.shell.worker import Worker
 Make = Callable[[int, str], Mail]
 Lost = Callable[[Worker], Reply]
 WORST = (Outcome.DONE, Outcome.REFUSED, Outcome.TIMED_OUT)
+STOPPING = "the daemon is stopping: it cancels every order and quotes nothing any more"
+AFTERWARDS = "nothing comes to HALTED any more: after the next start what was not is PAUSED"
 
 
 def matching(workers: Iterable[Worker], patterns: list[str]) -> list[Worker]:
@@ -152,6 +156,47 @@ class Office:
 
         return await self.change(workers, make, is_proven, timeout, halted_for_it, not_halted)
 
+    async def halt_at_the_stop(self, patterns: list[str], reason: str, by: str, timeout: float) -> ChangeResult:
+        """While everything is pulled for a stop: have it tried again at once, wait for it, say what is left.
+
+        REFUSED where nothing is left, because who drains comes to HALTED no more; DONE where all are HALTED
+        from before; TIMED_OUT unless nothing rests by our own count and the exchanges, asked after that, list
+        nothing. Patterns that match nothing any more are no error: their symbols have left.
+        """
+
+        def make(number: int, key: str) -> Mail:
+            return HaltRequested(number, Why.OPERATOR, by, reason, self.pump.clock.now_ns())
+
+        def wanted(key: str) -> bool:
+            return any(matches(key, pattern) for pattern in patterns)
+
+        workers = [worker for worker in self.pump.workers.values() if wanted(worker.key)]
+        self.ask(workers, make, halted_for_it)
+        listed = ["not proven by the exchanges"]
+        with trio.move_on_after(max(0.0, timeout)):
+            await self.pump.deliver()
+            while not all(rests_nothing(worker) for worker in workers):
+                await self.pump.wait_turn()
+            listed = await self._listed(wanted)
+        rows = [self._row(worker, pulled(worker), rests_nothing) for worker in workers]
+        left = [f"{row.symbol}: {row.detail}" for row in rows if row.outcome is Outcome.TIMED_OUT] + listed
+        outcome = Outcome.TIMED_OUT if left else self._summed(rows).outcome if rows else Outcome.REFUSED
+        text = f"may be left: {'; '.join(left)}" if left else "the exchanges list none of ours"
+        return ChangeResult(outcome=outcome, detail=f"{STOPPING}; {text}; {AFTERWARDS}", symbols=rows)
+
+    async def _listed(self, wanted: Callable[[str], bool]) -> list[str]:
+        """What the exchanges list of our orders, or that one cannot be asked; empty where none has any."""
+        found: list[str] = []
+        for name, exchange in self.pump.exchanges.items():
+            try:
+                listed = await exchange.open_orders()
+            except MmdError as failed:
+                found.append(f"{name} cannot be asked: {failed}")
+                continue
+            keys = {f"{name}/{symbol}": len(orders) for symbol, orders in sorted(listed.items()) if orders}
+            found += [f"{key}: {count} orders at the exchange" for key, count in keys.items() if wanted(key)]
+        return found
+
     async def resume(self, workers: list[Worker], reason: str, by: str, timeout: float) -> ChangeResult:
         def make(number: int, key: str) -> Mail:
             return ResumeRequested(number, by, reason, self.pump.clock.now_ns())
@@ -221,6 +266,18 @@ class Office:
         ]
         worst = max((row.outcome for row in rows), key=WORST.index, default=Outcome.DONE)
         return ChangeResult(outcome=worst, detail=f"{len(rows)} symbols", symbols=rows)
+
+
+def stopping(workers: Iterable[Worker]) -> str:
+    """Why nothing is changed any more, and what is still there."""
+    there = list(workers)
+    resting = sum(worker.machine.own.resting for worker in there)
+    return f"{STOPPING}; still there: {len(there)} symbols, {resting} orders that may rest"
+
+
+def pulled(worker: Worker) -> Reply:
+    """To a halt while it drains: it is HALTED only where it was."""
+    return Reply(0, worker.machine.latch is not None or not rests_nothing(worker), "its orders are pulled", ())
 
 
 def rests_nothing(worker: Worker) -> bool:

@@ -6,7 +6,7 @@ It looks where the configuration file says, and where the last daemon was, which
 
 import signal
 import socket
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from enum import StrEnum
 from functools import partial
 from pathlib import Path
@@ -21,12 +21,12 @@ from mmd.config.salvage import salvage
 from mmd.config.secrets import ExposedSecret
 from mmd.domain.errors import ConfigError, CredentialError
 from mmd.exchanges.api import Reaped, Reaper, Reaping
-from mmd.shell.certificate import Certificate, ConfigFound, ExchangeLine, journal_head, utc
+from mmd.shell.certificate import Certificate, ConfigFound, ExchangeLine, in_utf8, journal_head, utc
 from mmd.shell.clock import Clock
 from mmd.shell.locks import AccountName, account_holder, account_name, state_holder
 from mmd.shell.logs import redact
-from mmd.shell.whereabouts import recall
-from mmd.shell.wiring import credentials, wire_reaper
+from mmd.shell.whereabouts import Whereabouts, account_of, recall
+from mmd.shell.wiring import wire_reaper
 
 WATCH_SECONDS = 0.5
 BY_HAND = "by hand"
@@ -44,31 +44,43 @@ class Trouble(StrEnum):
 
 
 class Place(msgspec.Struct, frozen=True):
-    """An account that may hold orders of a service. `last_run`: the file does not name it, the last daemon used it."""
+    """An account that may hold orders of a service. `last_run`: not the file names it, but what a daemon left.
+
+    `account`: the client id that the daemon has, or had then; "" where it is not known. `former`: the last daemon
+    was not there.
+    """
 
     service: str
     config: ExchangeConfig
     last_run: bool = False
-
-    @property
-    def same(self) -> tuple[object, ...]:
-        """Equal for places that are one."""
-        config = self.config
-        return (self.service, config.type, config.network, config.url, config.credentials)
+    account: str = ""
+    former: bool = False
 
     @property
     def server(self) -> tuple[object, ...]:
-        return self.same[:-1]
+        """Whose orders, and where; but for the account."""
+        return (self.service, self.config.type, self.config.network, self.config.url)
+
+    def is_same(self, other: "Place") -> bool:
+        """One key at one server, as far as anybody knows."""
+        if self.server != other.server or self.config.credentials != other.config.credentials:
+            return False
+        return self.account == other.account or not (self.account and other.account)
 
 
 class Places(msgspec.Struct, frozen=True, kw_only=True):
-    """`incomplete`: an exchange may be missing. `service`, `state_dir`: as far as the file could be read."""
+    """`incomplete`: an exchange may be missing. `service`, `state_dir`: as far as the file could be read.
+
+    `left_out`: names of exchanges that nobody wants looked at now. `content`: what the last daemon left.
+    """
 
     service: str
     state_dir: str | None
     found: tuple[Place, ...]
     config: ConfigFound
     incomplete: bool
+    left_out: tuple[str, ...] = ()
+    content: Whereabouts | None = None
 
 
 def read_places(path: Path, state_of: Callable[[str | None], Path]) -> Places:
@@ -83,20 +95,35 @@ def read_places(path: Path, state_of: Callable[[str | None], Path]) -> Places:
         saved = salvage(path)
         service, state_dir, exchanges = saved.service, saved.state_dir, saved.exchanges
         problems, broken = tuple(error.lines), bool(saved.problems)
-    found = [Place(service, each) for each in exchanges]
-    last, last_sha256 = recall(state_of(state_dir))
-    known = {place.same for place in found}
-    for each in last.exchanges:
-        place = Place(last.service, each, last_run=True)
-        if place.same not in known:
-            found.append(place)
+    recalled = recall(state_of(state_dir))
+    every = [Place(service, each, account=account_of(each)) for each in exchanges]
+    for old in recalled.places:
+        account = old.account or account_of(old.config)
+        every.append(Place(old.service, old.config, last_run=True, account=account, former=old.former))
+    found: list[Place] = []
+    for place in every:
+        if not any(place.is_same(other) for other in found):
+            found.append(_patient(place, every))
     return Places(
-        service=service or last.service,
+        service=service or recalled.saved.service,
         state_dir=state_dir,
         found=tuple(found),
-        config=ConfigFound(str(path), sha256, last_sha256, (*problems, *last.problems)),
-        incomplete=not found or (broken and not last.exchanges),
+        config=ConfigFound(str(path), sha256, recalled.sha256, (*problems, *recalled.problems)),
+        incomplete=not found or bool(recalled.problems) or (broken and not recalled.saved.exchanges),
+        content=recalled.content,
     )
+
+
+def _patient(place: Place, every: Sequence[Place]) -> Place:
+    """With the longest that an order may take there, of all who know: who edits the file did not send the orders."""
+    known = [each.config.order_valid_ms for each in every if each.server == place.server]
+    limits = [each for each in known if each is not None]
+    longest = max(limits) if len(limits) == len(known) else None
+    config = msgspec.structs.replace(place.config, order_valid_ms=longest)
+    return msgspec.structs.replace(place, config=config)
+
+
+NOBODY: Mapping[Place, str] = {}
 
 
 class Job(msgspec.Struct):
@@ -108,22 +135,42 @@ class Job(msgspec.Struct):
     trouble: Trouble = Trouble.NONE
 
 
-def make_jobs(places: Sequence[Place], now_ns: Callable[[], int], *, settled: bool) -> list[Job]:
-    """A key that cannot be read spoils its own exchange only."""
-    named = {place.server for place in places if not place.last_run}
+def make_jobs(
+    places: Sequence[Place], now_ns: Callable[[], int], *, settled: bool, held: Mapping[Place, str] = NOBODY
+) -> list[Job]:
+    """A key that cannot be read spoils its own exchange only. `held`: what is not to be touched, and why.
+
+    `settled`: the last daemon has seen to it that nothing is under way where it was.
+    """
+    named = [place for place in places if not place.last_run]
     jobs: list[Job] = []
     for place in places:
+        if place in held:
+            jobs.append(Job(place, None, Reaping(account=place.account, errors=[held[place]])))
+            continue
         try:
-            reaper = wire_reaper(place.config, place.service, now_ns, settled=settled)
+            reaper = wire_reaper(place.config, place.service, now_ns, settled=settled and not place.former)
+            _check_account(place, reaper.progress.account)
         except CredentialError as error:
-            if place.last_run and place.server in named:
-                continue  # the file has it under another key
-            progress = Reaping(account="", errors=[f"{place.config.name}: {error}"])
+            if place.last_run and any(_covers(other, place) for other in named):
+                continue  # the file has the same account under another key
+            progress = Reaping(account=place.account, errors=[f"not looked at: no credentials: {error}"])
             trouble = Trouble.PERMISSION if isinstance(error, ExposedSecret) else Trouble.SETUP
             jobs.append(Job(place, None, progress, trouble))
             continue
         jobs.append(Job(place, reaper, reaper.progress))
     return jobs
+
+
+def _check_account(place: Place, account: str) -> None:
+    """Raises CredentialError where the last daemon's key has become another account's. The reaper's own may differ."""
+    changed = place.account and account != place.account
+    if place.last_run and changed and account == account_of(place.config):
+        raise CredentialError(f"they are of {account} now, and orders may rest on {place.account}")
+
+
+def _covers(named: Place, place: Place) -> bool:
+    return named.server == place.server and named.account == place.account != ""
 
 
 async def run_jobs(jobs: Sequence[Job], *, seconds: float, only_look: bool, taken_over: Callable[[], str]) -> str:
@@ -168,14 +215,15 @@ async def reap(
     only_look: bool,
     after: str,
     taken_over: Callable[[], str],
+    held: Mapping[Place, str] = NOBODY,
 ) -> tuple[Certificate, list[Job]]:
     """The whole errand, but for writing the certificate. Raises nothing that an exchange or a disk can cause.
 
-    `after`: how the daemon ended, "" if nobody says.
+    `after`: how the daemon ended, "" if nobody says. `held`: places that are not to be touched, and why.
     """
     clock = Clock()
     started_ns = clock.now_ns()
-    jobs = make_jobs(places.found, clock.now_ns, settled=after == STOPPED_WELL)
+    jobs = make_jobs(places.found, clock.now_ns, settled=after == STOPPED_WELL, held=held)
     ended = await run_jobs(jobs, seconds=seconds, only_look=only_look, taken_over=taken_over)
     lines = tuple(_line(job) for job in jobs)
     certificate = Certificate(
@@ -186,13 +234,14 @@ async def reap(
         started=utc(started_ns),
         finished=utc(clock.now_ns()),
         dry_run=only_look,
-        proven=all(line.proven for line in lines) and not places.incomplete,
+        proven=all(line.proven for line in lines) and not places.incomplete and not places.left_out,
+        left_out=places.left_out,
         ended=ended,
         config=places.config,
         journal=journal_head(state),
         exchanges=lines,
     )
-    return certificate, jobs
+    return in_utf8(certificate), jobs
 
 
 def _line(job: Job) -> ExchangeLine:
@@ -218,34 +267,47 @@ def _line(job: Job) -> ExchangeLine:
 
 
 class Sentry:
-    """Knows whether a daemon lives that would look after these orders itself."""
+    """Knows whether a daemon lives: the one of this state directory, which looks after these orders itself, or another.
+
+    Another one on the same account may have our service's name, and then its orders have our label. Nobody can tell
+    from outside, so what it trades on is not touched.
+    """
 
     def __init__(self, state: Path, places: Sequence[Place]) -> None:
         self._state = state
-        self._accounts: list[AccountName] = []
+        self._accounts: dict[Place, AccountName] = {}
         self.problem = ""  # why the state directory cannot be asked
         for place in places:
-            if place.config.network is NetworkKind.SANDBOX:
-                continue
-            try:
-                self._accounts.append(account_name(place.config, credentials(place.config)[0]))
-            except CredentialError:
-                continue  # without the daemon's own key we do not know whose account to look for
+            # Without the daemon's own key we do not know whose account to look for.
+            if place.account and place.config.network is not NetworkKind.SANDBOX:
+                self._accounts[place] = account_name(place.config, place.account)
+        self._known = self.held()
 
     def alive(self) -> str:
-        """Which daemon lives, in words; empty where none is known."""
+        """Which daemon holds this state directory, in words; empty where none is known."""
         try:
             holder = state_holder(self._state)
         except OSError as error:
             self.problem = f"{self._state}: {error.strerror}: whether a daemon lives cannot be seen there"
-            holder = None
-        if holder is not None:
-            return f"a daemon lives: {_process(holder)} holds {self._state}"
-        for account in self._accounts:
+            return ""
+        return "" if holder is None else f"a daemon lives: {_process(holder)} holds {self._state}"
+
+    def held(self) -> dict[Place, str]:
+        """Places on whose account a daemon trades, and what there is to say about that."""
+        found = {}
+        for place, account in self._accounts.items():
             holder = account_holder(account)
             if holder is not None:
-                return f"a daemon lives: {_process(holder)} trades on {account}"
-        return ""
+                found[place] = (
+                    f"a daemon lives: {_process(holder)} trades on {account} and does not hold {self._state}: "
+                    "it may have our service's name, so nothing is touched there. Stop it, or say --even-if-running"
+                )
+        return found
+
+    def taken(self) -> str:
+        """A daemon that lives and was not there at first, in words."""
+        fresh = [text for place, text in self.held().items() if place not in self._known]
+        return self.alive() or (fresh[0] if fresh else "")
 
 
 def _process(pid: int) -> str:

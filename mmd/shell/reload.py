@@ -18,6 +18,7 @@ from mmd.shell.heritage import configured
 from mmd.shell.pump import Pump
 from mmd.shell.roster import Roster
 from mmd.shell.totals import Treasury
+from mmd.shell.worker import Worker
 
 Resolve = Callable[[Config], Awaitable[Resolution]]
 
@@ -60,6 +61,7 @@ class Reloader:
         self._undo = trio.CancelScope()
         self.confirm_deadline_ns: int | None = None
         self._busy = trio.Lock()
+        self.roster.departed = self._take_back
 
     async def plan(self) -> PlanResult:
         """What a reload would change; nothing is changed."""
@@ -83,6 +85,7 @@ class Reloader:
             PlanLine(path=line.path, effect=str(line.effect), old=line.old, new=line.new, symbols=line.symbols)
             for line in plan.lines
         ]
+        lines += self._left_out(candidate.resolution)
         if held := [key for key in plan.removed if self._holds(key)]:
             old_text, new_text = "positions are looked after", "they stay, count towards the totals, and nobody does"
             lines.append(PlanLine(path="instruments", effect="drain", old=old_text, new=new_text, symbols=held))
@@ -100,9 +103,23 @@ class Reloader:
             unchanged=plan.unchanged,
         )
 
+    def _left_out(self, resolution: Resolution) -> list[PlanLine]:
+        """What is named and has expired since it was looked at last."""
+        lines = []
+        for key, one in resolution.expired.items():
+            if key not in self.current.resolution.expired:
+                effect, old = ("drain", key) if key in self._pump.workers else ("live", None)
+                lines.append(PlanLine(path=f"{one.entry}.symbol", effect=effect, old=old, new=str(one), symbols=[key]))
+        return lines
+
     def _holds(self, key: str) -> bool:
         worker = self._pump.workers.get(key)
-        return worker is not None and worker.machine.position.lots != 0
+        return worker is not None and worker.machine.position.lots != 0 and not self._is_over(worker)
+
+    def _is_over(self, worker: Worker) -> bool:
+        """It has expired: it leaves by itself, once it has heard of its delivery."""
+        expiry_ns = worker.machine.instrument.expiry_ns
+        return expiry_ns is not None and expiry_ns <= self._pump.clock.now_ns()
 
     @staticmethod
     def _misfits(resolution: Resolution, keys: list[str]) -> list[str]:
@@ -127,13 +144,16 @@ class Reloader:
                 return self._refused([str(wrong)], by)
             if not plan.ok:
                 return self._refused(plan.errors, by, plan)
-            undo_to = self._before or self.current
+            undo_to, told = self._before or self.current, self.current.resolution.notes
             try:
                 self._adopt(candidate.config)
             except MmdError as wrong:
                 return self._refused([str(wrong)], by, plan)
             self._apply(candidate, plan)
             self._pump.diary.note("config.applied", summary(plan, candidate), by=by)
+            for note in candidate.resolution.notes:
+                if note not in told:
+                    self._pump.diary.note("config.note", note)
             await self._pump.deliver()
             detail = summary(plan, candidate)
             if confirm_seconds is not None:
@@ -155,21 +175,23 @@ class Reloader:
         return ReloadResult(outcome=Outcome.REFUSED, detail=detail, generation=self.current.number, plan=refused)
 
     def _apply(self, candidate: Generation, plan: PlanResult) -> None:
-        """One step between two events: no await in here."""
-        new = candidate.resolution.symbols
-        workers = self.roster.prepare([new[key] for key in plan.added])
+        """One step between two events: no await in here. Who still leaves is left alone: see `_take_back`."""
+        new, parting = candidate.resolution.symbols, self.roster.parting
+        staying = {key: worker for key, worker in self._pump.workers.items() if key not in parting}
+        workers = self.roster.prepare([new[key] for key in plan.added if key not in parting])
         before, self.current = self.current, candidate
         self.error = None
-        self.roster.remove([key for key in plan.removed if key in self._pump.workers], Why.REMOVED)
+        going = [key for key in plan.removed if key in staying and not self._is_over(staying[key])]
+        self.roster.remove(going, Why.REMOVED)
         for key in plan.changed:
-            if key in self._pump.workers:
+            if key in staying:
                 self.roster.change(key, new[key])
         for key in plan.unchanged:  # a limit that only moved to another line is told by its new line
-            worker = self._pump.workers.get(key)
+            worker = staying.get(key)
             if worker is not None and worker.machine.settings.sources != new[key].settings.sources:
                 self.roster.change(key, new[key])
         self._pump.run()
-        changed = [self._pump.workers[key] for key in plan.changed if key in self._pump.workers]
+        changed = [staying[key] for key in plan.changed if key in staying]
         self._treasury.change_limits(candidate.config.portfolio, candidate.config.switches, changed)
         self.roster.enlist(workers)
         counters = self._pump.counters
@@ -180,6 +202,19 @@ class Reloader:
             configured(journal, candidate.config, candidate.number, before.config.sha256, now_ns)
         counters.config_applied_at = self._pump.clock.now_ns() * 1e-9
         self._committed()
+
+    def _take_back(self, key: str) -> None:
+        """A removed symbol is gone. Where the configuration in force has it, its removal was undone: it returns."""
+        found = self.current.resolution.symbols.get(key)
+        if found is None:
+            return
+        try:
+            workers = self.roster.prepare([found])
+        except ConfigError as wrong:
+            self._pump.diary.note("config.undone", f"{key} cannot come back: {wrong}")
+            return
+        self._pump.diary.note("config.undone", f"{key} has drained and is back")
+        self.roster.enlist(workers)
 
     # --- commit-confirm --------------------------------------------------------------------------
 
@@ -196,11 +231,8 @@ class Reloader:
                 before = self._before
                 if before is None:
                     return
-                # What drains meanwhile comes back with the next reload; everything else returns now.
-                symbols, parting = before.resolution.symbols, self.roster.parting
-                kept = {key: found for key, found in symbols.items() if key not in parting}
-                resolution = Resolution(kept, before.resolution.notes)
-                back = Generation(self.current.number + 1, before.config, resolution)
+                late = [key for key in before.resolution.symbols if key in self.roster.parting]
+                back = Generation(self.current.number + 1, before.config, before.resolution)
                 plan = self._compare(back)
                 try:
                     self._adopt(back.config)
@@ -210,8 +242,8 @@ class Reloader:
                 self._before = None
                 self.confirm_deadline_ns = None
                 detail = f"not confirmed within {seconds:g} s: {summary(plan, back)}"
-                if late := [key for key in symbols if key not in kept]:
-                    detail += f"; still draining, back with the next reload: {', '.join(late)}"
+                if late:
+                    detail += f"; still draining, back as soon as they are gone: {', '.join(late)}"
                 self._pump.diary.note("config.undone", detail)
                 await self._pump.deliver()
 

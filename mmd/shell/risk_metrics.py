@@ -63,18 +63,18 @@ def ledger_families(lines: Iterator[LedgerLine]) -> Iterator[Metric]:
     label = ("exchange", "symbol", "ledger")
     yield from gauge(
         "ledger_amount",
-        "Where the symbol's profit comes from since the start, in its settlement currency.",
+        "Where the symbol's profit comes from since its ledger began, in its settlement currency.",
         (*label, "currency", "part"),
         parts(),
     )
     yield from gauge(
         "ledger_imbalance",
-        "What the ledger's identity misses, in the settlement currency: 0.",
+        "What the ledger's identity misses beyond rounding, in the settlement currency: 0.",
         (*label, "currency"),
         (((*key, line.currency), number(line.imbalance)) for key, line in kept if key[2] == REAL),
     )
     yield from gauge(
-        "ledger_pnl_usd", "Profit and loss since the start.", label, ((key, line.pnl_usd) for key, line in kept)
+        "ledger_pnl_usd", "Profit and loss since the ledger began.", label, ((key, line.pnl_usd) for key, line in kept)
     )
     yield from gauge(
         "ledger_day_pnl_usd",
@@ -147,5 +147,5 @@ def journal_families(journal: JournalStatus) -> Iterator[Metric]:
         ("journal_failing", "1 while the journal cannot be written.", bool(journal.failing)),
     ):
         yield from gauge(name, text, (), [((), value)])
-    yield from counter("journal_bytes", "Bytes written since the start.", (), [((), journal.bytes_written)])
+    yield from counter("journal_bytes", "Bytes written since the process started.", (), [((), journal.bytes_written)])
     yield from counter("journal_lost_records", "Records that had to be given up.", (), [((), journal.lost_records)])

@@ -1,6 +1,6 @@
 """One nursery per symbol: its timer lives in it, its end ends it."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from types import MappingProxyType
 
 import trio
@@ -20,6 +20,10 @@ from mmd.shell.worker import Worker
 
 NOTHING: Mapping[str, SymbolMachine] = MappingProxyType({})
 NO_DOUBTS: Mapping[str, str] = MappingProxyType({})
+
+
+def nobody_minds(_key: str) -> None:
+    """Who left stays away."""
 
 
 class Roster:
@@ -45,6 +49,7 @@ class Roster:
         self._treasury = treasury
         self._nursery = nursery
         self.parting: dict[str, Worker] = {}
+        self.departed: Callable[[str], None] = nobody_minds  # called once a symbol that was removed is gone
 
     def prepare(self, wanted: Iterable[Resolved]) -> list[Worker]:
         """Machines for new symbols, none of them in service yet; ConfigError names what does not fit."""
@@ -141,6 +146,9 @@ class Roster:
                 self._pump.journal.put(Left, self._pump.clock.now_ns(), key=worker.key)
         self.parting.pop(worker.key, None)
         self.watch()
+        if machine.why is Why.REMOVED:
+            self.departed(worker.key)
+            await self._pump.deliver()
         self._pump.turned.unpark_all()
 
     async def _timers(self, worker: Worker) -> None:

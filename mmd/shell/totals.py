@@ -107,7 +107,7 @@ class Treasury:
         """These events, then the values of these workers, read now; None: of all."""
         now_ns, journal = self._pump.clock.now_ns(), self._pump.journal
         looked_at = self._pump.workers.values() if workers is None else list(workers)
-        values = [one for one in (valued(worker.machine) for worker in looked_at) if one is not None]
+        values = [one for one in (valued(worker.machine, now_ns) for worker in looked_at) if one is not None]
         actions = self.machine.handle([*told, *values], now_ns)
         if journal is not None:
             journal.totals(now_ns, told, None if workers is None else tuple(w.key for w in looked_at), actions)

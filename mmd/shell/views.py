@@ -1,19 +1,23 @@
 """The daemon's state in the shapes of the desk: statuses, orders, positions, explanations. Only looks."""
 
-from decimal import Decimal
+from decimal import Context, Decimal
+
+import msgspec
 
 from mmd.core import quoting
 from mmd.core.gate import Refused, review
 from mmd.core.orders import Empty, Live, Unknown, worst_lots
 from mmd.core.own import SideState
-from mmd.core.pnl import usd_value
+from mmd.core.pnl import Position, usd_value
 from mmd.core.quoting import Quoted, Step, Wanted, Withheld
+from mmd.core.totals import Share
 from mmd.domain.actions import PlaceOrder
 from mmd.domain.reasons import Missing, Mode, Side, State
 from mmd.replay.valuing import pnl_usd
 from mmd.shell.desk import (
     CheckLine,
     Explanation,
+    LedgerLine,
     OrderLine,
     PositionLine,
     ShadowStatus,
@@ -24,10 +28,13 @@ from mmd.shell.desk import (
 from mmd.shell.outbox import Outbox
 from mmd.shell.worker import Worker
 
+# Wider than what ledgers are kept in: nothing that is shown is rounded by showing it.
+EVERY_DIGIT = Context(prec=100)
+
 
 def number(value: Decimal) -> Decimal:
     """Without trailing zeros and without an exponent, so that JSON shows 32200 and 0.0005."""
-    value = value.normalize()
+    value = value.normalize(EVERY_DIGIT)
     return value if value.as_tuple().exponent in (0, None) else Decimal(format(value, "f"))
 
 
@@ -150,6 +157,30 @@ def position_line(worker: Worker) -> PositionLine:
         fees_usd=usd(profit.fees) if profit else None,
         coins=coins,
     )
+
+
+def left_line(share: Share, why: str) -> PositionLine:
+    """A position whose symbol is not in service, `why`: as the totals still count it."""
+    instrument = share.instrument
+    coins, _, _ = share.latest
+    return PositionLine(
+        symbol=instrument.symbol,
+        exchange=instrument.exchange,
+        position=number(instrument.amount(share.lots)),
+        average_price=None,
+        mark_price=None,
+        pnl_usd=share.pnl_usd if share.pnl_known else None,
+        realized_usd=None,
+        unrealized_usd=None,
+        fees_usd=None,
+        coins=share.lots * coins if coins else None,
+        left=why,
+    )
+
+
+def without_rounding(line: LedgerLine, position: Position) -> LedgerLine:
+    """The books of this position agree, but for rounding (`mmd.core.ledger.ROUNDING`): then that is not shown."""
+    return msgspec.structs.replace(line, imbalance=Decimal(0)) if line.imbalance and position.balanced else line
 
 
 def explanation(worker: Worker, outbox: Outbox, now_ns: int) -> Explanation:

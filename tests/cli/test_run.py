@@ -9,6 +9,7 @@ import pytest
 
 from mmd.cli import mmd
 from mmd.cli.run import lock_state, only_cause
+from mmd.journal.disk import OsDisk, in_the_way
 
 GOOD = """\
 version: 1
@@ -80,6 +81,62 @@ def test_a_wrong_configuration_is_78(
 def test_a_missing_file_is_78(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert mmd.main(["run", "-c", str(tmp_path / "none.yaml")]) == 78
     assert "none.yaml" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("kind", "says"),
+    [
+        pytest.param("file", "{state} is a file", id="a file"),
+        pytest.param("link", "{state} is a symbolic link to {nowhere}, which is not there", id="a dead link"),
+        pytest.param("below", "{state}/deep/er is below {state}, which is a file", id="below a file"),
+        pytest.param("beyond", "{state}/deep is below {state}, which is a symbolic link", id="behind a dead link"),
+    ],
+)
+@pytest.mark.parametrize("by", ["service.state_dir", "--state-dir"])
+def test_a_state_directory_that_can_be_none_is_named_with_its_key(
+    kind: str, says: str, by: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RUN_TEST_ID", "id")
+    monkeypatch.setenv("RUN_TEST_SECRET", "not-a-real-secret")
+    state, nowhere, config = tmp_path / "state", tmp_path / "nowhere", tmp_path / "mmd.yaml"
+    if kind in ("file", "below"):
+        state.write_text("")
+    else:
+        state.symlink_to(nowhere)
+    wanted = {"below": state / "deep" / "er", "beyond": state / "deep"}.get(kind, state)
+    in_file = by == "service.state_dir"
+    config.write_text(GOOD.replace("name: mmd,", f"name: mmd, state_dir: {wanted},") if in_file else GOOD)
+    words = ["run", "-c", str(config), *([] if in_file else ["--state-dir", str(wanted)])]
+    assert mmd.main(words) == (78 if in_file else 70)
+    said = capsys.readouterr().err
+    begins = f"{config}:2:33: service.state_dir: " if in_file else "mmd: --state-dir: "
+    assert said.startswith(begins + says.format(state=state, nowhere=nowhere)), said
+    assert said.endswith("; allowed: a directory, or a place where one can be made\n")
+    assert not nowhere.exists()
+
+
+def test_a_journal_that_is_no_directory_is_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RUN_TEST_ID", "id")
+    monkeypatch.setenv("RUN_TEST_SECRET", "not-a-real-secret")
+    (tmp_path / "journal").write_text("")
+    config = tmp_path / "mmd.yaml"
+    config.write_text(GOOD)
+    assert mmd.main(["run", "-c", str(config), "--state-dir", str(tmp_path)]) == 70
+    assert f"--state-dir: {tmp_path}/journal is a file; allowed: a directory" in capsys.readouterr().err
+
+
+def test_a_link_to_a_directory_is_one(tmp_path: Path) -> None:
+    (tmp_path / "real").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "real")
+    for path in (tmp_path / "link", tmp_path / "link" / "new", tmp_path / "new" / "er", tmp_path / "real"):
+        assert in_the_way(path) == ""
+        OsDisk().make_directory(path)
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OSError, match=f"is below {tmp_path}/file, which is a file; allowed") as refused:
+        OsDisk().make_directory(tmp_path / "file" / "journal")
+    assert refused.value.filename == str(tmp_path / "file" / "journal")
 
 
 def test_a_lock_is_held_by_one_and_tells_its_process(tmp_path: Path) -> None:

@@ -61,6 +61,19 @@ def test_whole(state: Path, capsys: pytest.CaptureFixture[str]) -> None:
     ]
 
 
+def test_a_compressed_file_that_cannot_be_read_is_a_warning_where_the_plain_one_is_there(
+    state: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (state / "journal" / f"{FIRST}.gz").write_bytes(b"garbage")
+    assert mmd.main(["verify", str(state)]) == 0
+    (warning,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("warning")]
+    assert warning == (
+        f"warning: {FIRST}.gz is unreadable: it ends within its header; {FIRST} beside it is whole, and is what counts"
+    )
+    mmd.main(["verify", str(state), "--json"])
+    assert json.loads(capsys.readouterr().out)["warnings"] == [warning.removeprefix("warning: ")]
+
+
 @pytest.mark.parametrize("way", ["argument", "journal", "option", "environment", "config"])
 def test_where_it_looks(state: Path, way: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.delenv("STATE_DIRECTORY", raising=False)

@@ -149,9 +149,41 @@ def test_no_index_price_is_no_guess(config_with: Make, listing: Listing) -> None
     assert run(config_with(("{nearest_to_money: 2}", "all")), listing, {}).symbols
 
 
-def test_an_expired_named_instrument_is_refused(config_with: Make, listing: Listing) -> None:
-    listing["BTC-1NOV26"] = make_instrument("BTC-1NOV26", Kind.FUTURE, expiry_ns=NOW_NS)
-    assert "expired on 2026-12-01" in refused(config_with(("BTC-PERPETUAL", "BTC-1NOV26")), listing)[0]
+@pytest.mark.parametrize("still_listed", [True, False])
+def test_an_expired_named_instrument_is_left_out(config_with: Make, listing: Listing, still_listed: bool) -> None:
+    ended = {} if still_listed else {("deribit", "BTC-1DEC26"): NOW_NS}
+    if still_listed:
+        listing["BTC-1DEC26"] = make_instrument("BTC-1DEC26", Kind.FUTURE, expiry_ns=NOW_NS)
+    found = resolve(config_with(("BTC-PERPETUAL", "BTC-1DEC26")), {"deribit": listing}, PRICES, NOW_NS, ended)
+    assert "BTC-1DEC26" not in symbols(found) and len(found.symbols) == 8
+    assert found.notes == ["instruments[0].symbol: BTC-1DEC26 expired on 2026-12-01: left out"]
+    assert found.expired["deribit/BTC-1DEC26"].expiry_ns == NOW_NS
+
+
+def test_a_name_that_never_was_is_refused_beside_one_that_expired(config_with: Make, listing: Listing) -> None:
+    more = "instruments:\n  - {exchange: deribit, symbol: BTC-1NOV26, spread: perp}"
+    config = config_with(("BTC-PERPETUAL", "BTC-PERPETAUL"), ("instruments:", more))
+    with pytest.raises(ConfigError) as caught:
+        resolve(config, {"deribit": listing}, PRICES, NOW_NS, {("deribit", "BTC-1NOV26"): NOW_NS - 1})
+    (line,) = caught.value.lines
+    assert line.startswith("mmd.yaml:13:33: instruments[1].symbol: deribit lists no BTC-PERPETAUL")
+
+
+@pytest.mark.parametrize(
+    ("days", "count", "notes"),
+    [
+        pytest.param("[2026-11-27, 2026-12-04]", 4, ["what expired on 2026-11-27 is left out"], id="one of two"),
+        pytest.param(
+            "[2026-11-27, 2026-12-01]", 0, [f"what expired on 2026-{day} is left out" for day in ("11-27", "12-01")]
+        ),
+    ],
+)
+def test_days_of_a_selection_that_are_over_are_left_out(
+    config_with: Make, listing: Listing, days: str, count: int, notes: list[str]
+) -> None:
+    resolution = run(config_with(("{nearest: 2}", days)), listing)
+    assert len(resolution.symbols) == 1 + count
+    assert resolution.notes == [f"instruments[1].select.expiries: {note}" for note in notes]
 
 
 def test_an_underlying_without_exposure_limit_is_refused(config_with: Make, listing: Listing) -> None:

@@ -218,6 +218,24 @@ def ledger_line(symbol: str, ledger: str, **changes: object) -> LedgerLine:
     return msgspec.structs.replace(line, **changes)
 
 
+def left_line(symbol: str, **changes: object) -> PositionLine:
+    """A position whose symbol was removed."""
+    line = PositionLine(
+        symbol=symbol,
+        exchange="deribit",
+        position=Decimal("-40"),
+        average_price=None,
+        mark_price=None,
+        pnl_usd=-1.5,
+        realized_usd=None,
+        unrealized_usd=None,
+        fees_usd=None,
+        coins=-0.0125,
+        left="removed",
+    )
+    return msgspec.structs.replace(line, **changes)
+
+
 def preview_of(row: SymbolStatus, asked: Decimal | None, **changes: object) -> FlattenPreview:
     """30 of the position are out of reach."""
     whole = abs(row.position)
@@ -265,6 +283,7 @@ class FakeDesk:
         self.cut = ""
         self.books = make_cases()
         self.row_detail = "1 check failed"
+        self.left: list[PositionLine] = []
 
     def happen(self, name: str, **fields: object) -> None:
         line = EventLine(seq=len(self.events) + 1, time=NOW, name=name, symbol=None, exchange=None, detail="", by=None)
@@ -324,6 +343,7 @@ class FakeDesk:
                 )
             ],
             symbols=self.matching(symbols),
+            left_behind=self.left,
         )
 
     def explain(self, symbols: list[str]) -> list[Explanation]:
@@ -384,7 +404,7 @@ class FakeDesk:
                 coins=0.00187,
             )
             for status in self.matching(symbols)
-        ]
+        ] + self.left
 
     async def change(self, name: str, symbols: list[str], reason: str, caller: Caller, state: str) -> ChangeResult:
         found = self.matching(symbols)

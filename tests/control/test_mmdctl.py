@@ -20,13 +20,15 @@ from pathlib import Path
 import jsonschema
 import pytest
 import trio
-from control_desk import FAILING, NOW
+from control_desk import FAILING, NOW, symbol_status
 from control_room import Room
+from msgspec.structs import replace
 
 from mmd.cli import mmdctl
 from mmd.cli.client import default_socket
 from mmd.control import schema
 from mmd.control.server import CLIENTS_MAX
+from mmd.domain.errors import MmdError
 from mmd.shell.desk import EventQuery, Outcome
 
 ROOT = Path(__file__).parents[2]
@@ -394,6 +396,22 @@ async def test_json_is_one_object_as_the_schema_says(room, capsys, words, name):
 async def test_decimals_are_exact_in_json(room, capsys):
     await run(room, "--json", "status", "XRP*")
     assert '"position":12345.678,' in capsys.readouterr().out
+
+
+async def test_a_check_counts_open_cases_and_says_where_they_are(room, capsys):
+    quiet = symbol_status("BTC-PERPETUAL", state="PAUSED", reason="reconciliation", open_cases=2)
+    room.desk.symbols["BTC-PERPETUAL"] = quiet
+    assert await run(room, "status", "--check", "BTC-PERPETUAL") == 5
+    assert capsys.readouterr().err == "mmdctl: degraded: 2 open cases: see `mmdctl cases`\n"
+    room.desk.symbols["BTC-PERPETUAL"] = replace(quiet, open_cases=0)
+    assert await run(room, "status", "--check", "BTC-PERPETUAL") == 0
+
+
+async def test_a_daemon_that_stops_says_so(room, capsys):
+    room.desk.fault = MmdError("the daemon is stopping: it cancels every order; still there: 0 symbols")
+    assert await run(room, "resume", "all") == 1
+    out, err = capsys.readouterr()
+    assert (out, "resume: the daemon is stopping: it cancels every order; still there: 0 symbols" in err) == ("", True)
 
 
 async def test_changes_of_many_symbols_print_the_refused_ones(room, capsys):

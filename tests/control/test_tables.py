@@ -4,12 +4,13 @@ import io
 from decimal import Decimal
 
 import pytest
-from control_desk import LONG_OPTION, LONGEST, NOW, FakeDesk, alert, shadow_status, symbol_status
+from control_desk import LONG_OPTION, LONGEST, NOW, FakeDesk, alert, left_line, shadow_status, symbol_status
 from msgspec.structs import replace
 
 from mmd.cli import risk_views, status_views, views
 from mmd.cli.tables import Cell, Column, Page, Style, age, amount, clean, draw, money, number, page_of
 from mmd.control.verdict import explained
+from mmd.shell.desk import ChangeResult, Outcome
 
 WIDE = Page(width=100, colour=False)
 
@@ -135,6 +136,11 @@ def test_unknown_results_are_not_shown_as_nothing():
             ["alert c: profit fell too far below its high-water mark"],
             id="critical alerts, no warnings",
         ),
+        pytest.param(
+            {"alerts": [], "symbols": [symbol_status("A", open_cases=2), symbol_status("B", open_cases=1)]},
+            ["3 open cases: see `mmdctl cases`"],
+            id="open cases, whatever the state",
+        ),
     ],
 )
 def test_what_a_check_shouts_about(changes, faults):
@@ -148,6 +154,35 @@ def test_a_check_of_some_symbols_leaves_out_alerts_of_others(asked, count):
     alerts = [alert("x", "critical", exchange="deribit", symbol="B"), alert("y", "critical")]
     few = status(alerts=alerts, symbols=[symbol_status("A")])
     assert len(status_views.degradations(few, asked)) == count
+
+
+# --- what symbols left behind ----------------------------------------------------------------------
+
+
+def test_a_position_that_a_symbol_left_is_marked_in_status_and_positions():
+    left = [left_line("SOL_USDC-PERPETUAL"), left_line("OLD", position=Decimal("0.5"), pnl_usd=None, coins=None)]
+    lines = status_views.status_lines(Page(160, False), status(left_behind=left), NOW)
+    assert (
+        "held and not looked after, as last known: deribit/SOL_USDC-PERPETUAL -40 (removed), "
+        "deribit/OLD 0.5 (removed): `mmdctl positions`" in lines
+    )
+    desk = FakeDesk()
+    desk.left = left
+    *_, sol, old = views.position_lines(Page(170, False), desk.positions(["all"]))
+    assert sol.split()[:9] == ["SOL_USDC-PERPETUAL", "-40", "-", "-", "-0.0125", "-1.50", "-", "-", "-"]
+    assert sol.endswith("  removed: as last known, without later fills")
+    assert old.split()[:6] == ["OLD", "0.5", "-", "-", "-", "-"] and old.endswith("without later fills")
+    narrow = " ".join(views.position_lines(Page(40, False), desk.positions(["all"])))
+    assert narrow.count("removed: as last known") == 2 and "-40" in narrow
+    desk.left = []
+    assert "SERVICE" not in views.position_lines(WIDE, desk.positions(["all"]))[0]
+    assert not any("looked after" in line for line in status_views.status_lines(WIDE, status(), NOW))
+
+
+def test_a_change_of_no_symbol_is_its_detail_and_no_done():
+    none = ChangeResult(outcome=Outcome.REFUSED, detail="the daemon is stopping: it cancels every order", symbols=[])
+    assert views.change_lines(WIDE, none) == ["the daemon is stopping: it cancels every order"]
+    assert views.change_lines(WIDE, replace(none, detail="0 symbols", outcome=Outcome.DONE)) == ["0 symbols: done"]
 
 
 # --- shadow ----------------------------------------------------------------------------------------

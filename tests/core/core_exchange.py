@@ -7,6 +7,7 @@ lost. What the link loses the exchange still knows: fills are told again when it
 from collections import deque
 from dataclasses import dataclass, field
 from decimal import Decimal
+from fractions import Fraction
 from typing import Any
 
 import msgspec
@@ -54,6 +55,7 @@ class FakeExchange:
 
     instrument: Instrument
     position: int = 0
+    average: Fraction = Fraction(0)
     open: dict[str, Order] = field(default_factory=dict)
     done: dict[str, Order] = field(default_factory=dict)
     fills: list[ev.OrderFilled] = field(default_factory=list)
@@ -119,21 +121,37 @@ class FakeExchange:
         orders = tuple(
             ev.OpenOrder(o.label, o.order_id, o.side, o.price, o.remaining, o.total) for o in self.open.values()
         )
-        return [*self.fills, ev.OrdersReported(orders, 0), ev.PositionReported(self.position, Decimal(0), 0)]
+        average = Decimal(self.average.numerator) / self.average.denominator
+        return [*self.fills, ev.OrdersReported(orders, 0), ev.PositionReported(self.position, average, 0)]
 
     def fill(self, label: str, lots: int) -> list[ev.Mail]:
         """Somebody takes our order."""
         order = self.open[label]
         lots = min(lots, order.remaining)
         order.filled += lots
-        self.position += lots if order.side is BID else -lots
         price = self.instrument.grid.price(order.price)
-        name = f"t{len(self.fills) + 1}"
+        self._trade(lots if order.side is BID else -lots, Fraction(price))
+        number = len(self.fills) + 1
+        name, at_ns = f"t{number}", START_NS + number // 2  # two in a moment
         fill = ev.OrderFilled(
-            label, order.order_id, name, order.side, price, lots, Decimal(0), "USDC", True, 100.0, 0, 0
+            label, order.order_id, name, order.side, price, lots, Decimal(0), "USDC", True, 100.0, at_ns, 0
         )
         self.fills.append(fill)
         return [fill] if order.remaining else [fill, *self._end(label, "filled")]
+
+    def _trade(self, lots: int, price: Fraction) -> None:
+        """The average entry moves with what opens, and stays with what closes."""
+        before, after = self.position, self.position + lots
+        self.position = after
+        if not after:
+            self.average = Fraction(0)
+        elif before * after <= 0:
+            self.average = price
+        elif abs(after) > abs(before):
+            if self.instrument.amount_is_usd:
+                self.average = after / (before / self.average + lots / price)
+            else:
+                self.average = (before * self.average + lots * price) / after
 
     def expel(self, label: str) -> list[ev.Mail]:
         """The exchange cancels our order by itself."""

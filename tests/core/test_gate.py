@@ -143,6 +143,7 @@ def test_cancels_always_pass(exposure: Exposure | None, room: Room | None) -> No
 def test_nothing_known_is_a_refusal(order: PlaceOrder, exposure: Exposure | None, room: Room | None) -> None:
     verdict = review(order, exposure, room)
     assert isinstance(verdict, Refused) and verdict.rule is Rule.STATE
+    assert type(verdict.number) is type(verdict.limit) is str
 
 
 @pytest.mark.parametrize(
@@ -221,6 +222,8 @@ def test_a_closing_order_passes_outside_active_only() -> None:
 def test_a_closing_order_is_held_to_the_same_rules(order: ReduceOrder, fields: dict[str, Any], rule: Rule) -> None:
     verdict = review(order, changed(CLOSABLE, **fields), ROOM)
     assert isinstance(verdict, Refused) and verdict.rule is rule
+    # Plain text, no enumeration: what a replay reads back from the journal is the same then.
+    assert type(verdict.number) is type(verdict.limit) is str
 
 
 def test_bounds_do_not_hinder_closing() -> None:

@@ -51,7 +51,7 @@ fees = st.integers(-1000, 1000).map(lambda n: Decimal(n) / 100_000)
 
 @st.composite
 def histories(draw: st.DrawFn, instrument: Instrument, *, most: int = 25) -> list[Step]:
-    """Distinct ids, but for fills whose other side is told under the same id."""
+    """Distinct ids, but for fills whose other side is told under the same id; some fills are told late."""
     steps: list[Step] = []
     held = 0
     for n in range(draw(st.integers(1, most))):
@@ -59,6 +59,9 @@ def histories(draw: st.DrawFn, instrument: Instrument, *, most: int = 25) -> lis
             case "f":
                 size = draw(sizes) * draw(st.sampled_from((1, -1)))
                 event = trade(instrument, f"t{n}", size, str(draw(prices)), str(draw(fees)))
+                early = draw(st.sampled_from((0, 0, 3, 9)))
+                if early:  # by time and number some of those before it were made after it
+                    event = changed(event, trade_id=f"t{100 + n - early}-{10 + n}", exchange_ns=max(1, 50 + n - early))
                 steps.append(Filled(event, draw(marks)))
                 held += size
             case "m":

@@ -15,7 +15,7 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from mmd.domain import events as ev
-from mmd.domain.reasons import Fault, State, Why
+from mmd.domain.reasons import CaseKind, Fault, State, Why
 from mmd.domain.settings import Fair, Requote, Style
 
 SETUPS = {
@@ -66,6 +66,8 @@ Step = tuple[str, int, int]
 class Scene:
     """The steps; every one takes two numbers below 100 and makes of them what it needs."""
 
+    last_mark = 0.0  # by the last ticker; 0.0 = there was none
+
     def __init__(self, setup: str) -> None:
         instrument, self.given, self.centre = SETUPS[setup]
         self.unit = self.centre // 400 + 1  # what counts as a small move here, ticks
@@ -83,14 +85,21 @@ class Scene:
         self.centre = max(60, self.centre + (a - 50) * self.unit // 5)
         width = 1 + b * self.unit // 10
         self.rig.post(book(self.centre - width, self.centre + width, self.rig.now_ns))
+        if b % 8:
+            self.tick()
 
     def one_sided(self, a: int, b: int) -> None:
         bid, ask = (self.centre - 5, 0) if a % 2 else (0, self.centre + 5)
         self.rig.post(book(bid, ask, self.rig.now_ns))
 
     def mark(self, a: int, b: int) -> None:
-        price = float(self.rig.instrument.grid.price(self.centre)) * (1.0 + (a - 50) / 2000.0)
-        self.rig.post(ticker(self.rig.now_ns, price, price))
+        self.last_mark = float(self.rig.instrument.grid.price(self.centre)) * (1.0 + (a - 50) / 2000.0)
+        self.tick()
+
+    def tick(self) -> None:
+        """A ticker soon follows the book, once there has been one at all."""
+        if self.last_mark:
+            self.rig.post(ticker(self.rig.now_ns, self.last_mark, self.last_mark))
 
     def broken(self, a: int, b: int) -> None:
         why = Why.BOOK_GAP if a % 2 else Why.BOOK_MALFORMED
@@ -165,6 +174,7 @@ class Scene:
             rig.connect()
         rig.settle()
         rig.post(book(self.centre - 4 * self.unit, self.centre + 4 * self.unit, rig.now_ns))
+        self.tick()
         lots = rig.machine.position.lots
         if not rig.machine.bounds()[0] <= lots <= rig.machine.bounds()[1]:
             rig.set_bounds(min(-20, lots - 10), max(20, lots + 10))
@@ -211,6 +221,8 @@ class Scene:
         rig.settle()
         off = rig.exchange.position - rig.machine.position.lots
         assert off == 0 or rig.machine.drift == off, "the fold over the fills lost one"
+        averages = [subject for subject in rig.machine.cases if subject[0] is CaseKind.AVERAGE]
+        assert not averages, "the fold over the fills was out of order"
         rig.replay()
 
 

@@ -5,9 +5,27 @@ from decimal import Decimal
 from typing import Any
 
 import pytest
-from core_kit import ASK, BID, EPOCH, PLAIN, acked, book, changed, closed, fill, label, refused, resting, settings
+from core_kit import (
+    ASK,
+    BID,
+    EPOCH,
+    NS,
+    PLAIN,
+    START_NS,
+    acked,
+    book,
+    changed,
+    closed,
+    fill,
+    label,
+    refused,
+    resting,
+    settings,
+    ticker,
+)
 from core_playbook import Play, cancel, place
 
+from mmd.core.imagined import shadow_order_id
 from mmd.domain import events as ev
 from mmd.domain.reasons import CashKind, Fault, Missing, Mode, Phase, Response, Rule, State, Switch, Why
 from mmd.domain.settings import KillSwitches
@@ -232,7 +250,7 @@ def test_funding_is_counted_once() -> None:
 
 def test_shadow_fills_move_the_imagined_order_and_no_real_figure() -> None:
     play = Play(settings(mode=Mode.SHADOW)).active().does(place(BID, 1, 995), place(ASK, 2, 1005))
-    play.sees(acked(BID1, 995, 10), acked(ASK2, 1005, 10))
+    play.sees(*(acked(name, at, 10, order_id=shadow_order_id(name)) for name, at in ((BID1, 995), (ASK2, 1005))))
     for bound in (ev.Bound.OPTIMISTIC, ev.Bound.PESSIMISTIC):
         play.sees(ev.ShadowFilled(BID1, bound, BID, Decimal("99.5"), 4, 1, 1))
     machine = play.machine
@@ -370,20 +388,79 @@ def test_an_expired_position_waits_for_the_word_of_its_delivery() -> None:
     assert play.machine.position.lots == 0
 
 
+def test_a_lost_link_does_not_cut_the_wait_for_a_delivery_short() -> None:
+    """The link may be back before the time is over, and with it the word."""
+    lost = ev.TradeLinkDown("cut", 0)
+    delivered = ev.InstrumentStateChanged("settlement", False, True, 0)
+    orders: tuple[tuple[ev.Mail, ev.Mail], ...] = ((lost, delivered), (delivered, lost))
+    for news in orders:
+        play = Play().connected(position=5)
+        for event in news:
+            play.sees(event).after(5.0)
+        play.is_in(State.DRAINING, Why.EXPIRED).after(60.0).is_in(State.DRAINING, Why.EXPIRED)
+        play.sees(ev.TradeLinkUp(True, play.now_ns))
+        play.sees(ev.CashMoved("d1", CashKind.SETTLEMENT, Decimal(500), "USDC", 5, 1, 1)).is_in(State.GONE, Why.EXPIRED)
+
+
+@pytest.mark.parametrize("link", ["up", "down"])
 @pytest.mark.parametrize("ends", ["time", "removal"])
-def test_it_does_not_wait_for_ever(ends: str) -> None:
+def test_it_does_not_wait_for_ever(ends: str, link: str) -> None:
     play = Play().connected(position=5).sees(ev.InstrumentStateChanged("settlement", False, True, 0))
+    if link == "down":
+        play.sees(ev.TradeLinkDown("cut", 0)).is_in(State.DRAINING, Why.EXPIRED)
     if ends == "time":
         play.after(125.0).is_in(State.GONE, Why.EXPIRED)
     else:
         play.sees(ev.RemovalRequested(Why.SHUTDOWN, 0)).is_in(State.GONE, Why.SHUTDOWN)
 
 
+def test_a_stray_that_nothing_is_heard_of_pauses_as_any_order_does() -> None:
+    """It rests after all although it was given up twice; its cancel is never answered, nor any question."""
+    play = Play().quoting().sees(ev.RequestLost(BID1, "no answer", 0)).after(2.5)
+    play.sees(ev.OrderAbsent(BID1, 0), ev.OrderAbsent(BID1, 0))
+    again = play.slot(BID).label
+    play.sees(acked(again, 995, 10), acked(BID1, 995, 10)).sees(closed(again), closed(ASK2))
+    assert list(play.machine.own.strays) == [BID1] and play.machine.own.resting == 1
+    for _ in range(11):
+        play.is_in(State.ACTIVE, Why.RESUMED).after(1.0).sees_book(990, 1010)
+    play.after(1.1).is_in(State.PAUSED, Why.OUTCOME_UNKNOWN).tripped(Switch.OUTCOME_UNKNOWN)
+    assert BID1 in play.machine.detail
+
+
+def test_a_dead_ticker_is_found_without_another_message() -> None:
+    """The last word of the market, a trade, is younger than the difference: the timer knows of both."""
+    play = Play().quoting().sees_ticker(100.0)
+    play.after(5.0).sees_book(980, 1000).after(4.0).sees(ev.TradePrinted(990, 1, BID, 0, play.now_ns))
+    play.after(5.9).is_in(State.ACTIVE, Why.RESUMED)
+    play.after(0.2).is_in(State.PAUSED, Why.STALE_BOOK).tripped(Switch.MARKET_DATA)
+    assert play.machine.since_ns == START_NS + 15 * NS + 1 and "no ticker" in play.machine.detail
+
+
+def test_a_dead_book_is_found_without_another_message() -> None:
+    play = Play().quoting().sees(changed(ticker(START_NS), best_bid=99.0, best_ask=101.0))
+    for _ in range(2):
+        play.after(4.0).sees(changed(ticker(play.now_ns), best_bid=98.0, best_ask=101.0))
+    play.after(5.9).is_in(State.ACTIVE, Why.RESUMED).after(0.2).is_in(State.PAUSED, Why.STALE_BOOK)
+    assert play.machine.since_ns == START_NS + 14 * NS + 1 and "no word of the book" in play.machine.detail
+
+
+def test_no_quote_leans_on_a_dead_ticker() -> None:
+    """The collars measure from its mark: they would hold us where it died. A resume waits for the ticker."""
+    play = Play().quoting().sees_ticker(100.0)
+    for fallen in range(1, 40):
+        play.after(1.0).sees_book(990 - fallen, 1010 - fallen)
+    play.is_in(State.PAUSED, Why.STALE_BOOK).asks(ev.ResumeRequested).replied(False, "market_data")
+    play.sees_ticker(96.1).asks(ev.ResumeRequested)
+    assert "market_data" not in play.replies[-1].detail
+
+
 def test_fills_that_never_come_are_settled_by_adopting_the_exchanges_position() -> None:
     """The order is over and 4 of it filled, but no trade is ever told: the drift says so, a reset settles it."""
     play = scene().sees(closed(BID1, 4)).slots(U, L)
     for _ in range(2):
-        play.sees(ev.PositionReported(4, Decimal(100), play.now_ns))
+        play.sees(ev.PositionReported(4, Decimal(100), play.now_ns)).tripped()
+    play.after(10.1).trips.clear()  # as long as it may take until they come
+    play.sees_book(990, 1010).sees(ev.PositionReported(4, Decimal(100), play.now_ns))
     play.is_in(State.HALTED, Why.POSITION_DRIFT).sees(closed(ASK2)).slots(U, E)
     play.asks(ev.ResetRequested).replied(True, "position 4 is adopted").slots(E, E)
     play.todo.clear()

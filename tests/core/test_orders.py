@@ -25,6 +25,7 @@ from mmd.core.orders import (
     resting_prices,
     worst_lots,
 )
+from mmd.core.own import OwnOrders, SideState
 from mmd.domain import events as ev
 from mmd.domain.reasons import Fault, Phase, Rule
 
@@ -267,3 +268,16 @@ def test_the_accounting_is_conservative(steps: list[tuple[str, int]]) -> None:
                 current = current if isinstance(after, IllegalTransition) else after
         remaining = truth.total - truth.filled if truth.open else 0
         assert truth.heard + worst_lots(current) >= truth.filled + remaining
+
+
+def test_a_process_whose_clock_was_ahead_leaves_no_order_that_waits_for_that_time() -> None:
+    hours_ns = 7_200_000_000_000
+    own = OwnOrders(1_000_000_000)
+    left = SideState(BID)
+    left.slot, left.label = Unknown("label", "", 100, 5, 0, Phase.PLACING, hours_ns, hours_ns, 0), "label"
+    own.inherit(left, 1_000)
+    slot = own.strays["label"].slot
+    assert isinstance(slot, Unknown) and (slot.since_ns, slot.asked_ns) == (1_000, 1_000)
+    own.take(ev.OrderAbsent("label", 1), "label", 2_000)
+    own.take(ev.OrderAbsent("label", 1), "label", 1_000_002_000)
+    assert not own.strays

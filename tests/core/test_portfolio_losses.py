@@ -3,15 +3,28 @@
 from decimal import Decimal
 from typing import Any
 
+import msgspec
 import pytest
-from core_kit import NS, START_NS
-from portfolio_kit import MARKET, Book, Symbol, key, limits, valued
+from core_kit import NS, START_NS, changed
+from portfolio_kit import BTC, MARKET, Book, Symbol, key, limits, valued
 
 from mmd.core.losses import DAY_NS, HOUR_NS, Losses, day_start_ns
 from mmd.core.portfolio import PortfolioMachine
+from mmd.domain.instruments import Instrument
 from mmd.domain.reasons import Scope, Switch
 from mmd.domain.settings import KillSwitches
-from mmd.domain.totals import Carried, ClearSwitch, LimitChanged, LossLimits, SymbolJoined, TotalsChanged, TripSwitch
+from mmd.domain.totals import (
+    Carried,
+    CarriedLosses,
+    ClearSwitch,
+    LimitChanged,
+    LossLimits,
+    SymbolJoined,
+    SymbolLeft,
+    TotalsChanged,
+    TripSwitch,
+    Valued,
+)
 
 OWN = LossLimits(max_drawdown_usd=Decimal(100), max_daily_loss_usd=Decimal(80), drawdown_key="mine (mmd.yaml:7)")
 DRAWDOWN = LossLimits(max_drawdown_usd=Decimal(100))
@@ -231,7 +244,7 @@ def test_a_restart_forgets_no_loss() -> None:
     book.tell(valued("C", 1, pnl=-60.0))
     carried = book.machine.carried()
     assert carried.everything == Carried(day_started_ns=day_start_ns(START_NS, 0), day_usd=-60.0, drawdown_usd=90.0)
-    assert carried.symbols == {key("C"): carried.everything}
+    assert carried.symbols == {key("C"): changed(carried.everything, expiry_ns=MARKET["C"][0].expiry_ns)}
     again = PortfolioMachine(book.given, SWITCHES, book.now_ns, carried)
     again.handle([SymbolJoined(MARKET["C"][0], 10, OWN)], book.now_ns)
     assert again.handle([valued("C", 1, pnl=0.0)], book.now_ns)[1:] == []
@@ -240,6 +253,50 @@ def test_a_restart_forgets_no_loss() -> None:
     assert again.totals().day_pnl_usd == -70.0
     trips = again.handle([valued("C", 1, pnl=-20.0)], book.now_ns)
     assert [(trip.switch, trip.target) for trip in trips] == [(Switch.DAILY_LOSS, key("C"))]
+
+
+def expiring(days: int) -> Instrument:
+    """C, which expires in so many days."""
+    return changed(MARKET["C"][0], symbol=f"C{days}", expiry_ns=START_NS + days * DAY_NS)  # type: ignore[no-any-return]  # a copy
+
+
+def test_accounts_of_what_expired_are_closed_and_their_gain_stays() -> None:
+    """One that left flat long before, one that left a position, and one that has none yet to expire."""
+    machine = PortfolioMachine(limits(drawdown="100"), SWITCHES, START_NS)
+    for days, lots in ((3, 0), (4, 5), (900, 0)):
+        one = expiring(days)
+        machine.handle([SymbolJoined(one, 10), Valued(one.key, lots, 0.05, BTC, 0.0)], START_NS)
+        machine.handle([Valued(one.key, lots, 0.05, BTC, -30.0), SymbolLeft(one.key, lots)], START_NS + NS)
+    assert len(machine.accounts) == 3
+    machine.handle([], START_NS + 5 * DAY_NS)
+    assert list(machine.accounts) == list(machine.carried().symbols) == [expiring(900).key]
+    assert machine.carried().everything.drawdown_usd == 90.0
+    one = expiring(800)
+    machine.handle([SymbolJoined(one, 10), Valued(one.key, 1, 0.05, BTC, 0.0)], START_NS + 5 * DAY_NS)
+    trips = machine.handle([Valued(one.key, 1, 0.05, BTC, -10.0)], START_NS + 5 * DAY_NS)
+    assert [trip.switch for trip in trips if isinstance(trip, TripSwitch)] == [Switch.DRAWDOWN]
+
+
+def test_one_that_waits_for_its_delivery_keeps_its_account_until_it_leaves() -> None:
+    machine = PortfolioMachine(limits(), SWITCHES, START_NS)
+    one = expiring(3)
+    machine.handle([SymbolJoined(one, 10), Valued(one.key, 5, 0.05, BTC, 0.0)], START_NS)
+    machine.handle([], START_NS + 3 * DAY_NS)
+    machine.handle([Valued(one.key, 5, 0.05, BTC, -40.0)], START_NS + 4 * DAY_NS)
+    assert machine.totals().drawdown_usd == 40.0
+    machine.handle([SymbolLeft(one.key, 0)], START_NS + 4 * DAY_NS)
+    assert not machine.accounts and machine.totals().drawdown_usd == 40.0
+
+
+def test_a_restart_carries_no_account_of_what_has_expired() -> None:
+    machine = PortfolioMachine(limits(), SWITCHES, START_NS)
+    for days in (3, 900):
+        machine.handle([SymbolJoined(expiring(days), 10)], START_NS)
+    carried = msgspec.json.decode(msgspec.json.encode(machine.carried()), type=CarriedLosses)
+    again = PortfolioMachine(limits(), SWITCHES, START_NS + 4 * DAY_NS, carried)
+    assert list(again.carried().symbols) == [expiring(900).key]
+    unknown = changed(carried, symbols={"x": Carried(day_started_ns=0, day_usd=0.0, drawdown_usd=1.0)})
+    assert list(PortfolioMachine(limits(), SWITCHES, START_NS, unknown).accounts) == ["x"]  # an earlier version's
 
 
 def test_a_restart_on_another_day_carries_the_drawdown_only() -> None:

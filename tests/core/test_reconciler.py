@@ -5,12 +5,13 @@ from typing import Any
 
 import pytest
 from core_kit import ASK, BID, INVERSE, LINEAR, PLAIN, acked, book, changed, closed, fill, label, machine, settings
-from core_playbook import Play, cancel
+from core_playbook import Play, cancel, place
 
+from mmd.core.gate import Refused, Room, review
 from mmd.core.orders import Empty, Live, Unknown
 from mmd.domain import events as ev
-from mmd.domain.actions import CaseClosed, CaseOpened, QueryState
-from mmd.domain.reasons import CaseKind, Mode, Phase, Response, State, Switch, Why
+from mmd.domain.actions import CaseClosed, CaseOpened, QueryOrder, QueryState
+from mmd.domain.reasons import CaseKind, Missing, Mode, Phase, Response, State, Switch, Why
 from mmd.domain.settings import KillSwitches
 
 D = Decimal
@@ -172,6 +173,111 @@ def test_a_drift_that_goes_away_is_explained() -> None:
     assert isinstance(play.cases[-1], CaseClosed) and play.cases[-1].reason == "the positions agree"
 
 
+def lost(play: Play, *labels: str) -> Play:
+    """No word any more of these orders."""
+    return play.sees(*(ev.RequestLost(name, "test", play.now_ns) for name in labels))
+
+
+def in_doubt(lots: int = 10) -> Play:
+    """The bid, ten lots, may have filled; the exchange's position says so, twice."""
+    play = lost(Play(settings(data={"stale_seconds": 60.0})).quoting(), BID1)
+    play.todo.clear()
+    play.sees(position(lots, "99.5")).sees(position(lots, "99.5"))
+    return play.is_in(State.ACTIVE, Why.RESUMED)
+
+
+def case_and_halt(play: Play) -> None:
+    play.is_in(State.HALTED, Why.POSITION_DRIFT).tripped(Switch.POSITION_DRIFT)
+    assert [case.case for case in play.cases] == [CaseKind.POSITION]
+
+
+@pytest.mark.parametrize("lots", [1, 10])
+def test_an_order_of_unknown_outcome_may_be_the_difference(lots: int) -> None:
+    play = in_doubt(lots).sees(fill(BID1, "t1", BID, lots, "99.5"), position(lots, "99.5"))
+    play.is_in(State.ACTIVE, Why.RESUMED).tripped()
+    assert not play.cases and not play.machine.doubts and play.machine.drift is None
+
+
+def test_nothing_is_quoted_meanwhile_and_the_order_is_charged() -> None:
+    play = in_doubt().withholds(Missing.POSITION_UNKNOWN).does(QueryState(), cancel(ASK, 2))
+    play.sees_book(995, 1000).does_nothing()
+    machine = play.machine
+    assert machine.own.worst(BID) == 10
+    exposure = machine.exposure(place(BID, 5, 900))
+    assert (exposure.other_lots, exposure.others_on_side) == (10, 1)
+    refused = review(place(BID, 5, 990, 1), exposure, Room(True, True))
+    assert isinstance(refused, Refused)
+    play.sees(ev.BoundsSet(2, -100, 9, play.now_ns)).does_nothing()  # not acknowledged: ten may fill
+    play.asks(ev.PauseRequested).asks(ev.ResumeRequested).replied(False, "no_unknown_orders", "no_drift")
+
+
+def test_it_is_asked_for_again_and_again_and_at_its_end() -> None:
+    play = in_doubt()
+    play.todo.clear()
+    for _ in range(4):
+        play.after(1.9)
+        play.todo = [action for action in play.todo if isinstance(action, QueryState)]
+        play.does_nothing().after(0.1)
+        assert QueryState() in play.todo and QueryOrder(BID1, f"id-{BID1}") in play.todo
+        play.todo.clear()
+        play.sees(position(10, "99.5")).does_nothing()
+    play.after(2.0)
+    assert play.todo[0] == QueryState()
+    play.tripped(Switch.OUTCOME_UNKNOWN)
+    case_and_halt(play.sees(position(10, "99.5")))
+
+
+def test_the_time_counts_from_the_first_difference() -> None:
+    """Also where it has changed since; and a young order is no new excuse."""
+    play = in_doubt(4).after(6.0).sees(position(5, "99.5")).after(3.9).sees(position(5, "99.5"))
+    lost(play, ASK2)
+    assert not play.cases
+    play.after(0.2).sees(position(5, "99.5")).is_in(State.HALTED, Why.POSITION_DRIFT)
+
+
+def test_a_difference_that_was_explained_is_no_burden_for_the_next() -> None:
+    play = in_doubt(4).after(9.0).sees(fill(BID1, "t1", BID, 4, "99.5"), position(4, "99.5"))
+    assert play.machine.drift is None
+    play.after(0.9).sees(position(5, "99.5")).after(1.0).sees(position(5, "99.5"))
+    assert play.machine.drift == 1 and not play.cases
+
+
+@pytest.mark.parametrize(
+    "lots", [pytest.param(11, id="more than it may fill"), pytest.param(-1, id="it is on the other side")]
+)
+def test_what_the_order_cannot_be_is_a_case_the_second_time(lots: int) -> None:
+    play = lost(Play().quoting(), BID1).sees(position(lots, "99.5")).sees(position(lots, "99.5"))
+    case_and_halt(play)
+
+
+def test_what_it_has_filled_already_explains_no_more() -> None:
+    play = lost(Play().quoting().sees(fill(BID1, "t1", BID, 4, "99.5")), BID1)
+    case_and_halt(play.sees(position(11, "99.5")).sees(position(11, "99.5")))
+
+
+def test_an_order_that_is_known_to_rest_explains_nothing() -> None:
+    """Whoever tells that has asked for its fills first."""
+    play = in_doubt().sees(acked(BID1, 995, 10)).sees(position(10, "99.5"))
+    case_and_halt(play)
+
+
+def test_an_order_that_never_was_explains_nothing() -> None:
+    play = in_doubt().after(2.1).sees(ev.OrderAbsent(BID1, 0), ev.OrderAbsent(BID1, 0))
+    assert isinstance(play.slot(BID), Empty)
+    case_and_halt(play.sees(position(10, "99.5")))
+
+
+def test_two_orders_explain_more_than_one_and_sides_do_not_help_each_other() -> None:
+    play = lost(Play().quoting(), BID1, ASK2).sees(position(-10, "99.5")).sees(position(-10, "99.5"))
+    assert not play.cases and play.machine.own.may_explain(10)
+    assert not play.machine.own.may_explain(11) and not play.machine.own.may_explain(-11)
+
+
+def test_imagined_orders_explain_nothing() -> None:
+    play = Play(settings(mode=Mode.SHADOW)).quoting()
+    case_and_halt(lost(play, BID1).sees(position(10, "99.5")).sees(position(10, "99.5")))
+
+
 def test_nothing_is_accepted_that_is_not_open_or_while_it_quotes() -> None:
     play = Play().quoting()
     accept(play, CaseKind.AVERAGE).replied(False, "closed already")
@@ -223,6 +329,20 @@ def test_an_inherited_order_that_ended_waits_for_its_fills() -> None:
     assert BID1 in new.machine.own.strays  # its fills are told to this process: they are not in any position yet
     new.sees(fill(BID1, "t9", BID, 4, "99.5"))
     assert BID1 not in new.machine.own.strays and new.machine.position.lots == 4
+
+
+def test_a_stray_of_unknown_outcome_may_be_the_difference() -> None:
+    new = heir_of(Play().quoting())
+    new.sees(ev.TradeLinkUp(True, 1), position(10, "99.5"), position(10, "99.5"))
+    assert not new.cases
+    new.sees(fill(BID1, "t1", BID, 10, "99.5"), position(10, "99.5"))
+    assert not new.cases and new.machine.drift is None
+
+
+def test_a_case_that_is_open_is_put_in_doubt_by_no_order() -> None:
+    old = Play().quoting().sees(position(3, "99"), position(3, "99"))
+    new = heir_of(old).sees(ev.TradeLinkUp(True, 1), position(3, "99"))
+    new.is_in(State.PAUSED, Why.STARTUP).sees(position(3, "99")).is_in(State.HALTED, Why.POSITION_DRIFT)
 
 
 def test_an_order_with_our_name_that_no_journal_knows_is_a_case_and_cancelled() -> None:

@@ -114,6 +114,8 @@ def test_a_label_fits_the_exchange() -> None:
         pytest.param("mmd-svc-BTC-b-ep-", id="no number"),
         pytest.param("mmd-svc-BTC-b-ep-A", id="upper case is no base 36 of ours"),
         pytest.param("mmd-b-ep-1", id="no symbol"),
+        pytest.param("mmd-svc-BTC-b-ep-" + "z" * 13, id="a number that nobody counts to"),
+        pytest.param("mmd-svc-BTC-b-ep-" + "z" * 5000, id="a number without an end"),
     ],
 )
 def test_what_is_not_ours(text: str) -> None:

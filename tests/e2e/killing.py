@@ -1,12 +1,9 @@
 """A live daemon killed again and again beside an exchange in another process, and what each next life must know.
 
-One seed draws every round: at which moment, how long after its beginning, whether what is left rests on, how
-often it is traded with while nobody is there, and whether `mmd reap` comes first. When exactly the signal
-hits depends on the machine.
+`killing_plan.py` draws the rounds. When exactly the signal hits depends on the machine.
 """
 
 import json
-import os
 import random
 import signal
 import socket
@@ -19,12 +16,12 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from decimal import Decimal
-from enum import StrEnum
 from pathlib import Path
 from threading import Event, Thread
 from typing import Any
 
 from house import CLIENT_SECRET, MMD, PATIENCE_SECONDS, Daemon, Exchange, Program, environment, until
+from killing_plan import CONFIG, ETH, WINDOW_SECONDS, Draw, Moment, Seen, draws
 
 from mmd.domain.errors import MmdError
 from mmd.domain.events import OrderFilled
@@ -36,123 +33,6 @@ PERP = "BTC-PERPETUAL"
 OUR_LABEL = "mmd-e2e-"
 JUDGE_SECONDS = 15.0
 REAP_STATUS = {"proven": True, "ended": "", "dry_run": False}
-
-CONFIG = """\
-version: 1
-service: {{name: e2e, mode: live, metrics: {{listen: "127.0.0.1:0"}}}}
-exchanges:
-  deribit:
-    type: deribit
-    network: {{url: "{url}"}}
-    credentials: {{client_id: {{env: E2E_ID}}, client_secret: {{env: E2E_SECRET}}}}
-market_data: {{stale_seconds: 30, max_jump_bps: 100000, max_jump_ticks: 100000}}
-spreads:
-  perp: {{style: around, spread_bps: {width}, band_bps: 1000, size: {size}, tolerance_bps: 0.3, refresh_seconds: 0.1}}
-  option: {{style: around, spread_bps: 400, band_bps: 8000, size: 0.5, tolerance_bps: 20, refresh_seconds: 0.1,
-    requote: replace}}
-instruments:
-  - {{exchange: deribit, symbol: BTC-PERPETUAL, spread: perp}}
-{eth}
-  - {{exchange: deribit, symbol: {option}, spread: option}}
-limits:
-  per_symbol: {{max_position: 100000, max_order_size: 1000, collar_bps: 2000, max_fills: 100000, max_rejects: 1000}}
-  per_kind: {{option: {{max_position: 20, max_order_size: 1, collar_bps: 20000}}}}
-  portfolio: {{max_exposure: {{BTC: 200, ETH: 500}}, max_notional_usd: 50000000, max_drawdown_usd: 500000}}
-kill_switches: {{ack_timeout: {{max_timeouts: 1000}}, disconnect_storm: {{max_disconnects: 1000}}}}
-reconciliation: {{interval_seconds: 2}}
-journal: {{segment_mib: 0.25, reserve_mib: 1, fsync: {fsync}}}
-"""
-ETH = "  - {exchange: deribit, symbol: ETH-PERPETUAL, spread: perp}"
-
-
-class Moment(StrEnum):
-    """In the middle of what it is killed."""
-
-    START = "start-up"
-    RESUME = "resume"
-    TRADE = "trading"
-    SNAPSHOT = "snapshots"
-    RELOAD = "reload"
-    HALT = "halt"
-    STOP = "stop"
-
-
-# The longest wait between the beginning of it and the signal.
-WINDOW_SECONDS = {
-    Moment.START: 3.5,
-    Moment.RESUME: 0.1,
-    Moment.TRADE: 0.1,
-    Moment.SNAPSHOT: 0.02,
-    Moment.RELOAD: 0.25,
-    Moment.HALT: 0.05,
-    Moment.STOP: 0.15,
-}
-DECK = (*Moment, Moment.TRADE, Moment.START, Moment.RELOAD)  # some more often than others
-
-
-@dataclass(frozen=True, kw_only=True)
-class Draw:
-    """One round as the seed has it."""
-
-    number: int
-    moment: Moment
-    share: float  # of the moment's window
-    kept: bool  # cancel-on-disconnect is without effect
-    dead_hits: int  # so often what rests is traded with while nobody is there
-    pace: float  # trades with our orders a second, while the next life begins
-    by_hand: bool  # a person trades on the account meanwhile
-    reap: bool
-    requests_ms: int  # how late requests arrive, and answers
-    answers_ms: int
-    outlive_ms: int  # orders of the last moments arrive so much later; 0: with the others
-    fills: int  # to wait for in this life
-
-
-def draws(seed: str, count: int) -> list[Draw]:
-    """Every moment about as often as the deck has it, half of the rounds with orders left over.
-
-    Of these every third is reaped, of the others every eighth.
-    """
-    drawn, deck = random.Random(seed), list[Moment]()
-    kept = [number % 2 == 0 for number in range(count)]
-    reaps = [number % (6 if number % 2 == 0 else 16) in (0, 1) for number in range(count)]
-    both = drawn.sample(list(zip(kept, reaps, strict=True)), count)
-    rounds = []
-    for number in range(count):
-        if not deck:
-            deck = drawn.sample(DECK, len(DECK))
-        late = drawn.choice([(0, 0), (0, 0), (drawn.randint(5, 80), 0), (0, drawn.randint(5, 80))])
-        rounds.append(
-            Draw(
-                number=number,
-                moment=deck.pop(),
-                share=drawn.random(),
-                kept=both[number][0],
-                dead_hits=drawn.choice([0, 1, 2, 4]),
-                pace=drawn.choice([0.0, 3.0, 10.0]),
-                by_hand=drawn.random() < 0.15,
-                reap=both[number][1],
-                requests_ms=late[0],
-                answers_ms=late[1],
-                outlive_ms=drawn.choice([0, drawn.randint(100, 1900), drawn.randint(1200, 1900)]),
-                fills=drawn.choice([1, 2, 4]),
-            )
-        )
-    return rounds
-
-
-@dataclass
-class Seen:
-    """What happened in one round."""
-
-    draw: Draw
-    alive: int = 0  # executions until the kill
-    dead: int = 0  # between the kill and the next word of a daemon
-    starting: int = 0  # while the next life began
-    outlived: int = 0  # requests that arrived after the one who sent them was dead
-    left: int = 0  # orders of ours that rested after the kill
-    reaped: int = 0
-    seconds: float = 0.0
 
 
 class Rigged(Exchange):
@@ -527,12 +407,6 @@ class Outcome:
 
 
 OUTCOMES: list[Outcome] = []
-
-
-def chosen_seed(usual: str) -> str:
-    """The usual one; with MMD_RANDOM=1 another each time, with any other value of it that one."""
-    wanted = os.environ.get("MMD_RANDOM", "")
-    return usual if not wanted else str(random.SystemRandom().randrange(10**9)) if wanted == "1" else wanted
 
 
 def run(world: World, rounds: list[Draw], failed: Event) -> None:

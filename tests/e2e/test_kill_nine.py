@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 from house import Program
-from killing import Moment, World, chosen_seed, draws, run_all
+from killing import World, run_all
+from killing_plan import Moment, chosen_seed, draws
 
 QUICK_ROUNDS, MANY_ROUNDS = 6, 200
 

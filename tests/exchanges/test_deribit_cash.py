@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator
 from decimal import Decimal
+from itertools import pairwise
 from typing import Any
 
 import msgspec
@@ -9,7 +10,7 @@ import pytest
 import trio
 import trio.testing
 from deribit_news import BTC, ETH, START_MS, started
-from deribit_peer import LINEAR, PERP, Refuse, Stage
+from deribit_peer import LINEAR, PERP, Refuse, Stage, Wire, wall_clock_ns
 
 from mmd.domain.errors import ExchangeMalformed
 from mmd.domain.events import CashMoved, PositionReported
@@ -135,11 +136,21 @@ def test_what_a_row_means(
         pytest.param({"side": "long", "amount": 0.05}, id="off the lot"),
         pytest.param({"side": "long", "amount": None}, id="no amount"),
         pytest.param({"side": "long", "amount": 1, "change": None}, id="no cash"),
+        pytest.param({"side": "long", "amount": "NaN"}, id="an amount that is no number"),
+        pytest.param({"side": "long", "amount": 1, "change": "NaN"}, id="cash that is no number"),
+        pytest.param({"side": "long", "amount": 1, "change": "-Infinity"}, id="cash without an end"),
     ],
 )
 def test_a_delivery_that_cannot_be_read(fields: dict[str, Any]) -> None:
     with pytest.raises(ExchangeMalformed, match="BTC-25DEC26-80000-C"):
         meaning(OPTION, type="delivery", **fields)
+
+
+@pytest.mark.parametrize("name", ["interest_pl", "total_interest_pl"])
+@pytest.mark.parametrize("text", ["NaN", "sNaN", "Infinity"])
+def test_funding_that_is_no_number_cannot_be_read(name: str, text: str) -> None:
+    with pytest.raises(ExchangeMalformed, match="is no number"):
+        meaning(PERP, **({"total_interest_pl": None} | {name: text}))
 
 
 async def test_a_row_that_cannot_be_read_is_told_and_the_others_count(autojump_clock: Clock, stage: Stage) -> None:
@@ -240,6 +251,72 @@ async def test_a_refusal_is_told_once_and_rarely_repeated(autojump_clock: Clock,
     await trio.sleep(3600)
     assert len(moved(stage)) == 1
     assert stage.deribit.stats["trade"].connects == 1
+
+
+@pytest.mark.parametrize(
+    "refusal",
+    [
+        Refuse(11051, "system_maintenance"),
+        Refuse(10028, "too_many_requests"),
+        Refuse(13028, "temporarily_unavailable"),
+        Refuse(10041, "settlement_in_progress"),
+    ],
+    ids=str,
+)
+async def test_a_refusal_that_time_cures_is_asked_again_soon(
+    autojump_clock: Clock, stage: Stage, refusal: Refuse
+) -> None:
+    await started(stage)
+    working = stage.peer.handlers["private/get_transaction_log"]
+    asked: list[float] = []
+
+    def refuse(wire: Wire, params: dict[str, Any]) -> Refuse:
+        asked.append(trio.current_time())
+        return refusal
+
+    stage.peer.on("private/get_transaction_log", refuse)
+    await trio.sleep(1500)
+    assert [later - earlier for earlier, later in pairwise(asked)] == [5, 10, 20, 40, 80, 160, 300, 300, 300]
+    assert len(stage.sink.named("cash.unknown")) == 1
+    stage.peer.on("private/get_transaction_log", working)
+    stage.peer.log = [row(4)]
+    await stage.until(lambda: moved(stage), seconds=301)
+    stage.peer.on("private/get_transaction_log", refuse)
+    asked.clear()
+    await trio.sleep(80)
+    assert [later - earlier for earlier, later in pairwise(asked)] == [5, 10]  # it begins anew
+
+
+async def test_a_row_without_a_head_keeps_no_other_from_counting(autojump_clock: Clock, stage: Stage) -> None:
+    await started(stage)
+    stage.peer.log = [row(1), row(2), row(3)]
+    working = stage.peer.handlers["private/get_transaction_log"]
+
+    def log(wire: Wire, params: dict[str, Any]) -> Any:
+        page = working(wire, params)
+        return page | {"logs": [{"id": 99, "type": "settlement"}, 7, *page["logs"]]}
+
+    stage.peer.on("private/get_transaction_log", log)
+    await stage.until(lambda: len(moved(stage)) == 3, seconds=61)
+    await trio.sleep(200)
+    assert len(stage.sink.named("cash.unknown")) == 1 and len(moved(stage)) == 3
+
+
+async def test_the_log_costs_no_order(autojump_clock: Clock, stage: Stage) -> None:
+    """It has credits of its own: a long one would leave none for a cancel."""
+    await started(stage)
+    await trio.sleep(30)
+    working = stage.peer.handlers["private/get_transaction_log"]
+    spent: list[float] = []
+
+    def log(wire: Wire, params: dict[str, Any]) -> Any:
+        spent.append(stage.deribit.budget.burst - stage.deribit.budget.left(wall_clock_ns()))
+        return working(wire, params)
+
+    stage.peer.on("private/get_transaction_log", log)
+    stage.peer.log = [row(number) for number in range(1, 13)]
+    await stage.until(lambda: len(moved(stage)) == 12)
+    assert len(spent) >= 6 and set(spent) == {0.0}
 
 
 @pytest.mark.parametrize(

@@ -101,6 +101,26 @@ def one(row: dict[str, Any]) -> Instrument:
             id="linear future with a size step",
         ),
         pytest.param(
+            LINEAR | {"kind": "future", "min_trade_amount": 0.01, "contract_size": 0.001},
+            Kind.FUTURE,
+            Contract.LINEAR,
+            "0.001",
+            10,
+            "0.01",
+            False,
+            id="linear future, counted in contracts",
+        ),
+        pytest.param(
+            LINEAR | {"kind": "future", "min_trade_amount": 0.01, "contract_size": 0.004},
+            Kind.FUTURE,
+            Contract.LINEAR,
+            "0.01",
+            1,
+            "0.01",
+            False,
+            id="linear future whose least order is no whole contracts",
+        ),
+        pytest.param(
             FUTURE | {"instrument_type": "", "future_type": "reversed"},
             Kind.FUTURE,
             Contract.INVERSE,
@@ -171,7 +191,7 @@ def test_instruments_of_2021(listed: dict[str, Instrument]) -> None:
         pytest.param({"instrument_type": "linear"}, "units unknown", id="linear in USD, settled in BTC"),
         pytest.param({"tick_size": 0}, "tick size 0 is out of range", id="no tick"),
         pytest.param({"tick_size": "1e-999999"}, "out of range", id="absurd tick"),
-        pytest.param({"contract_size": -10}, "lot -10 is out of range", id="negative lot"),
+        pytest.param({"contract_size": -10}, "contract_size -10 is out of range", id="negative contract"),
         pytest.param({"min_trade_amount": 15}, "15 is not a multiple of 10", id="minimum between lots"),
         pytest.param({"kind": "option"}, "option without strike", id="option without strike"),
         pytest.param(
@@ -179,6 +199,20 @@ def test_instruments_of_2021(listed: dict[str, Instrument]) -> None:
         ),
         pytest.param({"tick_size": []}, "row 1", id="wrong type"),
         pytest.param({"tick_size": "NaN"}, "X", id="not a number"),
+        *(
+            pytest.param({"tick_size_steps": [{"above_price": text, "tick_size": 1}]}, "X: ", id=f"above {text}")
+            for text in ("NaN", "sNaN", "Infinity", "-Infinity", "-1", "1e13")
+        ),
+        *(
+            pytest.param({name: text}, f"X: {name} {text}", id=f"{name} {text}")
+            for name in ("maker_commission", "taker_commission", "contract_size", "min_trade_amount")
+            for text in ("NaN", "sNaN", "Infinity")
+        ),
+        pytest.param(
+            {"kind": "option", "quote_currency": "BTC", "strike": "NaN", "option_type": "call"},
+            "strike NaN",
+            id="a strike that is no number",
+        ),
     ],
 )
 def test_what_is_refused_and_why(change: dict[str, Any], reason: str) -> None:
@@ -356,6 +390,67 @@ def test_positions_are_signed(size: str, direction: str, lots: int) -> None:
     assert orders.position(row, CALL, 1).position_lots == lots
 
 
+TRADE = {
+    "trade_id": "t1",
+    "order_id": "o1",
+    "instrument_name": CALL.symbol,
+    "timestamp": 7,
+    "direction": "buy",
+    "price": 0.0415,
+    "amount": 1,
+    "fee": 0.0003,
+    "fee_currency": "BTC",
+}
+POSITION = {"instrument_name": CALL.symbol, "size": 1, "direction": "buy", "average_price": 0.04, "mark_price": 0.05}
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        *({name: text} for name in ("price", "amount", "fee") for text in ("NaN", "sNaN", "Infinity", "-Infinity")),
+        *({name: number} for name in ("price", "amount") for number in (0, -1)),
+    ],
+    ids=str,
+)
+def test_a_trade_with_numbers_that_cannot_be_is_malformed(odd: dict[str, Any]) -> None:
+    """A decimal may be read from the text "NaN", and one that was counted would never leave the ledger again."""
+    (trade,) = orders.decode_changes(json.dumps({"trades": [TRADE | {"fee": -1}]}).encode()).trades
+    assert orders.filled(trade, CALL, 1).fee == -1  # a rebate
+    (trade,) = orders.decode_changes(json.dumps({"trades": [TRADE | odd]}).encode()).trades
+    with pytest.raises(ExchangeMalformed, match=f"trade t1 of {CALL.symbol}: "):
+        orders.filled(trade, CALL, 1)
+
+
+@pytest.mark.parametrize("direction", ["buy", "sell"])
+@pytest.mark.parametrize(
+    "odd",
+    [
+        *(
+            {name: text}
+            for name in ("size", "average_price", "total_profit_loss")
+            for text in ("NaN", "sNaN", "Infinity", "-Infinity")
+        ),
+        {"average_price": -1},
+    ],
+    ids=str,
+)
+def test_a_position_with_numbers_that_cannot_be_is_malformed(odd: dict[str, Any], direction: str) -> None:
+    row = POSITION | {"direction": direction, "total_profit_loss": -0.5}
+    (known,) = orders.decode_positions(json.dumps([row]).encode())
+    assert orders.position(known, CALL, 1).profit == Decimal("-0.5")
+    (known,) = orders.decode_positions(json.dumps([row | odd]).encode())
+    with pytest.raises(ExchangeMalformed, match=f"position of {CALL.symbol}: "):
+        orders.position(known, CALL, 1)
+
+
+@pytest.mark.parametrize("name", ["equity", "balance", "initial_margin", "maintenance_margin"])
+def test_an_account_with_numbers_that_cannot_be_is_malformed(name: str) -> None:
+    for text in ("NaN", "sNaN", "Infinity"):
+        told = orders.decode_summaries(json.dumps({"summaries": [{"currency": "BTC", name: text}]}).encode())
+        with pytest.raises(ExchangeMalformed, match="account in BTC: "):
+            orders.accounts(told)
+
+
 def test_errors_of_the_examples(examples: dict[str, Any]) -> None:
     band = decode_head(json.dumps(examples["buy rejected: price band, limit in the message"]).encode())
     assert band.error is not None
@@ -457,6 +552,8 @@ def test_chunks_of_channels() -> None:
             id="per currency: the tightest",
         ),
         pytest.param({"matching_engine": {}}, None, id="nothing"),
+        pytest.param({"matching_engine": {"rate": 0, "burst": 0}}, None, id="old: zero is no limit"),
+        pytest.param({"matching_engine": {"rate": 5, "burst": 0.5}}, None, id="old: not one request"),
         pytest.param({"matching_engine": {"trading": {"total": {"rate": 0, "burst": 0}}}}, None, id="zero is no limit"),
     ],
 )

@@ -96,6 +96,7 @@ def test_a_limit_that_would_be_cut_to_nothing_is_refused() -> None:
             {"interval": 6, "frozen_time": 9}, "interval is 6, wanted 5; frozen_time is 9, wanted 0", id="times"
         ),
         pytest.param({"delta_limit": Decimal("1.00000000000002")}, "", id="float noise"),
+        pytest.param({"delta_limit": Decimal("1e25")}, f"delta_limit is 1{'0' * 25}, wanted 1", id="beyond all places"),
     ],
 )
 def test_every_field_is_compared(fields: dict[str, Any], text: str) -> None:
@@ -285,6 +286,15 @@ async def test_a_freeze_that_ends_by_itself(autojump_clock: Clock, stage: Stage)
     began = trio.current_time()
     await stage.until(lambda: told(stage)[-1][0])
     assert trio.current_time() - began == pytest.approx(10.2, abs=0.2)
+
+
+async def test_a_freeze_until_a_time_that_is_no_date(autojump_clock: Clock, stage: Stage) -> None:
+    await protected(stage)
+    stage.sink.clear()
+    await stage.peer.trip(INDEX, 10**20)
+    await stage.settle()
+    assert told(stage)[0] == (False, f"frozen until {10**20} ms, which is no date")
+    assert stage.deribit.stats["trade"].up
 
 
 async def test_an_automatic_reset_waits_one_interval(autojump_clock: Clock, stage: Stage) -> None:

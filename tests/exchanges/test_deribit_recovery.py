@@ -128,7 +128,7 @@ async def test_a_page_that_promises_more_and_has_nothing_proves_nothing(autojump
     await stage.start(BTC)
     await trio.sleep(3)
     assert not stage.sink.of(PositionReported) and not stage.sink.of(TradeLinkUp)
-    assert any("more than a page of trades" in line for line in stage.sink.named("link.lost"))
+    assert any("more than a page of trades" in line for line in stage.sink.named("query.failed"))
 
 
 async def test_nothing_from_before_its_count_began(autojump_clock: Clock, stage: Stage) -> None:

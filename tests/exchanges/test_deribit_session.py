@@ -106,6 +106,31 @@ async def test_cancel_on_disconnect_that_is_not_armed_is_told(autojump_clock: Cl
     assert [event.cancel_on_disconnect for event in stage.sink.of(TradeLinkUp)] == [False]
 
 
+async def test_what_is_refused_for_now_is_asked_for_by_the_next_connection(autojump_clock: Clock, stage: Stage) -> None:
+    """Maintenance began between the login and the question."""
+    good = stage.peer.handlers["private/get_cancel_on_disconnect"]
+    stage.peer.on("private/get_cancel_on_disconnect", Refuse(11051, "system_maintenance"))
+    stage.deribit.watch([BTC])
+    stage.nursery.start_soon(stage.deribit.run, stage.sink)
+    await stage.until(lambda: any("system_maintenance" in line for line in stage.sink.named("link.lost")))
+    assert not stage.sink.of(TradeLinkUp)
+    stage.peer.on("private/get_cancel_on_disconnect", good)
+    await stage.until(lambda: stage.sink.of(TradeLinkUp))
+    assert stage.sink.of(TradeLinkUp)[0].cancel_on_disconnect is True
+
+
+async def test_a_link_that_can_be_armed_later_begins_anew_armed(autojump_clock: Clock, stage: Stage) -> None:
+    good = stage.peer.handlers["private/get_cancel_on_disconnect"]
+    stage.peer.on("private/get_cancel_on_disconnect", Refuse(10049, "cancel_on_disconnect_failed"))
+    await stage.start(BTC)
+    assert [event.cancel_on_disconnect for event in stage.sink.of(TradeLinkUp)] == [False]
+    await trio.sleep(200)
+    assert [event.cancel_on_disconnect for event in stage.sink.of(TradeLinkUp)] == [False]
+    stage.peer.on("private/get_cancel_on_disconnect", good)
+    await stage.until(lambda: stage.sink.of(TradeLinkUp)[-1].cancel_on_disconnect)
+    assert any("can be armed now" in line for line in stage.sink.named("link.lost"))
+
+
 async def test_wrong_key_ends_the_start(autojump_clock: Clock, stage: Stage) -> None:
     stage.peer.on("public/auth", Refuse(13004, "invalid_credentials"))
     with pytest.raises(LoginRefused) as caught:
@@ -413,7 +438,7 @@ async def test_states_of_instrument_index_and_platform(autojump_clock: Clock, st
     assert await told("platform_state", locked) == [(ETH, "locked", False, False)]
     assert await told("ticker.ETH_USDC-PERPETUAL.100ms", {"timestamp": 1, "state": "open"}) == []
     assert await told("platform_state", locked | {"locked": False}) == [(ETH, "open", True, False)]
-    assert len(await told("platform_state", {"maintenance": True})) == 2
+    assert await told("platform_state", {"maintenance": True}) == [(ETH, "maintenance", False, False)]  # BTC is over
     created = LINEAR | {"instrument_name": "SOL_USDC-PERPETUAL", "base_currency": "SOL"}
     await told("instrument.creation.any.any", created)
     assert "SOL_USDC-PERPETUAL" in stage.deribit.instruments

@@ -407,6 +407,22 @@ async def test_query_order_without_its_trades_is_not_answered_wrongly(autojump_c
     assert kinds(stage) == [RequestLost]
 
 
+async def test_query_order_tells_no_old_fills_of_other_orders(autojump_clock: Clock, stage: Stage) -> None:
+    await started(stage)
+    others = [trade(n, START_MS + 1000 + n, order_id="o2", label=ASK) for n in range(10, 14)]
+    stage.peer.trades = [trade(1, START_MS + 500), *others]
+    await trio.sleep(1000)
+    assert len(stage.sink.of(OrderFilled)) == 5
+    stage.sink.clear()
+    # It rests since then: whether all of its own are listed can only be told from there on.
+    resting = order(creation_timestamp=START_MS + 400, filled_amount=10)
+    stage.peer.on("private/get_order_state_by_label", [resting])
+    await send(stage, QueryOrder(BID, "o1"))
+    await trio.sleep(3)
+    assert [event.trade_id for event in stage.sink.of(OrderFilled)] == ["t1"]
+    assert stage.sink.of(OrderAcked)
+
+
 async def test_query_order_refused(autojump_clock: Clock, stage: Stage) -> None:
     await started(stage)
     stage.peer.on("private/get_order_state_by_label", Refuse(13028, "temporarily_unavailable"))

@@ -11,7 +11,7 @@ from wsproto import ConnectionType, WSConnection
 from wsproto.events import AcceptConnection, CloseConnection, Ping, Pong, Request, TextMessage
 
 from mmd.domain.errors import ExchangeAmbiguous, ExchangeMalformed, LinkLost
-from mmd.exchanges.jsonrpc import Ledger, Pace, RpcLink, decode_head, overdue
+from mmd.exchanges.jsonrpc import Head, Ledger, Pace, RpcLink, Waiter, decode_head, overdue
 from mmd.exchanges.jsonrpc import Request as Call
 from mmd.exchanges.link import Link, open_link, tcp_dialer
 
@@ -196,6 +196,12 @@ async def test_nobody_listens() -> None:
         await open_link(tcp_dialer("ws://127.0.0.1:1/x"), "x", "/x")
 
 
+@pytest.mark.parametrize("host", ["www..deribit.com", f"{'x' * 64}.example"])
+async def test_a_host_that_dns_cannot_have_is_a_link_that_is_lost(host: str) -> None:
+    with pytest.raises(LinkLost, match=f"connect failed: {host} can be no host's name: .*label"):
+        await open_link(tcp_dialer(f"wss://{host}/x"), host, "/x")
+
+
 @pytest.mark.parametrize("url", ["http://x/", "ws://", "www.deribit.com", "", "wss:///ws/api/v2"])
 def test_urls_that_are_none(url: str) -> None:
     with pytest.raises(ValueError, match="is not a WebSocket URL"):
@@ -248,6 +254,16 @@ def test_ledger_is_bounded() -> None:
         ledger.open("a", None, 0.0, 1.0)
     assert len(ledger.expire(2.0)) == 3000
     assert len(ledger) == 1000
+
+
+async def test_a_late_answer_to_a_call_that_was_given_up_is_not_applied() -> None:
+    applied: list[Head] = []
+    waiter = Waiter("private/x", applied.append)
+    waiter.failed(ExchangeAmbiguous("private/x: no answer within 10 s"))
+    waiter.answered(Head(id=1))
+    with pytest.raises(ExchangeAmbiguous):
+        await waiter.wait()
+    assert applied == []
 
 
 def test_pace() -> None:

@@ -91,6 +91,12 @@ async def test_reading_and_writing_can_be_cancelled() -> None:
         assert scope.cancelled_caught
 
 
+async def test_a_peer_that_takes_nothing_is_given_up(autojump_clock: trio.testing.MockClock) -> None:
+    async with connected() as (stream, _):
+        with pytest.raises(trio.BrokenResourceError, match="takes no bytes for 3 s"), trio.fail_after(10):
+            await stream.send_all(bytes(100_000_000))
+
+
 async def test_nobody_listens() -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]

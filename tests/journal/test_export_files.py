@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -111,6 +112,81 @@ def test_a_file_is_private_and_its_name_says_the_format(run: Run, tmp_path: Path
     assert out.stat().st_mode & 0o777 == 0o600
     assert out.read_bytes().startswith(b"time,seq" if as_csv else b'{"what":"order"')
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted(["journal", name])
+
+
+@pytest.mark.parametrize("deep", [False, True])
+def test_a_link_is_followed_and_stays(run: Run, tmp_path: Path, deep: bool) -> None:
+    tell(tmp_path / "journal")
+    (tmp_path / "there").mkdir()
+    target, link = tmp_path / "there" / "out.csv", tmp_path / "link.csv"
+    if deep:
+        target.write_text("old")
+    link.symlink_to("there/out.csv")
+    assert run("export", "-o", link)[0] == 0
+    assert link.is_symlink() and target.read_bytes().startswith(b"time,seq")
+    assert [path.name for path in target.parent.iterdir()] == ["out.csv"]
+
+
+def test_a_pipe_is_written_into(run: Run, tmp_path: Path) -> None:
+    tell(tmp_path / "journal")
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+    try:
+        assert run("export", "--what", "commands", "-o", pipe)[0] == 0
+        assert os.read(reader, 65536).startswith(b"time,seq")
+    finally:
+        os.close(reader)
+    assert pipe.is_fifo()
+
+
+def test_a_device_stays_one(run: Run, tmp_path: Path) -> None:
+    tell(tmp_path / "journal")
+    link = tmp_path / "terminal"
+    master, slave = os.openpty()  # a device that nothing can take the place of, whatever the program does
+    try:
+        link.symlink_to(os.ttyname(slave))
+        assert run("export", "--what", "commands", "-o", link)[0] == 0
+        assert link.is_char_device() and link.is_symlink()
+        assert os.read(master, 1000).startswith(b"time,seq")
+    finally:
+        os.close(master)
+        os.close(slave)
+
+
+def test_our_own_output_is_written_behind_what_it_has(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Here it is a file, as after `>`: it must not be replaced, nor written over."""
+    monkeypatch.setenv("CONFIGURATION_DIRECTORY", str(tmp_path / "none"))
+    tell(tmp_path / "journal")
+    os.write(1, b"before\n")
+    assert program.main(["journal", "export", "--state-dir", str(tmp_path), "-o", "/proc/self/fd/1"]) == 0
+    os.write(1, b"after\n")
+    first, *rows, last = capfd.readouterr().out.splitlines()
+    assert (first, last, rows[0][:8]) == ("before", "after", "time,seq")
+
+
+@pytest.mark.parametrize("text", ["=1+1", "+1 more", "-a", "@SUM(1)", "\tx", "\rx", "'quoted'", "'=1"])
+def test_no_text_is_a_formula_in_csv_and_each_can_be_had_back(run: Run, tmp_path: Path, text: str) -> None:
+    story = Story(tmp_path / "journal")
+    begin(story)
+    story.journal.put(rec.Note, START_NS, number=1, name="x", detail=text)
+    story.close()
+    (row,) = table(run("export", "--what", "notes")[1])
+    assert row["detail"] == f"'{text}"
+    (line,) = run("export", "--what", "notes", "--format", "jsonl")[1].splitlines()
+    assert json.loads(line)["detail"] == text
+
+
+@pytest.mark.parametrize("text", ["-1.5", "-20", "plain", "a=b", "1'"])
+def test_numbers_and_other_texts_stay_as_they_are(run: Run, tmp_path: Path, text: str) -> None:
+    story = Story(tmp_path / "journal")
+    begin(story)
+    story.journal.put(rec.Note, START_NS, number=1, name="x", detail=text)
+    story.close()
+    (row,) = table(run("export", "--what", "notes")[1])
+    assert row["detail"] == text
 
 
 def test_what_is_passed_over_tells_nothing(run: Run, tmp_path: Path) -> None:

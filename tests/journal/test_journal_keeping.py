@@ -22,6 +22,7 @@ from journal_kit import (
 
 from mmd.domain.settings import JournalSettings
 from mmd.journal.keeping import GIB, tidy
+from mmd.journal.listing import listing
 from mmd.journal.reader import verify
 from mmd.journal.writer import Journal
 
@@ -155,6 +156,37 @@ def test_a_compressed_file_beside_its_plain_one_is_used_only_if_it_is_the_same()
     assert gzip.decompress(content(disk, "journal-00000001.jsonl.gz")) == plain
 
 
+@pytest.mark.parametrize("compress", [True, False])
+def test_given_up_between_any_two_pieces_it_leaves_what_was_there_and_goes_on(compress: bool) -> None:
+    before = all_records(three_files())
+    wanted = JournalSettings(compress=compress, reserve_mib=0, keep_days=1.5)
+    for asked in range(100):
+        disk = three_files()
+        questions = iter([False] * asked)
+        kept = tidy(HOME, 3, wanted, NOW + 3 * DAY, disk=disk, stop=lambda left=questions: next(left, True))
+        assert kept.failed == [] and disk.handles == {}
+        assert not [name for name in names(disk) if name.endswith(".new")]
+        assert before[-len(all_records(disk)) :] == all_records(disk)
+        assert verify(HOME, disk=disk).whole
+        over = next(questions, True) is False
+        tidy(HOME, 3, wanted, NOW + 3 * DAY, disk=disk)
+        last = f"journal-00000002.jsonl{'.gz' if compress else ''}"
+        assert names(disk) == [last, "journal-00000003.jsonl"], asked
+        if over:
+            assert asked > (10 if compress else 3)
+            return
+    pytest.fail("it never came to its end")
+
+
+@pytest.mark.parametrize("wanted", [COMPRESS, PLAIN], ids=["compressed", "plain"])
+def test_what_an_interruption_has_left_is_removed_whatever_the_settings_are(wanted: JournalSettings) -> None:
+    disk = three_files()
+    for name in ("journal-00000001.jsonl.gz.new", "journal-00000003.torn-9.100.new"):
+        put_content(disk, name, b"half")
+    assert tidy(HOME, 3, wanted, NOW, disk=disk).failed == []
+    assert not [name for name in names(disk) if name.endswith(".new")]
+
+
 # --- retention -----------------------------------------------------------------------------------
 
 
@@ -207,6 +239,47 @@ def test_what_a_start_needs_is_kept() -> None:
     assert len(kept.done) == 1
     assert kept.failed == ["0.00 GiB are more than keep_gib: 0, but journal-00000002.jsonl is needed"]
     assert tidy(HOME, 3, PLAIN, NOW + 900 * DAY, disk=disk).failed == [], "old, but wanted"
+
+
+@pytest.mark.parametrize("bad", [1, 2, 3])
+@pytest.mark.parametrize(
+    ("now", "left"),
+    [
+        pytest.param(0, [1, 2, 3, 4, 5], id="nothing is old"),
+        pytest.param(31 * DAY + 1, [2, 3, 4, 5], id="the first ended 30 days ago"),
+        pytest.param(32 * DAY + 1, [3, 4, 5], id="two"),
+        pytest.param(900 * DAY, [5], id="all but what a start needs"),
+    ],
+)
+def test_a_file_that_cannot_be_read_is_told_and_goes_in_its_turn(bad: int, now: int, left: list[int]) -> None:
+    """It keeps the one before it until it is known that that one is old, and no start begins with it."""
+    disk = MemoryDisk()
+    on = journal(disk)
+    for day in range(5):
+        if day:
+            on.rotate(NOW + day * DAY)
+        write_round(on)
+        write_batches(on, 5)
+    on.close()
+    name = f"journal-0000000{bad}.jsonl.gz"
+    assert tidy(HOME, 5, COMPRESS, NOW, disk=disk).failed == []
+    put_content(disk, name, b"x" + content(disk, name)[1:])
+    kept = tidy(HOME, 5, COMPRESS, NOW + now, disk=disk)
+    if bad == left[0] > 1:
+        left = [bad - 1, *left]  # when it ended only the unreadable file could tell: a day later
+    assert kept.failed == [f"{name} cannot be read: look with `mmd verify`"]
+    assert [int(path[8:16]) for path in names(disk)] == left
+    tidy(HOME, 5, COMPRESS, NOW + 900 * DAY, disk=disk)
+    assert names(disk) == ["journal-00000005.jsonl"] and tidy(HOME, 5, COMPRESS, NOW, disk=disk).failed == []
+
+
+def test_pieces_that_were_cut_off_go_with_their_file() -> None:
+    disk = three_files()
+    for name in ("journal-00000001.torn-22.100", "journal-00000001.torn-23.100", "journal-00000002.torn-44.100"):
+        put_content(disk, name, b"x" * 1000)
+    assert listing(HOME, PLAIN, disk)[0].size > 2000
+    tidy(HOME, 3, PLAIN, NOW + 31 * DAY + 1, disk=disk)
+    assert names(disk) == ["journal-00000002.jsonl", "journal-00000002.torn-44.100", "journal-00000003.jsonl"]
 
 
 def test_without_any_state_nothing_is_deleted() -> None:

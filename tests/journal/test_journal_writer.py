@@ -39,6 +39,7 @@ from mmd.journal.chain import digest_of, line_of, link, parts
 from mmd.journal.keeping import tidy
 from mmd.journal.reader import verify
 from mmd.journal.records import Batch, Left, Lost, Note, Segment, Snapshot, Started, Torn, Totals
+from mmd.journal.segments import LINE_BYTES_MAX
 from mmd.journal.statefile import JournalFailed
 from mmd.journal.writer import Journal
 
@@ -147,7 +148,7 @@ def test_files_are_for_the_service_alone(tmp_path: Path) -> None:
 
 def test_a_directory_that_cannot_be_made_is_named(tmp_path: Path) -> None:
     (tmp_path / "journal").write_text("a file")
-    with pytest.raises(JournalFailed, match=f"{tmp_path}/journal: File exists"):
+    with pytest.raises(JournalFailed, match=f"{tmp_path}/journal: is a file; allowed: a directory"):
         Journal(tmp_path / "journal", JournalSettings(), service="s", version="1", code="c", now_ns=NOW)
 
 
@@ -229,7 +230,12 @@ def test_a_tail_torn_at_any_byte_of_the_last_two_lines_is_cut_and_told() -> None
             assert (told, on.torn) == ([], None), cut
         else:
             piece = hashlib.sha256(left[end:]).hexdigest()
-            assert told == [Torn(seq=on.seq, at=NOW, file=FIRST, offset=end, size=len(left) - end, sha256=piece)], cut
+            kept = f"journal-00000001.torn-{on.seq}.{end}"
+            (torn,) = told
+            assert torn == Torn(
+                seq=on.seq, at=NOW, file=FIRST, offset=end, size=len(left) - end, sha256=piece, kept=kept
+            ), cut
+            assert content(disk, kept) == left[end:], cut
         assert on.seq == left.count(b"\n") + len(told), cut
         assert verify(HOME, disk=disk).whole, cut
 
@@ -240,7 +246,6 @@ def test_a_tail_torn_at_any_byte_of_the_last_two_lines_is_cut_and_told() -> None
         pytest.param(b"\0" * 4096, id="zeros"),
         pytest.param(b'{"hash":"12' + b"\0" * 500, id="zeros behind a piece"),
         pytest.param(b'{"hash":"12\n', id="a last line that is none"),
-        pytest.param(b"\0" * 512 + b'ence":1}\n{"hash":"34"}\n', id="zeros, then lines that were written later"),
         pytest.param(b"\n", id="an empty line"),
         pytest.param(b"\xff" * 10, id="not even text"),
     ],
@@ -259,24 +264,159 @@ def test_what_a_loss_of_power_leaves_is_cut_and_told(piece: bytes) -> None:
     assert journal(disk).torn is None
 
 
-def test_the_record_of_what_is_torn_goes_over_it_before_it_is_cut() -> None:
-    """So that a crash in between does not make it untold."""
+LATER = b'ence":1}\n{"hash":"34"}\n'
+
+
+def to_sector(size: int) -> int:
+    """How many bytes are missing to the end of the sector."""
+    return -size % 512
+
+
+@pytest.mark.parametrize(
+    ("before", "zeros", "behind", "torn"),
+    [
+        pytest.param(b"", 0, LATER, True, id="a sector, and what was written behind it"),
+        pytest.param(b"", 512, LATER, True, id="two"),
+        pytest.param(b'{"hash":"12', 0, LATER, True, id="a piece, a sector"),
+        pytest.param(b"", 0, b"{" * 512 + b"\0" * 512 + LATER, True, id="two with one between them"),
+        pytest.param(b"", 1, LATER, False, id="one byte more"),
+        pytest.param(b"", -1, LATER, False, id="one byte less"),
+        pytest.param(b"", 0, b"{" * 512 + b"\0" * 511 + LATER, False, id="a sector, and some other zeros"),
+        pytest.param(b"", 0, LATER[:4], True, id="behind it is no other line"),
+        pytest.param(b"", 1, LATER[:4], False, id="one byte more, and no other line"),
+    ],
+)
+def test_zeros_are_torn_up_to_the_end_of_a_sector_or_of_the_file(
+    before: bytes, zeros: int, behind: bytes, torn: bool
+) -> None:
     whole = written(2)
-    for dies in range(1, 20):
-        disk = MemoryDisk()
-        put_content(disk, FIRST, whole + b"x" * 900)
-        disk.crash_at, disk.tear = dies, 40
-        try:
+    left = whole + before
+    left += b"\0" * (to_sector(len(left)) + zeros) + behind
+    disk = MemoryDisk()
+    put_content(disk, FIRST, left)
+    if torn:
+        on = journal(disk)
+        assert on.torn is not None and on.torn.offset == len(whole)
+        assert content(disk, on.torn.kept) == left[len(whole) :]
+    else:
+        with pytest.raises(JournalFailed, match="line 4 does not go on from record 3"):
             journal(disk)
-        except Crashed:
-            pass
+        assert content(disk, FIRST) == left and list(disk.files) == [HOME / FIRST]
+
+
+def test_a_byte_that_became_zero_lets_nothing_be_cut_off() -> None:
+    whole = written(4)
+    for at in range(len(whole) - len(whole.splitlines(keepends=True)[-1])):
+        if (at + 1) % 512 == 0:
+            continue  # as a sector could begin behind it
+        disk = MemoryDisk()
+        put_content(disk, FIRST, whole[:at] + b"\0" + whole[at + 1 :])
+        with pytest.raises(JournalFailed):
+            journal(disk)
+
+
+@pytest.mark.parametrize("number", [1, 2], ids=["a file that goes on", "a file that was only begun"])
+@pytest.mark.parametrize(
+    "piece",
+    [
+        pytest.param(b"x" * 900, id="long"),
+        pytest.param(b"x", id="short"),
+        pytest.param(b"\0" * 30, id="zeros, fewer than the record of them has bytes"),
+        pytest.param(b"\0" * 30 + LATER * 40, id="zeros, and what was written behind them"),
+    ],
+)
+def test_a_crash_while_an_end_is_cut_off_leaves_it_kept_and_told(piece: bytes, number: int) -> None:
+    """At any change, twice, with the system alive and with power lost."""
+    whole = written(2) if number == 1 else b""
+    piece = piece if not piece.endswith(LATER) else b"\0" * (to_sector(len(whole)) or 512) + LATER * 40
+    for first in range(1, 40):
+        for second in (0, *range(1, 30)):
+            disk = MemoryDisk()
+            if number == 2:
+                put_content(disk, FIRST, written(3))
+            put_content(disk, f"journal-0000000{number}.jsonl", whole + piece)
+            disk.sync_directory(HOME)
+            died = dies_opening(disk, first)
+            for power in (False, True):
+                after = left_by(disk, power)
+                again = dies_opening(after, second) if second else False
+                last = left_by(after, power)
+                journal(last)
+                told = [record for record in all_records(last) if isinstance(record, Torn)]
+                for record in told:
+                    kept = content(last, record.kept)
+                    assert (record.size, record.sha256) == (len(kept), hashlib.sha256(kept).hexdigest())
+                pieces = {path.name: content(last, path.name) for path in last.files if ".torn-" in path.name}
+                assert sorted(pieces) == sorted(record.kept for record in told), (first, second, power)
+                others = [kept for kept in pieces.values() if kept != piece]  # of the record of it
+                assert len(others) == len(pieces) - 1 and all(kept.startswith(b'{"hash":"') for kept in others)
+                assert verify(HOME, disk=last).whole
+            if second and not again:
+                break
+        if not died:
+            assert first > 8
+            return
+    pytest.fail("it never came to its end")
+
+
+def dies_opening(disk: MemoryDisk, change: int) -> bool:
+    """Open it, and die at this change; False if it was open before."""
+    disk.crash_at, disk.tear = disk.changes + change, 40
+    try:
+        journal(disk)
+    except Crashed:
+        return True
+    return False
+
+
+def left_by(disk: MemoryDisk, power: bool) -> MemoryDisk:
+    return disk.after_power_loss(lambda size: size, lambda block: False) if power else disk.after_crash()
+
+
+def test_only_the_newest_pieces_are_kept() -> None:
+    disk = MemoryDisk()
+    journal(disk).close()
+    for _ in range(20):
+        put_content(disk, FIRST, content(disk, FIRST) + b"x")
+        journal(disk).close()
+    pieces = [path.name for path in disk.files if ".torn-" in path.name]
+    told = [record for record in all_records(disk) if isinstance(record, Torn)]
+    assert len(told) == 20
+    assert sorted(pieces) == sorted(record.kept for record in told[-16:])
+
+
+def test_a_piece_is_kept_with_the_reserve_or_nothing_is_cut() -> None:
+    left = written(2) + b"x" * 5000
+    for room, opens in ((20_000, True), (0, False)):
+        disk = MemoryDisk()
+        put_content(disk, FIRST, left)
+        journal(disk, settings(reserve_mib=room / (1 << 20))).close()  # takes the reserve
+        put_content(disk, FIRST, left)
+        for name in [path for path in disk.files if ".torn-" in path.name]:
+            del disk.files[name]
+        disk.capacity = sum(len(each.cached) for each in disk.files.values()) + 100
+        if opens:
+            on = journal(disk, settings(reserve_mib=room / (1 << 20)))
+            assert on.torn is not None and content(disk, on.torn.kept) == b"x" * 5000
+            assert "No space left" in on.failing
         else:
-            break
-        after = disk.after_crash()
-        journal(after)
-        assert any(isinstance(record, Torn) for record in all_records(after)), dies
-        assert verify(HOME, disk=after).whole
-    assert dies > 3
+            with pytest.raises(JournalFailed, match="No space left"):
+                journal(disk)
+            assert content(disk, FIRST) == left
+
+
+def test_a_record_that_nobody_could_read_is_not_written() -> None:
+    disk = MemoryDisk()
+    on = journal(disk)
+    most = LINE_BYTES_MAX - 300
+    on.put(Note, NOW, number=1, name="x", detail="y" * most)
+    on.commit()
+    assert verify(HOME, disk=disk).whole
+    with pytest.raises(AssertionError, match="nobody reads one that long"):
+        on.put(Note, NOW, number=2, name="x", detail="y" * (most + 300))
+    on.put(Note, NOW, number=2, name="x", detail="")
+    on.commit()
+    assert verify(HOME, disk=disk).records == 3
 
 
 @pytest.mark.parametrize(

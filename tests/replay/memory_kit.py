@@ -61,6 +61,11 @@ def outcome(machine: SymbolMachine, events: tuple[ev.Mail, ...], now_ns: int) ->
         return f"{type(error).__name__}: {error}"
 
 
+def order_id_of(slot: Any) -> str:
+    """The id that the exchange gave it, or will."""
+    return getattr(slot, "order_id", "") or f"id-{slot.label}"
+
+
 class Wild:
     """One machine and whatever may happen to it. `log`: batches with their times and outcomes."""
 
@@ -128,7 +133,7 @@ class Wild:
         self.post(ev.TradeLinkUp(True, now), ev.DataLinkUp(now), ev.ProtectionReported(True, "armed", now))
         for _ in range(3):
             for state in self.orders():
-                self.post(ev.OrderClosed(state.label, "x", "user_request", 0, now))
+                self.post(ev.OrderClosed(state.label, order_id_of(state.slot), "user_request", 0, now))
         for kind, subject in list(machine.cases):
             self.post(ev.CaseAccepted(self.next(), kind, subject, "root", "looked at", now))
         self.post(ev.OrdersReported((), now), ev.PositionReported(machine.position.lots, Decimal(0), now))
@@ -189,7 +194,7 @@ class Wild:
             moved = isinstance(slot, Amending)
             price, total = (slot.to_price_ticks, slot.to_total_lots) if moved else (slot.price_ticks, slot.total_lots)
             left = max(0, total - slot.filled_lots)
-            self.post(ev.OrderAcked(label, f"id{self.next()}", price + b // 70, left, total, now))
+            self.post(ev.OrderAcked(label, order_id_of(slot), price + b // 70, left, total, now))
 
     def answer_all(self, a: int, b: int) -> None:
         for n, state in enumerate(self.orders()):
@@ -200,7 +205,11 @@ class Wild:
         state = self.pick(a)
         if state is not None:
             cause = ("user_request", "maintenance", "cancelled", "expired")[b % 4]
-            self.post(ev.OrderClosed(state.label, "x", cause, state.slot.filled_lots + b // 80, self.now_ns))
+            self.post(
+                ev.OrderClosed(
+                    state.label, order_id_of(state.slot), cause, state.slot.filled_lots + b // 80, self.now_ns
+                )
+            )
 
     def absent(self, a: int, b: int) -> None:
         state = self.pick(a)
@@ -214,7 +223,7 @@ class Wild:
             self.post(ev.GateRefused(state.label, state.side, rule, str(a), str(b), "collar_bps", self.now_ns))
 
     def filled(self, a: int, b: int) -> None:
-        """A part or all of an order of ours; told twice now and then; fees in another coin; both sides of one id."""
+        """A part or all of an order; told twice now and then, or late; fees in another coin; both sides of one id."""
         state = self.pick(a)
         if b >= 95 and self.told_fills:
             told = self.told_fills[a % len(self.told_fills)]
@@ -222,11 +231,14 @@ class Wild:
             return
         label, side = (state.label, state.side) if state is not None else ("", (BID, ASK)[a % 2])
         price = state.slot.price_ticks if state is not None else self.centre
+        order_id = order_id_of(state.slot) if state is not None else "x"
         currency = self.instrument.settlement if b % 3 else "DOGE"
         fee = Decimal(a - 40).scaleb(-6)
         number = self.next()
+        made = 100_000 + number - (0, 0, 4)[a % 3]  # some are told after later ones
+        name, at_ns, lots = f"t{made}-{number + 10_000}", START_NS + made * NS if b % 11 else 0, 1 + b % 7
         fill = ev.OrderFilled(
-            label, "x", f"t{number}", side, self.price(price), 1 + b % 7, fee, currency, True, 100.0, 0, self.now_ns
+            label, order_id, name, side, self.price(price), lots, fee, currency, True, 100.0, at_ns, self.now_ns
         )
         self.told_fills.append(fill)
         self.post(fill)
@@ -256,7 +268,7 @@ class Wild:
                 continue
             total = slot.total_lots + (1 if b >= 70 else 0)
             left = max(1, total - slot.filled_lots)
-            found.append(ev.OpenOrder(state.label, "x", state.side, slot.price_ticks, left, total))
+            found.append(ev.OpenOrder(slot.label, order_id_of(slot), state.side, slot.price_ticks, left, total))
         if a % 4 == 3:
             epoch = "ep0" if b % 2 else "zz"
             label = f"mmd-test-{self.instrument.symbol}-{'b' if b % 3 else 'a'}-{epoch}-z{b}"
@@ -307,7 +319,7 @@ class Wild:
         lots, now = abs(self.machine.position.lots), self.now_ns
         self.post(ev.PauseRequested(self.next(), "root", "test", now))
         for state in self.orders():
-            self.post(ev.OrderClosed(state.label, "x", "user_request", 0, now))
+            self.post(ev.OrderClosed(state.label, order_id_of(state.slot), "user_request", 0, now))
         self.post(ev.FlattenRequested(self.next(), "root", "", max(1, lots * (1 + b) // 100), self.centre, now))
 
     def switch(self, a: int, b: int) -> None:

@@ -181,7 +181,7 @@ class House:
     def totals(self, told: tuple[Any, ...], keys: tuple[str, ...] | None) -> None:
         at = max([self.now_ns, *(rig.now_ns for rig in self.rigs())])
         self.now_ns = at
-        values = [valued(self.scenes[key].rig.machine) for key in (self.scenes if keys is None else keys)]
+        values = [valued(self.scenes[key].rig.machine, at) for key in (self.scenes if keys is None else keys)]
         actions = self.portfolio.handle([*told, *(value for value in values if value is not None)], at)
         self.journal.totals(at, told, keys, actions)
         self.act(actions)
@@ -236,14 +236,14 @@ class House:
             rig.reborn()
         self.serve()
 
-    def rotate(self, between: int = 0, accounts: dict[str, str] | None = None) -> None:
+    def rotate(self, between: int = 0, accounts: dict[str, str] | None = None, note: int = 0) -> None:
         """A new file; its snapshots are trickled, with steps of the scenes between them."""
         self.journal.rotate(self.now_ns)
         for rig in self.rigs():
             self.journal.put(rec.Snapshot, self.now_ns, key=rig.key, state=raw(rig.machine))
             self.run(between, seed=between)
         self.journal.put(rec.Snapshot, self.now_ns, key="", state=raw(self.portfolio))
-        self.journal.put(rec.SnapshotsDone, self.now_ns, accounts=accounts or {})
+        self.journal.put(rec.SnapshotsDone, self.now_ns, accounts=accounts or {}, note=note)
         self.journal.commit()
 
     def states(self) -> dict[str, bytes]:

@@ -14,7 +14,7 @@ from typing import Any, get_args, get_type_hints
 
 import msgspec
 import pytest
-from core_kit import BID, NS, PLAIN, START_NS, changed, machine, settings
+from core_kit import BID, NS, PLAIN, START_NS, changed, fill, machine, settings
 from core_playbook import Play
 from hypothesis import HealthCheck, given
 from hypothesis import settings as hypothesis_settings
@@ -502,6 +502,19 @@ def test_thousands_of_fills_stay_in_order() -> None:
     ):
         assert same(mine, theirs)
     assert twin.position._seen["t997"] == (Side.ASK, Side.BID)
+
+
+def test_a_late_fill_counts_in_its_place_after_a_restart() -> None:
+    play = Play().connected()
+    for number, lots, price in ((1, 10, "100"), (3, 5, "110")):
+        play.sees(changed(fill("", f"t{number}", BID, lots, price), exchange_ns=play.now_ns + number))
+    twin = load(save(play.machine))
+    assert isinstance(twin, SymbolMachine)
+    late = changed(fill("", "t2", Side.ASK, 5, "90"), exchange_ns=play.now_ns + 2)
+    twin.handle([late], play.now_ns)
+    play.sees(late)
+    assert (twin.position.lots, twin.position.average, twin.position.realized) == (10, Decimal(105), Decimal(-50))
+    assert save(twin) == save(play.machine)
 
 
 def test_the_register_has_no_instrument_by_name_only() -> None:

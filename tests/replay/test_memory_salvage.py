@@ -389,6 +389,31 @@ def test_a_position_that_was_not_known_stays_so() -> None:
     assert not found.position.known and notes == ["position.realized: missing, stays 0"]
 
 
+def test_where_fills_that_made_it_are_missing_late_ones_count_after_them() -> None:
+    """As in a state from before they were remembered."""
+    wild = quoting()
+    position = wild.machine.position
+    assert position._recent
+    found, notes = older(drop("machine.position._recent"), drop("machine.position._base"), wild=wild)
+    assert notes[0].startswith("position._base: missing") and notes[1] == "position._recent: missing, stays []"
+    assert notes[2:] == ["position: which fills made it cannot be told: one that is told late counts after them"]
+    ours = found.position
+    assert (ours.lots, ours.average, ours.realized) == (position.lots, position.average, position.realized)
+    assert ours.refolds and not ours._recent and ours._base.lots == ours.lots
+
+
+@pytest.mark.parametrize("price", ["0", "NaN", "-5"])
+def test_fills_that_cannot_be_folded_again_are_left_out(price: str) -> None:
+    wild = quoting()
+
+    def edit(document: dict[str, Any]) -> None:
+        document["machine"]["position"]["_recent"][1]["price"] = ["decimal", price]
+
+    found, notes = older(edit, wild=wild)
+    assert notes == ["position: which fills made it cannot be told: one that is told late counts after them"]
+    assert found.position.refolds and found.position.average == wild.machine.position.average
+
+
 # --- what must be there -------------------------------------------------------------------------------
 
 

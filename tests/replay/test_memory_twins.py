@@ -166,6 +166,8 @@ def test_the_histories_reach_every_corner() -> None:
             "jump": market.jump,
             "last trade": market.last_trade,
             "differs": market.differs_ns,
+            "behind": market.behind_ns,
+            "ticker touch": market.ticker_touch,
             "vol collar": market._vol_collar != (0.0, 0.0),
         }
         for corner, there in corners.items():

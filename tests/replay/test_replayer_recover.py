@@ -121,9 +121,44 @@ def test_whose_machines_they_are_is_known_without_the_file_of_the_start(house: H
     house.run(20)
     house.rotate(accounts={"deribit": "first"})
     house.run(10, 2)
-    assert recovered(house).accounts == {"deribit": "first"}
+    found = recovered(house)
+    assert set(found.owners.values()) == {"first"} and set(found.owners) == set(house.scenes)
+    assert found.accounts == {"deribit": "first"}
+
+
+def begin_and_stop(house: House, account: str, *, carried: bool = True) -> None:
+    """A process that is stopped before it has connected."""
+    accounts = {"deribit": account}
+    house.journal.put(rec.Started, house.now_ns, version="1.2.3", pid=2, host="h", accounts=accounts)
+    if carried:
+        given, switches = house.portfolio.limits, house.portfolio.switches
+        house.journal.put(rec.Began, house.now_ns, limits=given, switches=switches, carried=None)
+    house.journal.put(rec.Stopped, house.now_ns, left={})
+
+
+def test_a_start_that_came_to_nothing_leaves_all_as_it_was(house: House) -> None:
+    """Whose the machines are, and what the portfolio counted."""
+    house.run(60)
+    house.rotate(accounts={"deribit": "first"})
+    before = house.states()
+    for account in ("second", "third"):
+        begin_and_stop(house, account)
+        found = recovered(house)
+        assert states(found) == before
+        assert set(found.owners.values()) == {"first"} and found.accounts == {"deribit": "first"}
+
+
+def test_who_joined_runs_under_the_account_of_its_process(house: House) -> None:
+    house.run(60)
+    house.rotate(accounts={"deribit": "first"})
     house.journal.put(rec.Started, house.now_ns, version="1.2.3", pid=2, host="h", accounts={"deribit": "second"})
-    assert recovered(house).accounts == {"deribit": "second"}
+    rig = house.scenes[PERP].rig
+    rig.now_ns = house.now_ns
+    rig.join(inherits=False)
+    begin_and_stop(house, "third")
+    owners = recovered(house).owners
+    assert owners.pop(PERP) == "second"
+    assert owners and set(owners.values()) == {"first"}
 
 
 # --- notes ---------------------------------------------------------------------------------------------
@@ -157,6 +192,21 @@ def test_at_most_so_many_notes_are_kept(house: House, monkeypatch: pytest.Monkey
     assert found.number == 15
 
 
+@pytest.mark.parametrize("told", [True, False], ids=["number written down", "not written down"])
+def test_numbers_of_notes_go_on_though_none_is_near(house: House, monkeypatch: pytest.MonkeyPatch, told: bool) -> None:
+    monkeypatch.setattr(recovering, "SLICES_MAX", 0)
+    for _ in range(8):
+        house.note()
+    house.rotate(note=8 if told else 0)
+    house.run(20)
+    found = recovered(house)
+    assert not found.notes
+    assert found.number == 8 if told else found.number >= 8
+    house.notes = found.number
+    house.note()
+    assert recovered(house).number == found.number + 1
+
+
 # --- what is doubtful ----------------------------------------------------------------------------------
 
 
@@ -180,6 +230,49 @@ def test_a_machine_that_was_called_off_is_in_doubt(house: House) -> None:
     found = recovered(house)
     assert not found.differences
     assert "stopped from outside" in found.broken[PERP]
+
+
+@pytest.mark.parametrize("what", ["called off", "lost", "differs"])
+def test_doubts_outlive_starts_that_came_to_nothing_until_somebody_inherited(house: House, what: str) -> None:
+    house.run(30)
+    rig = house.scenes[PERP].rig
+    event = ev.PauseRequested(77, "root", "test", rig.now_ns)
+    if what == "called off":
+        house.journal.batch(PERP, rig.now_ns, [ev.TimerFired(rig.now_ns)], [], error="Overdue: x", called_off=True)
+    elif what == "lost":
+        house.journal.put(rec.Lost, rig.now_ns, records=7)
+    else:
+        rig.machine.handle([event], rig.now_ns)
+        house.journal.batch(PERP, rig.now_ns, [event], [])
+    first = recovered(house).broken
+    assert PERP in first
+    for account in ("a", "b"):
+        begin_and_stop(house, account)
+        found = recovered(house)
+        assert {key: found.broken[key] for key in first} == first and PERP in found.machines
+    house.restart()
+    assert recovered(house).broken == {}
+
+
+def test_a_doubt_stays_until_the_heir_was_told(house: House) -> None:
+    """A loss of power may tear off the batch in which it is."""
+    house.run(30)
+    rig = house.scenes[PERP].rig
+    house.journal.put(rec.Lost, rig.now_ns, records=7)
+    house.journal.put(rec.Started, rig.now_ns, version="1.2.3", pid=2, host="h")
+    rig.join(inherits=True)
+    assert "could not be written" in recovered(house).broken[PERP]
+    house.journal.batch(PERP, rig.now_ns, [ev.JournalDoubted("x", rig.now_ns)], [])
+    assert "could not be written" not in recovered(house).broken.get(PERP, "")
+
+
+def test_a_doubt_about_losses_stays_until_they_were_counted_anew(house: House) -> None:
+    house.run(30)
+    house.journal.put(rec.Lost, house.now_ns, records=7)
+    begin_and_stop(house, "a")
+    assert "" in recovered(house).broken
+    house.restart()
+    assert "" not in recovered(house).broken
 
 
 def test_a_state_that_no_file_has_any_more_is_in_doubt(house: House) -> None:

@@ -74,9 +74,9 @@ class Tape:
         assert self.machine.state is State.ACTIVE
 
     def wait(self, seconds: float, shift: int = 0) -> None:
-        """Time passes, and then there is a book."""
+        """Time passes, and then there is a book, and a ticker whose mark stays."""
         self.at += int(seconds * NS)
-        self.post(book(MID - 1 + shift, MID + 1 + shift, self.at, lots=1000))
+        self.post(book(MID - 1 + shift, MID + 1 + shift, self.at, lots=1000), ticker(self.at, 60_000.0, 60_000.0))
 
 
 def compared(

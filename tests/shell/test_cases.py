@@ -2,6 +2,7 @@
 
 from decimal import Decimal
 from pathlib import Path
+from types import SimpleNamespace
 
 import msgspec
 import pytest
@@ -34,6 +35,8 @@ class Counter(Front):
         self.pump = room.pump
         self.register = room.register
         self.office = Office(room.pump)
+        self._reloader = SimpleNamespace()  # type: ignore[assignment]  # there is one: it is not asked anything
+        self._stop_requested = trio.Event()
 
 
 def keep(room: Room, state: Path | None) -> CaseBook:
@@ -172,8 +175,61 @@ async def test_what_cannot_be_accepted_is_refused_in_words(autojump_clock: MockC
         await accept(room, 1)
     drift(room, worker, 3)
     room.pump.drop(worker)
-    with pytest.raises(MmdError, match="deribit/BTC-PERPETUAL is not in service: case 1 is decided when it is back"):
+    counter = Counter(room)
+    counter._reloader = None
+    with pytest.raises(MmdError, match="still starting: deribit/BTC-PERPETUAL is not in service, so case 1 is not"):
+        await counter.accept(1, "why", ANN, 1.0)
+    counter._stop_requested.set()
+    with pytest.raises(MmdError, match="the daemon stops: deribit/BTC-PERPETUAL is not in service"):
+        await counter.accept(1, "why", ANN, 1.0)
+
+
+async def test_a_case_of_a_symbol_that_is_gone_can_be_closed_and_adopts_nothing(
+    autojump_clock: MockClock, tmp_path: Path
+) -> None:
+    """It expired or was removed with the case open; if it comes back with the difference, that is a new case."""
+    room = Room()
+    book = keep(room, tmp_path)
+    worker = room.worker()
+    room.connect(worker)
+    drift(room, worker, 3)
+    room.pump.drop(worker)
+    before = worker.machine.position.lots
+    result = await accept(room, 1, "delivered; checked by hand")
+    assert result.outcome is Outcome.DONE
+    assert "nothing was adopted: the symbol is not in service" in result.symbols[0].detail
+    assert (result.symbols[0].symbol, result.symbols[0].state) == (BTC, "not in service")
+    (line,) = book.lines(closed=True)
+    assert (line.number, line.state, line.by) == (1, CaseState.ACCEPTED, "ann (uid 1000)")
+    assert line.reason == "delivered; checked by hand (nothing was adopted: the symbol is not in service)"
+    assert book.lines(closed=False) == []
+    name, detail, by = notes(room)[-1]
+    assert (name, by) == ("case.closed", "ann (uid 1000)") and "nothing was adopted" in detail
+    assert worker.machine.position.lots == before and worker.machine.cases  # nobody told it
+    assert [line.state for line in keep(Room(), tmp_path).lines(closed=True)] == [CaseState.ACCEPTED]  # it is written
+    with pytest.raises(MmdError, match=r"case 1 is closed: accepted by ann \(uid 1000\): delivered"):
         await accept(room, 1)
+
+    heir = room.worker()
+    room.pump.drop(heir)
+    heir.machine.inherit(worker.machine, room.now_ns)
+    book.restored(heir)
+    room.pump.add(heir)
+    assert [(line.number, line.kind) for line in book.lines(closed=False)] == [(2, "position")]
+
+
+async def test_a_closing_that_cannot_be_written_is_not_done(autojump_clock: MockClock, tmp_path: Path) -> None:
+    room = Room()
+    keep(room, tmp_path)
+    worker = room.worker()
+    room.connect(worker)
+    drift(room, worker, 3)
+    await room.pump.deliver()
+    room.pump.drop(worker)
+    (tmp_path / FILE).unlink()
+    (tmp_path / FILE).mkdir()
+    result = await accept(room, 1)
+    assert result.outcome is Outcome.TIMED_OUT and "could not be written" in result.detail
 
 
 async def test_words_that_no_open_case_belongs_to_change_nothing(autojump_clock: MockClock) -> None:

@@ -1,6 +1,7 @@
 """The daemon's own duties on fakes: what it waits for, how it stops when it has only begun, what it refuses then."""
 
 from collections.abc import Callable, Mapping, Sequence
+from decimal import Decimal
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,7 @@ from shell_kit import BTC, ETH, MID_TICKS, START_NS, FakeExchange
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from mmd.config.load import load_text
-from mmd.config.model import ExchangeConfig
+from mmd.config.model import Config, ExchangeConfig
 from mmd.domain.actions import CancelOrder, PlaceOrder, Request
 from mmd.domain.errors import LinkLost, MmdError
 from mmd.domain.events import (
@@ -28,6 +29,7 @@ from mmd.exchanges.api import Sink
 from mmd.shell import daemon as daemon_module
 from mmd.shell.daemon import DRAIN_SECONDS, RECONCILE_SECONDS, Daemon, Farewell, indexes
 from mmd.shell.desk import Caller, Outcome
+from mmd.shell.metrics import DaemonCollector, slices
 from mmd.shell.wiring import Wired
 
 CALLER = Caller(uid=1, pid=1, name="ann")
@@ -56,6 +58,7 @@ class Venue(FakeExchange):
         self.answers = True
         self.left: dict[str, list[OpenOrder]] | Exception = {}
         self.asked = 0
+        self.positions: dict[str, int] = {}
         self._to_post: list[tuple[str, OrderAcked | OrderClosed]] = []
         self._wake = trio.Event()
 
@@ -75,12 +78,12 @@ class Venue(FakeExchange):
     async def reconcile(self, *symbols: str) -> None:
         assert self.sink is not None
         for symbol in symbols:
-            mid, mark = MID_TICKS[symbol], MID_TICKS[symbol] / 2
+            mid, mark, lots = MID_TICKS[symbol], MID_TICKS[symbol] / 2, self.positions.get(symbol, 0)
             for event in (
                 DataLinkUp(START_NS),
                 TradeLinkUp(True, START_NS),
                 OrdersReported((), START_NS),
-                PositionReported(0, 0, START_NS),  # type: ignore[arg-type]  # flat: no average
+                PositionReported(lots, Decimal(mark if lots else 0), START_NS),
                 BookTop(((mid - 1, 5),), ((mid + 1, 5),), 1, START_NS, START_NS),
                 Ticker(mark, mark, mark, 0.0, 0.0, 0.0, 0.0, START_NS, START_NS),
             ):
@@ -113,14 +116,16 @@ class Venue(FakeExchange):
 
 
 class Life:
-    def __init__(self, monkeypatch: pytest.MonkeyPatch, nursery: trio.Nursery, text: str = TEXT) -> None:
+    def __init__(
+        self, monkeypatch: pytest.MonkeyPatch, nursery: trio.Nursery, text: str = TEXT, path: Path = Path("mmd.yaml")
+    ) -> None:
         self.venue = Venue()
 
         def wire(config: ExchangeConfig, service: str, started_ns: int, now_ns: Callable[[], int]) -> Wired:
             return Wired(self.venue, None, "fake", "fake account")
 
         monkeypatch.setattr(daemon_module, "wire", wire)
-        self.daemon = Daemon(load_text(text), Path("mmd.yaml"), lambda: START_NS)
+        self.daemon = Daemon(load_text(text), path, lambda: START_NS)
         nursery.start_soon(self.daemon.run)
 
     async def started(self) -> "Life":
@@ -250,6 +255,119 @@ async def test_a_daemon_that_stops_reloads_nothing(autojump_clock: MockClock, li
     with pytest.raises(MmdError, match="stops"):
         await daemon.reload(None, CALLER)
     assert told == []
+    await daemon.stopped.wait()
+
+
+async def test_a_daemon_that_stops_resumes_nothing_and_says_what_is_left(autojump_clock: MockClock, life: Life) -> None:
+    daemon, venue = (await life.started()).daemon, life.venue
+    await life.quote(BTC)
+    venue.answers = False
+    daemon.stop()
+    await wait_all_tasks_blocked()
+    assert list(daemon.pump.workers) == ["deribit/BTC-PERPETUAL"]  # the other one had nothing to wait for
+    for symbols in (["all"], [BTC], [ETH], ["DOGE"]):
+        with pytest.raises(MmdError, match=r"is stopping.*still there: 1 symbols, 2 orders that may rest"):
+            await daemon.resume(symbols, "", CALLER, 1.0)
+    await daemon.stopped.wait()
+    for change in (daemon.pause, daemon.resume, daemon.reset):
+        with pytest.raises(MmdError, match="the daemon is stopping"):
+            await change(["all"], "looked", CALLER, 1.0)
+
+
+async def test_a_halt_during_the_stop_tries_again_and_says_what_is_left(autojump_clock: MockClock, life: Life) -> None:
+    daemon, venue = (await life.started()).daemon, life.venue
+    await life.quote(BTC)
+    venue.answers = False
+    daemon.stop()
+    await wait_all_tasks_blocked()
+    result = await daemon.halt(["all"], "now", CALLER, 1.0)
+    assert result.outcome is Outcome.TIMED_OUT
+    assert [(row.symbol, row.outcome, row.state) for row in result.symbols] == [(BTC, Outcome.TIMED_OUT, "DRAINING")]
+    assert "is stopping" in result.detail and f"may be left: {BTC}: 2 orders" in result.detail
+    venue.answers = True
+    for state in daemon.pump.workers["deribit/BTC-PERPETUAL"].machine.own.every():
+        assert venue.sink is not None
+        venue.sink.post(BTC, OrderClosed(state.label, "", "user_request", 0, START_NS))
+    result = await daemon.halt(["all"], "now", CALLER, 1.0)
+    assert result.outcome is Outcome.REFUSED  # nothing is left, but it is not HALTED, and will be PAUSED
+    assert [(row.symbol, row.outcome) for row in result.symbols] == [(BTC, Outcome.REFUSED)]
+    assert "the exchanges list none of ours" in result.detail and "is PAUSED" in result.detail
+    await daemon.stopped.wait()
+
+
+@pytest.mark.parametrize(
+    ("left", "outcome", "said"),
+    [
+        pytest.param({}, Outcome.REFUSED, "the exchanges list none of ours", id="nothing"),
+        pytest.param(
+            {BTC: [OpenOrder("mmd-kit-x", "1", Side.BID, 1, 1, 1)]},
+            Outcome.TIMED_OUT,
+            "may be left: deribit/BTC-PERPETUAL: 1 orders at the exchange",
+            id="an order",
+        ),
+        pytest.param(LinkLost("down"), Outcome.TIMED_OUT, "may be left: deribit cannot be asked: down", id="nobody"),
+    ],
+)
+async def test_a_halt_after_everybody_has_left_is_what_the_exchange_says(
+    left: dict[str, list[OpenOrder]] | Exception, outcome: Outcome, said: str, autojump_clock: MockClock, life: Life
+) -> None:
+    daemon, venue = (await life.started()).daemon, life.venue
+    daemon.stop()
+    await daemon.stopped.wait()
+    venue.left = left
+    for symbols in (["all"], [BTC]):
+        result = await daemon.halt(symbols, "now", CALLER, 1.0)
+        assert (result.outcome, result.symbols) == (outcome, []) and said in result.detail
+    other = await daemon.halt([ETH], "now", CALLER, 1.0)
+    assert other.outcome is (Outcome.TIMED_OUT if isinstance(left, Exception) else Outcome.REFUSED)
+    assert (await daemon.halt(["all"], "now", CALLER, 0.0)).outcome is Outcome.TIMED_OUT  # no time to ask
+
+
+async def test_what_was_halted_is_halted_also_during_the_stop(autojump_clock: MockClock, life: Life) -> None:
+    daemon, venue = (await life.started()).daemon, life.venue
+    await life.quote(ETH)
+    assert (await daemon.halt([BTC], "odd", CALLER, 1.0)).outcome is Outcome.DONE
+    venue.answers = False
+    daemon.stop()
+    both = await daemon.halt(["all"], "now", CALLER, 0.5)  # before anybody drains: both come to HALTED
+    assert {row.symbol: row.outcome for row in both.symbols} == {BTC: Outcome.DONE, ETH: Outcome.TIMED_OUT}
+    assert set(daemon.register.halts) == {"deribit/BTC-PERPETUAL", "deribit/ETH-PERPETUAL"}
+    await daemon.stopped.wait()
+
+
+async def at_once(function: Callable[..., Config], *words: object) -> Config:
+    """In place of a thread: mock time would run away while it works."""
+    await trio.lowlevel.checkpoint()
+    return function(*words)
+
+
+async def test_the_position_of_a_symbol_that_a_reload_removed_is_shown(
+    autojump_clock: MockClock, nursery: trio.Nursery, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(trio.to_thread, "run_sync", at_once)
+    path = tmp_path / "mmd.yaml"
+    life = Life(monkeypatch, nursery, path=path)
+    life.venue.positions = {ETH: -4}
+    daemon = (await life.started()).daemon
+    assert daemon.status(["all"]).left_behind == []
+    path.write_text(TEXT.replace("  - {exchange: deribit, symbol: ETH-PERPETUAL, spread: near}\n", ""))
+    assert (await daemon.reload(None, CALLER)).outcome is Outcome.DONE
+    await wait_all_tasks_blocked()
+    status = daemon.status(["all"])
+    assert [row.symbol for row in status.symbols] == [BTC]
+    assert [(row.symbol, row.position, row.left) for row in status.left_behind] == [(ETH, -40, "removed")]
+    assert daemon.status(["*-PERPETUAL"]).left_behind == status.left_behind == daemon.positions([ETH])
+    assert daemon.status([BTC]).left_behind == []
+    with pytest.raises(KeyError):
+        daemon.status([ETH])  # its state is nobody's any more
+    text = b"".join(slices(DaemonCollector(daemon))).decode()
+    assert 'mmd_position_left{exchange="deribit",symbol="ETH-PERPETUAL"} -40.0\n' in text
+    assert 'mmd_position{exchange="deribit",symbol="ETH-PERPETUAL"}' not in text
+    path.write_text(TEXT)
+    assert (await daemon.reload(None, CALLER)).outcome is Outcome.DONE
+    status = daemon.status(["all"])
+    assert ([row.symbol for row in status.symbols], status.left_behind) == ([BTC, ETH], [])
+    daemon.stop()
     await daemon.stopped.wait()
 
 

@@ -13,10 +13,13 @@ from trio.testing import MockClock
 from mmd.domain import events as ev
 from mmd.domain.errors import MmdError
 from mmd.domain.reasons import Mode, State, Switch, Why
+from mmd.domain.settings import KillSwitches
+from mmd.domain.totals import CarriedLosses
 from mmd.exchanges.api import ProtectionStatus
 from mmd.shell.desk import Caller, ChangeResult, Outcome
 from mmd.shell.front import Front
 from mmd.shell.office import Office
+from mmd.shell.totals import Treasury
 from mmd.shell.worker import Worker
 
 ANN = Caller(uid=1000, pid=1, name="ann")
@@ -30,6 +33,7 @@ def front(room: Room) -> Front:
     made.alarms, made.office, made.phase = room.alerts, Office(room.pump), "running"
     made.sinks = {"deribit": room.sink}
     made._reloader = SimpleNamespace()  # type: ignore[assignment]  # there is one: it is not asked anything
+    made._stop_requested = trio.Event()
     made.wired = {"deribit": SimpleNamespace(network="test")}  # type: ignore[dict-item]  # only its name is shown
     return made
 
@@ -228,12 +232,105 @@ async def test_a_daemon_that_starts_or_stops_changes_nothing(autojump_clock: Moc
     room.pump.run()
     counter = front(room)
     counter._nursery = SimpleNamespace()  # type: ignore[assignment]  # there is one: it is not used
-    counter._stop_requested = trio.Event()
     counter._stop_requested.set()
     with pytest.raises(MmdError, match="the daemon stops: nothing was applied"):
         await counter.reload(None, ANN)
-    counter._reloader = None
+    for change in (counter.pause, counter.resume, counter.reset):
+        with pytest.raises(MmdError, match=r"is stopping: .* still there: 1 symbols, 0 orders that may rest"):
+            await change(["all"], "", ANN, 1.0)
+    with pytest.raises(MmdError, match="is stopping"):
+        await counter.shadow(["all"], True, "", ANN, 1.0)
+    with pytest.raises(MmdError, match="is stopping"):
+        await counter.flatten(BTC, None, Decimal(1), "", ANN, 1.0)
+    counter._reloader, counter._stop_requested = None, trio.Event()
     for change in (counter.pause, counter.resume, counter.halt, counter.reset):
         with pytest.raises(MmdError, match="still starting: waiting for deribit"):
             await change(["all"], "", ANN, 1.0)
     assert (worker.machine.state, worker.depth) == (State.PAUSED, 0)
+
+
+# --- what a symbol leaves behind ------------------------------------------------------------------------
+
+
+def leave(room: Room, worker: Worker) -> None:
+    """As the roster does it once nothing rests any more."""
+    room.treasury.leave(worker)
+    room.pump.drop(worker)
+
+
+async def test_a_position_outlives_its_symbol(autojump_clock: MockClock) -> None:
+    room = Room()
+    btc, eth = room.worker(BTC), room.worker(ETH)
+    room.connect(btc, position_lots=2)
+    room.connect(eth, position_lots=-4)
+    counter = front(room)
+    assert [line.left for line in counter.positions(["all"])] == ["", ""]
+    leave(room, eth)
+    here, left = counter.positions(["all"])
+    assert (here.symbol, here.position, here.left) == (BTC, 20, "")
+    assert (left.symbol, left.exchange, left.position, left.left) == (ETH, "deribit", -40, "removed")
+    assert left.coins == pytest.approx(-40 / 3000) and left.pnl_usd == pytest.approx(0.0)
+    assert (left.average_price, left.mark_price, left.realized_usd) == (None, None, None)
+    assert counter.positions([ETH]) == counter.positions(["deribit/ETH-*"]) == counter.positions([ETH, "E*"]) == [left]
+    assert counter.positions([BTC]) == [here] and counter.positions(["*"]) == [here, left]
+    for wrong in ("DOGE", "deribit/DOGE"):
+        with pytest.raises(KeyError, match=wrong):
+            counter.positions([wrong, ETH])
+    room.worker(ETH)
+    assert [(line.symbol, line.left) for line in counter.positions(["all"])] == [(BTC, ""), (ETH, "")]
+
+
+async def test_why_a_position_is_nobodys_is_said(autojump_clock: MockClock) -> None:
+    room = Room()
+    worker = room.worker()
+    room.connect(worker, position_lots=2)
+    leave(room, worker)
+    counter = front(room)
+    counter._stop_requested.set()
+    assert [line.left for line in counter.positions(["all"])] == ["stopped"]
+    # The next process, before it knows its instruments: neither price nor profit came along with the lots.
+    left = room.treasury.machine.carried().left[0]
+    carried = CarriedLosses(everything=room.treasury.machine.losses.carried(), symbols={}, left=(left,))
+    again = Room()
+    again.treasury = Treasury(LIMITS, KillSwitches(), again.pump, carried)
+    counter = front(again)
+    counter._reloader = None
+    (line,) = counter.positions(["all"])
+    assert (line.left, line.position, line.pnl_usd) == ("not in service yet", 20, None)
+    assert line.coins == pytest.approx(20 / 80_000)
+
+
+# --- ledgers ------------------------------------------------------------------------------------------
+
+
+async def test_rounding_is_no_imbalance_and_a_defect_is(autojump_clock: MockClock) -> None:
+    """A price that divides leaves something in the fiftieth digit."""
+    room = Room()
+    worker = room.quoting()
+    for number in range(7):
+        room.fill(worker, f"t{number}")
+        room.pump.post(worker, room.ticker(shift=37 * number + 1))
+        room.pump.run()
+    position = worker.machine.position
+    assert position.balanced and position.statement(worker.machine.mark_price).imbalance != 0
+    counter = front(room)
+    assert [line.imbalance for line in counter.ledger(["all"])] == [0]
+    assert [line.imbalance for line in counter.ledger_lines()] == [0]
+    position.ledger.holdings.cash += Decimal("1e-12")
+    for line in (*counter.ledger(["all"]), *counter.ledger_lines()):
+        assert abs(line.imbalance - Decimal("1e-12")) < Decimal("1e-40")
+
+
+async def test_every_digit_of_a_ledger_is_shown(autojump_clock: MockClock) -> None:
+    room = Room()
+    worker = room.quoting()
+    for number in range(3):
+        room.fill(worker, f"t{number}")
+    room.pump.run()
+    (line,) = front(room).ledger(["all"])
+    assert line.cash == worker.machine.position.ledger.holdings.cash
+    room.pump.post(worker, room.ticker(shift=37))
+    room.pump.run()
+    (line,) = front(room).ledger(["all"])
+    shown = line.inventory
+    assert shown == worker.machine.position.ledger.sources.inventory and len(shown.as_tuple().digits) > 28

@@ -1,5 +1,7 @@
-"""The keeper of the journal: what somebody takes away under it halts everybody, and the next file is begun."""
+"""The keeper of the journal: what somebody takes away halts everybody, a stop waits for nothing, notes are counted."""
 
+import threading
+from collections.abc import Callable
 from pathlib import Path
 
 import trio
@@ -8,6 +10,7 @@ from trio.testing import MockClock
 
 from mmd.domain.reasons import State, Why
 from mmd.domain.settings import JournalSettings
+from mmd.journal.disk import OsDisk
 from mmd.journal.halts import HaltFile
 from mmd.journal.reader import records, verify
 from mmd.journal.records import SnapshotsDone
@@ -41,4 +44,66 @@ async def test_a_removed_file_halts_everybody_and_the_next_has_every_state(
     assert not register.failed and not journal.failing
     assert [path.name for path in home.iterdir()] == ["journal-00000002.jsonl"] and verify(home).whole
     assert any(isinstance(record, SnapshotsDone) for record in records(home))
+    nursery.cancel_scope.cancel()
+
+
+class SlowDisk(OsDisk):
+    """Nothing is read in a thread before a stop was asked for; `begun` then, `read`: how often."""
+
+    def __init__(self) -> None:
+        self.begun = threading.Event()
+        self.go_on = threading.Event()
+        self.read_after = 0
+        self.stop: Callable[[], bool] = lambda: False
+
+    def read(self, handle: int, offset: int, size: int) -> bytes:
+        if threading.current_thread() is not threading.main_thread():
+            self.begun.set()
+            assert self.go_on.wait(10)
+            self.read_after += self.stop()
+        return super().read(handle, offset, size)
+
+
+async def test_a_stop_does_not_wait_for_files_to_be_compressed(nursery: trio.Nursery, tmp_path: Path) -> None:
+    room, disk = Room(nursery), SlowDisk()
+    journal = Journal(tmp_path, SETTINGS, service="kit", version="1", code=CODE, now_ns=START_NS, disk=disk)
+    for _ in range(4):
+        journal.rotate(START_NS)
+    room.pump.journal = journal
+    keeper = Keeper(journal, SETTINGS, room.pump, trio.to_thread.run_sync, disk)
+    disk.stop = keeper.ending
+    ended = trio.Event()
+
+    async def run(scope: trio.CancelScope) -> None:
+        with scope:
+            await keeper.run(room.treasury.machine)
+        ended.set()
+
+    scope = trio.CancelScope()
+    nursery.start_soon(run, scope)
+    assert await trio.to_thread.run_sync(disk.begun.wait, 10)
+    scope.cancel()
+    while not keeper.ending():
+        await trio.lowlevel.checkpoint()
+    disk.go_on.set()
+    with trio.fail_after(10):
+        await ended.wait()
+    assert disk.read_after == 1, "the one that it was in"
+    left = sorted(path.name for path in journal.directory.glob("*"))
+    assert left == [f"journal-0000000{n}.jsonl" for n in range(1, 6)]
+    journal.close()
+    nursery.cancel_scope.cancel()
+
+
+async def test_every_file_has_the_number_of_the_last_note(
+    autojump_clock: MockClock, nursery: trio.Nursery, tmp_path: Path
+) -> None:
+    room = Room(nursery)
+    journal = Journal(tmp_path, SETTINGS, service="kit", version="1", code=CODE, now_ns=START_NS)
+    room.pump.journal = journal
+    room.pump.diary.restore((), 41)
+    room.pump.diary.note("test", "")
+    nursery.start_soon(Keeper(journal, SETTINGS, room.pump, inline).run, room.treasury.machine)
+    await trio.sleep(1)
+    assert [record.note for record in records(tmp_path) if isinstance(record, SnapshotsDone)] == [42]
     nursery.cancel_scope.cancel()

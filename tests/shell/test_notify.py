@@ -4,12 +4,12 @@ import os
 import socket
 import time
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 
 import pytest
 
-from mmd.shell.notify import Notifier, connect, watchdog_interval
+from mmd.shell.notify import Notifier, Pulse, connect, watchdog_interval
 
 
 @pytest.fixture(params=["path", "abstract"])
@@ -83,3 +83,25 @@ def test_without_a_manager_nothing_is_sent(monkeypatch: pytest.MonkeyPatch) -> N
 )
 def test_watchdog_interval(environ: dict[str, str], seconds: float | None) -> None:
     assert watchdog_interval(environ) == seconds
+
+
+# --- a start that takes long ---------------------------------------------------------------------
+
+
+def test_a_pulse_asks_for_more_time_once_a_second(manager: socket.socket, notifier: Notifier) -> None:
+    now = 100.0
+    pulse = Pulse(notifier, "reading the journal", 60.0, lambda: now)
+    for now in (100.0, 100.2, 100.9, 101.0, 101.5, 103.0):  # noqa: B007 - the clock that it reads
+        pulse()
+    manager.setblocking(False)
+    heard = []
+    with suppress(BlockingIOError):
+        while True:
+            heard.append(manager.recv(4096))
+    assert heard == [b"EXTEND_TIMEOUT_USEC=60000000\nSTATUS=reading the journal"] * 3
+
+
+def test_a_pulse_that_nobody_hears_is_no_trouble() -> None:
+    pulse = Pulse(Notifier(None), "reading", 60.0)
+    pulse()
+    pulse()

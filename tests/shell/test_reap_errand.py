@@ -15,11 +15,12 @@ import trio.testing
 from mmd.cli.reap import status_of
 from mmd.config.load import load
 from mmd.exchanges.api import Reaping
+from mmd.exchanges.deribit.reaping import DeribitReaper
 from mmd.journal.chain import GENESIS, line_of, link
 from mmd.journal.segments import deflate, gzip_header, plain_name
 from mmd.shell.certificate import KEPT, Certificate, ConfigFound, JournalHead, journal_head, write
 from mmd.shell.reap import Job, Places, Trouble, make_jobs, read_places, reap, run_jobs
-from mmd.shell.whereabouts import forget, keep, recall
+from mmd.shell.whereabouts import forget, former_names, keep, recall, settle
 
 CONFIG = """\
 version: 1
@@ -133,28 +134,110 @@ def test_where_the_last_run_was_counts_too(folder: Folder, old: str, new: str) -
     folder.write(CONFIG.replace(old, new))
     added = [place for place in folder.read().found if place.last_run]
     assert len(added) == {"name: svc": 2, "type: deribit\n": 0}.get(old, 1)
-    forget(folder.state)
+    seen = folder.read().content
+    forget(folder.state, seen)
     assert [place for place in folder.read().found if place.last_run] == []
-    forget(folder.state)  # twice is no error
+    forget(folder.state, seen)  # twice is no error
 
 
 @pytest.mark.parametrize("content", ["{", '{"format": 99, "service": "svc", "sha256": "", "exchanges": {}}'])
-def test_a_memory_that_cannot_be_read_is_named_and_no_obstacle(folder: Folder, content: str) -> None:
+def test_a_memory_that_cannot_be_read_is_named_and_a_place_may_be_missing(folder: Folder, content: str) -> None:
     (folder.state / "exchanges.json").write_text(content)
     places = folder.read()
-    assert folder.names() == FILE and not places.incomplete
+    assert folder.names() == FILE and places.incomplete
     assert "exchanges.json" in places.config.problems[0]
+    keep(folder.state, load(folder.file))  # a daemon starts; what it could not read is still not known
+    places = folder.read()
+    assert folder.names() == FILE and places.incomplete
+    assert "exchanges.json.unreadable-1: was exchanges.json once" in places.config.problems[0]
+    assert (folder.state / "exchanges.json.unreadable-1").read_text() == content
+    (folder.state / "exchanges.json.unreadable-1").unlink()  # a person has looked
+    assert not folder.read().incomplete
+    folder.write("")
+    assert not folder.read().incomplete
+    folder.run_with()
+    (folder.state / "exchanges.json").unlink()
     folder.write("")
     assert folder.read().incomplete
+
+
+def test_one_exchange_of_the_memory_that_cannot_be_read_may_be_missing(folder: Folder) -> None:
+    folder.run_with()
+    file = folder.state / "exchanges.json"
+    file.write_text(file.read_text().replace('"two"', '"newdex"').replace('"sandbox"', '"nowhere"'))
+    places = folder.read()
+    assert places.incomplete and folder.names() == FILE
+    assert "exchange newdex" in places.config.problems[0]
 
 
 def test_the_memory_holds_no_secret(folder: Folder) -> None:
     folder.run_with()
     content = (folder.state / "exchanges.json").read_text()
     assert "not-a-real-secret" not in content and "REAP_SECRET" in content
-    saved, sha256 = recall(folder.state)
-    assert sha256 == load(folder.file).sha256
-    assert [exchange.name for exchange in saved.exchanges] == ["one", "two"]
+    recalled = recall(folder.state)
+    assert recalled.sha256 == load(folder.file).sha256
+    assert [exchange.name for exchange in recalled.saved.exchanges] == ["one", "two"]
+
+
+def named(name: str) -> str:
+    return CONFIG.replace("name: svc", f"name: {name}")
+
+
+def test_former_names_of_the_directory_count_until_it_is_proven_that_nothing_is_left(folder: Folder) -> None:
+    folder.run_with()
+    folder.run_with(named("second"))
+    now = load(folder.file)
+    assert former_names(folder.state, now) == {"one": ("svc",), "two": ("svc",)}
+    former = [(name, exchange, True) for name in ("svc",) for exchange in ("one", "two")]
+    assert folder.names() == [("second", "one", False), ("second", "two", False), *former]
+    keep(folder.state, now)  # as a reload does: nobody is forgotten by it
+    assert former_names(folder.state, now) == {"one": ("svc",), "two": ("svc",)}
+    folder.run_with(named("third"))
+    assert former_names(folder.state, load(folder.file)) == dict.fromkeys(("one", "two"), ("second", "svc"))
+    folder.run_with()  # an old name again is no former one
+    assert former_names(folder.state, load(folder.file)) == dict.fromkeys(("one", "two"), ("third", "second"))
+    assert [place.service for place in folder.read().found] == ["svc"] * 2 + ["third"] * 2 + ["second"] * 2
+    settle(folder.state, load(folder.file))
+    assert former_names(folder.state, load(folder.file)) == {} and folder.names() == FILE
+    forget(folder.state, folder.read().content)
+    folder.run_with(named("fourth"))
+    assert former_names(folder.state, load(folder.file)) == {}
+
+
+def test_a_former_name_is_looked_for_only_where_it_was_used(folder: Folder) -> None:
+    """Somebody else's daemon may have that name on another account."""
+    folder.run_with()
+    folder.run_with(named("second").replace("testnet", "mainnet"))
+    now = load(folder.file)
+    assert former_names(folder.state, now) == {"two": ("svc",)}
+    networks = {(place.service, place.config.name): str(place.config.network) for place in folder.read().found}
+    assert (networks["svc", "one"], networks["second", "one"]) == ("testnet", "mainnet")
+    settle(folder.state, now)  # the daemon can prove nothing of an account that it does not trade on
+    assert ("svc", "one", True) in folder.names()
+
+
+def test_so_many_names_are_remembered(folder: Folder) -> None:
+    for number in range(9):
+        folder.run_with(named(f"name{number}"))
+    assert not folder.read().incomplete
+    folder.run_with(named("name9"))
+    found = former_names(folder.state, load(folder.file))
+    assert found["one"] == tuple(f"name{number}" for number in range(8, 0, -1))
+    folder.run_with(named("name9"))  # and what was forgotten is not denied
+    assert folder.read().incomplete
+    assert "2 former places were too many" in folder.read().config.problems[0]
+
+
+@pytest.mark.parametrize("name", ["", "svc-one", "Svc", "x" * 17, "svc\\n"])
+def test_a_name_that_can_be_none_becomes_no_label(folder: Folder, name: str) -> None:
+    folder.run_with()
+    file = folder.state / "exchanges.json"
+    text = file.read_text().replace('"svc"', f'"{name}"')
+    file.write_text(text)
+    folder.write(named("second"))
+    assert former_names(folder.state, load(folder.file)) == {}
+    keep(folder.state, load(folder.file))
+    assert {place.service for place in folder.read().found} == {"second"}
 
 
 # --- keys ----------------------------------------------------------------------------------------
@@ -180,13 +263,95 @@ def test_a_key_that_others_can_read_is_a_matter_of_permission(folder: Folder, tm
     assert jobs_of(folder)[0].trouble is Trouble.PERMISSION
 
 
-def test_a_key_of_the_last_run_that_is_gone_is_covered_by_the_files(folder: Folder) -> None:
-    folder.run_with(CONFIG.replace("REAP_SECRET", "OLD_SECRET"))
-    folder.write(CONFIG)
-    assert len(folder.read().found) == 3
-    assert [(job.place.config.name, job.trouble) for job in jobs_of(folder)] == [("one", ""), ("two", "")]
+def test_a_key_of_the_last_run_that_is_gone_is_covered_by_the_files_if_both_are_of_one_account(
+    folder: Folder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    old = CONFIG.replace("REAP_SECRET", "OLD_SECRET").replace("REAP_ID", "OLD_ID")
+    monkeypatch.setenv("OLD_SECRET", "not-a-real-secret-either")
+    well = [("one", Trouble.NONE), ("two", Trouble.NONE)]
+    for account, covered in (("id", True), ("another", False)):
+        monkeypatch.setenv("OLD_ID", account)
+        folder.run_with(old)
+        folder.write(CONFIG)
+        assert [job.reaper is not None for job in jobs_of(folder)] == [True, True, True]
+        monkeypatch.delenv("OLD_ID")
+        jobs = jobs_of(folder)
+        assert [(job.place.config.name, job.trouble) for job in jobs[:2]] == well
+        assert [job.trouble for job in jobs[2:]] == ([] if covered else [Trouble.SETUP])
+        assert covered or jobs[2].progress.errors == [
+            "not looked at: no credentials: the environment variable OLD_ID is not set"
+        ]
+        assert covered or jobs[2].progress.account == "another"
+        forget(folder.state, folder.read().content)
+    folder.write(CONFIG.replace("testnet", "mainnet"))
+    folder.run_with(old.replace("OLD_ID", "REAP_ID"))
+    monkeypatch.delenv("OLD_SECRET")
     folder.write(CONFIG.replace("testnet", "mainnet"))
     assert [job.trouble for job in jobs_of(folder)] == [Trouble.NONE, Trouble.NONE, Trouble.SETUP]
+
+
+def test_a_client_id_that_was_never_written_down_and_cannot_be_read_covers_nothing(
+    folder: Folder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder.run_with(CONFIG.replace("REAP_ID", "OLD_ID"))  # an exchanges.json without accounts, as far as this goes
+    folder.write(CONFIG)
+    assert [job.trouble for job in jobs_of(folder)] == [Trouble.NONE, Trouble.NONE, Trouble.SETUP]
+
+
+def test_a_key_that_has_become_another_accounts_is_not_the_last_runs(
+    folder: Folder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder.run_with()
+    monkeypatch.setenv("REAP_ID", "another")
+    one, two, old = jobs_of(folder)
+    assert (one.progress.account, one.trouble, two.trouble) == ("another", Trouble.NONE, Trouble.NONE)
+    assert (old.place.config.name, old.progress.account, old.trouble) == ("one", "id", Trouble.SETUP)
+    assert "they are of another now, and orders may rest on id" in old.progress.errors[0]
+    keep(folder.state, load(folder.file))  # the daemon starts with it: the old account is not forgotten
+    assert [job.trouble for job in jobs_of(folder)] == [Trouble.NONE, Trouble.NONE, Trouble.SETUP]
+
+
+def test_the_reapers_own_key_may_have_another_client_id(folder: Folder, monkeypatch: pytest.MonkeyPatch) -> None:
+    own = "    reaper_credentials: {client_id: {env: OWN_ID}, client_secret: {env: REAP_SECRET}}\n    credentials:"
+    monkeypatch.setenv("OWN_ID", "undertaker")
+    folder.run_with(CONFIG.replace("    credentials:", own))
+    folder.write(CONFIG.replace("testnet", "mainnet"))
+    assert [(job.progress.account, job.trouble) for job in jobs_of(folder)][2] == ("undertaker", Trouble.NONE)
+
+
+# --- how long ------------------------------------------------------------------------------------
+
+
+def valid(milliseconds: str, text: str = CONFIG) -> str:
+    return text.replace("type: deribit\n", f"type: deribit\n    order_valid_ms: {milliseconds}\n", 1)
+
+
+@pytest.mark.parametrize(
+    ("last", "now", "seconds"),
+    [
+        pytest.param("null", "500", 10.0, id="no limit was longer"),
+        pytest.param("500", "null", 10.0, id="no limit is longer"),
+        pytest.param("4000", "500", 4.5, id="the last run's is longer"),
+        pytest.param("500", "3000", 3.5, id="the file's is longer"),
+    ],
+)
+def test_the_longest_that_anybody_knows_is_waited_for(folder: Folder, last: str, now: str, seconds: float) -> None:
+    folder.run_with(valid(last))
+    folder.write(valid(now))
+    reaper = jobs_of(folder)[0].reaper
+    assert isinstance(reaper, DeribitReaper) and reaper.settle_seconds == seconds
+    folder.write(valid(now, CONFIG.replace("REAP_SECRET", "OTHER_SECRET")))  # whatever the key
+    assert [place.config.order_valid_ms for place in folder.read().found if place.config.name == "one"] == [
+        None if seconds == 10.0 else (seconds - 0.5) * 1000
+    ] * 2
+
+
+def test_what_the_last_daemon_saw_to_is_not_waited_for_and_former_places_are(folder: Folder) -> None:
+    folder.run_with(CONFIG.replace("testnet", "mainnet"))
+    folder.run_with()
+    jobs = make_jobs(folder.read().found, lambda: 1, settled=True)
+    waits = {str(job.place.config.network): getattr(job.reaper, "settle_seconds", None) for job in jobs}
+    assert waits == {"testnet": 0.0, "sandbox": None, "mainnet": 2.5}
 
 
 # --- ends ----------------------------------------------------------------------------------------

@@ -3,18 +3,19 @@
 from collections.abc import Callable
 from pathlib import Path
 
+import msgspec
 import pytest
 import trio
-from shell_kit import BTC, ETH, Room, resolve_named
+from shell_kit import BTC, ETH, START_NS, Room, resolve_named
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from mmd.config.load import load
 from mmd.config.model import Config
-from mmd.config.select import Resolution
+from mmd.config.select import Expired, Resolution
 from mmd.domain.actions import AmendOrder, CancelOrder
 from mmd.domain.errors import CredentialError, LinkLost
 from mmd.domain.events import OrderClosed
-from mmd.domain.reasons import State
+from mmd.domain.reasons import State, Why
 from mmd.shell.desk import Outcome
 from mmd.shell.reload import Generation, Reloader
 
@@ -45,6 +46,7 @@ class Works:
         assert room.roster is not None
         self.committed = 0
         self.link_is_down = False
+        self.ended: list[str] = []
         config = load(path)
         resolution = resolve_named(config)
         parts = (room.pump, room.roster, room.treasury)
@@ -65,7 +67,12 @@ class Works:
         await trio.lowlevel.checkpoint()
         if self.link_is_down:
             raise LinkLost("the data link of deribit is down")
-        return resolve_named(config)
+        found = resolve_named(config)
+        for symbol in self.ended:
+            entry = found.symbols.pop(f"deribit/{symbol}").entry
+            found.expired[f"deribit/{symbol}"] = Expired("deribit", symbol, START_NS, entry)
+            found.notes.append(str(found.expired[f"deribit/{symbol}"]))
+        return found
 
     def commit(self) -> None:
         self.committed += 1
@@ -283,20 +290,67 @@ async def test_the_way_back_takes_in_what_was_removed_once_it_is_gone(autojump_c
     assert [worker.machine.state for worker in works.room.pump.workers.values()] == [State.ACTIVE, State.PAUSED]
 
 
-async def test_what_still_drains_comes_back_with_the_next_reload(autojump_clock: MockClock, works: Works) -> None:
+async def undone_while_eth_drains(works: Works) -> None:
     works.write(ETH_LINE, "")
     await works.reload(5.0)
     await trio.sleep(6)  # undone, while the exchange has not confirmed the cancels
     assert works.room.pump.workers["deribit/ETH-PERPETUAL"].machine.state is State.DRAINING
-    assert works.said("config.undone")[0].endswith("back with the next reload: deribit/ETH-PERPETUAL")
-    for worker in works.room.pump.workers.values():
-        for state in worker.machine.own.every():
-            works.room.sink.post(worker.symbol, OrderClosed(state.label, "id", "user_request", 0, works.room.now_ns))
-    works.room.pump.run()
+    assert works.said("config.undone")[0].endswith("back as soon as they are gone: deribit/ETH-PERPETUAL")
+
+
+async def test_what_still_drains_comes_back_by_itself(autojump_clock: MockClock, works: Works) -> None:
+    await undone_while_eth_drains(works)
+    old = works.room.pump.workers["deribit/ETH-PERPETUAL"]
+    works.finish_cancels()
     await wait_all_tasks_blocked()
+    back = works.room.pump.workers["deribit/ETH-PERPETUAL"]
+    assert back is not old and back.machine.state is State.PAUSED
+    assert works.said("config.undone")[1:] == ["deribit/ETH-PERPETUAL has drained and is back"]
+    assert works.room.exchange.watched == [BTC, ETH]
     works.path.write_text(TEXT)
     assert await works.reload() == (Outcome.DONE, [])
-    assert works.room.pump.workers["deribit/ETH-PERPETUAL"].machine.state is State.PAUSED
+    assert works.room.pump.workers["deribit/ETH-PERPETUAL"] is back
+
+
+async def test_it_comes_back_as_the_configuration_is_by_then(autojump_clock: MockClock, works: Works) -> None:
+    await undone_while_eth_drains(works)
+    works.path.write_text(TEXT.replace("ETH-PERPETUAL, spread: near}", "ETH-PERPETUAL, spread: near, spread_bps: 60}"))
+    assert await works.reload() == (Outcome.DONE, [])
+    works.finish_cancels()
+    await wait_all_tasks_blocked()
+    assert width_bps(works) == 60.0
+
+
+async def test_what_is_not_wanted_any_more_stays_away(autojump_clock: MockClock, works: Works) -> None:
+    await undone_while_eth_drains(works)
+    works.path.write_text(TEXT.replace(ETH_LINE, ""))
+    assert await works.reload() == (Outcome.DONE, [])
+    works.finish_cancels()
+    await wait_all_tasks_blocked()
+    assert list(works.room.pump.workers) == ["deribit/BTC-PERPETUAL"]
+
+
+# --- what expires --------------------------------------------------------------------------------
+
+
+async def test_what_has_expired_refuses_no_reload_and_leaves_by_itself(autojump_clock: MockClock, works: Works) -> None:
+    """It waits for the news of its delivery; nobody removes it before."""
+    eth = works.room.pump.workers["deribit/ETH-PERPETUAL"]
+    eth.machine.instrument = msgspec.structs.replace(eth.machine.instrument, expiry_ns=works.room.now_ns)
+    works.ended = [ETH]
+    works.write("symbol: BTC-PERPETUAL, spread: near}", "symbol: BTC-PERPETUAL, spread: near, spread_bps: 60}")
+    plan = await works.reloader.plan()
+    (line,) = [line for line in plan.lines if line.symbols == [eth.key]]
+    told = "instruments[1].symbol: ETH-PERPETUAL expired on 2023-11-14: left out"
+    assert plan.ok and (line.path, line.effect, line.old) == ("instruments[1].symbol", "drain", eth.key)
+    assert line.new == told
+    assert await works.reload() == (Outcome.DONE, [])
+    btc = works.room.pump.workers["deribit/BTC-PERPETUAL"]
+    assert btc.machine.rules.spread_bps == 60.0
+    assert eth.machine.why is not Why.REMOVED and works.room.pump.workers[eth.key] is eth
+    assert works.said("config.note") == [told]
+    assert await works.reload() == (Outcome.DONE, [])
+    assert works.said("config.note") == [told]  # once
 
 
 async def test_a_symbol_that_leaves_a_position_is_told_before_and_after(

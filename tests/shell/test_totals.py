@@ -200,6 +200,28 @@ async def test_what_cannot_be_valued_does_what_is_configured(
     assert alerts(room) == []
 
 
+async def test_a_dead_ticker_hides_no_loss(autojump_clock: MockClock) -> None:
+    """The book falls and the mark stands still: its symbol pauses, and soon the whole house does."""
+    room = Room(limits=limits(max_drawdown_usd=Decimal(10)))
+    room.treasury.change_limits(limits(max_drawdown_usd=Decimal(10)), KillSwitches(max_unvalued_seconds=3.0), [])
+    btc, eth = room.quoting(BTC), room.quoting(ETH)
+    room.fill(btc, "t")
+    for second in range(16):
+        for event in (room.book(ETH), room.ticker(ETH)):
+            room.pump.post(eth, event)
+        room.pump.post(btc, room.book(BTC, shift=-10 * second))
+        room.pump.run()
+        room.treasury.value_all()
+        room.pump.run()
+        if second == 10:
+            assert state(btc)[0] is State.ACTIVE and room.treasury.totals().pnl_usd is not None
+        await trio.sleep(1.0)
+    assert state(btc) == (State.PAUSED, Why.VALUATION)
+    assert state(eth) == (State.PAUSED, Why.VALUATION)
+    assert ("MmdValuation", None, None) in alerts(room) and ("MmdMarketData", "deribit", BTC) in alerts(room)
+    assert room.treasury.totals().drawdown_usd is None
+
+
 # --- what is known ------------------------------------------------------------------------------------
 
 

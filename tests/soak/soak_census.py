@@ -1,14 +1,17 @@
 """What a daemon holds: every collection reachable from it, by owner and name, and how many objects there are.
 
 The walk goes through attributes of our own classes and through what collections contain. It stops at the
-sandbox, which is the other party: that one is bounded by `soak_house.SMALL_SANDBOX`, and does not count here.
+sandbox, which is the other party. Objects are those of the whole process: the sandbox, trio and the caches of
+Python's own modules are in it, and so their bounds are in `soak_bounds` as well.
 """
 
+import ctypes
 import gc
+import re
 import sys
 from collections import deque
 from collections.abc import Iterator, Mapping
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
 from types import BuiltinMethodType, FunctionType, MethodType, ModuleType
 from typing import Any
@@ -18,6 +21,7 @@ import trio
 
 COLLECTIONS = (dict, list, set, deque, bytearray)
 PAGE_BYTES = 4096
+CACHE = type(lru_cache(int))
 
 
 class Size(msgspec.Struct):
@@ -96,6 +100,33 @@ def rss_bytes() -> int:
 def blocks() -> int:
     """Objects that Python's allocator holds, whoever owns them."""
     return sys.getallocatedblocks()
+
+
+MALLINFO = ("arena", "ordblks", "smblks", "hblks", "hblkhd", "usmblks", "fsmblks", "uordblks", "fordblks", "keepcost")
+
+
+class MallInfo(ctypes.Structure):
+    """`struct mallinfo2` of glibc 2.33 and later."""
+
+    _fields_ = tuple((name, ctypes.c_size_t) for name in MALLINFO)
+
+
+def heap_bytes() -> int:
+    """What malloc has given out, to Python for large objects and to libraries; 0 where it does not say."""
+    ask = getattr(ctypes.CDLL(None), "mallinfo2", None)
+    if ask is None:
+        return 0
+    ask.restype = MallInfo
+    found = ask()
+    return int(found.uordblks + found.hblkhd)
+
+
+def empty_caches() -> None:
+    """Of functions, where they have a bound, and of regular expressions: they take days to fill."""
+    re.purge()
+    for each in gc.get_objects():
+        if isinstance(each, CACHE) and each.cache_parameters()["maxsize"] is not None:
+            each.cache_clear()
 
 
 def tracked_by_owner() -> Mapping[str, int]:

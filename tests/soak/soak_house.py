@@ -1,13 +1,14 @@
 """The daemon and the exchange of a soak: one process, mock time, and an operator who keeps everything quoting."""
 
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Sized
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any
 
 import httpx
 import trio
+from soak_bounds import smaller
 from soak_market import START_NS, Crowd
 from soak_meter import Meter
 from soak_plan import Plan, configuration
@@ -16,7 +17,6 @@ from mmd.config.load import load
 from mmd.config.model import ExchangeConfig
 from mmd.core import own, pnl
 from mmd.domain.reasons import Side, State
-from mmd.sandbox import accounts, tape
 from mmd.sandbox.serve import Sandbox, SandboxOptions
 from mmd.shell import diary, wiring
 from mmd.shell.daemon import Daemon
@@ -29,14 +29,8 @@ from mmd.shell.worker import Worker
 OPERATOR = Caller(uid=1000, pid=1, name="soak")
 ATTEND_SECONDS = 5.0
 SPREADS_BPS = (6.0, 8.0)
-# The exchange's own histories are cut short, so that what grows in this process is the daemon.
-SMALL_SANDBOX: tuple[tuple[Any, str, int], ...] = (
-    (accounts, "HISTORY_ORDERS", 200),
-    (accounts, "HISTORY_TRADES", 500),
-    (accounts, "HISTORY_ROWS", 500),
-    (tape, "TAPE_TRADES", 20),
-    (tape, "TAPE_CANDLES", 10),
-)
+FOREVER_SECONDS = 1e9
+MANY = 100_000
 
 
 class House:
@@ -48,6 +42,18 @@ class House:
         self.state = directory / "state"
         self.state.mkdir()
         self.market = Crowd(plan.symbols - 1, plan.pace, plan.seed)
+        self._acts = {
+            self._reload: plan.reload_seconds,
+            self._reconnect: plan.reconnect_seconds,
+            self._roll: plan.roll_seconds,
+            self._look: plan.look_seconds,
+        }
+        # Each at another part of its time, and none just before a look at memory.
+        self._due = {
+            act: trio.current_time() + seconds * share
+            for (act, seconds), share in zip(self._acts.items(), (0.6, 0.2, 0.4, 1.0), strict=True)
+            if seconds
+        }
         self._expiry_ms = self._next_expiry_ms()
         self.rolling = self.market.list_more(self._expiry_ms).instrument_name
         self.symbols = [one.instrument_name for one in self.market.instruments()]
@@ -87,25 +93,14 @@ class House:
 
     async def attend(self) -> None:
         """Resume what is PAUSED, reset what is HALTED, and let happen what the plan says; for ever."""
-        plan = self.plan
-        due = {
-            act: trio.current_time() + seconds
-            for act, seconds in (
-                (self._reload, plan.reload_seconds),
-                (self._reconnect, plan.reconnect_seconds),
-                (self._roll, plan.roll_seconds),
-                (self._look, plan.look_seconds),
-            )
-            if seconds
-        }
-        every = {act: at - trio.current_time() for act, at in due.items()}
+        due = self._due
         while True:
             await self._mend()
             if self.expired:
                 await self._replace()
             for act, at in due.items():
                 if trio.current_time() >= at:
-                    due[act] = at + every[act]
+                    due[act] = at + self._acts[act]
                     await act()
             await trio.sleep(ATTEND_SECONDS)
 
@@ -145,7 +140,7 @@ class House:
 
     def _next_expiry_ms(self) -> int:
         """A moment before the next roll."""
-        return START_NS // 1_000_000 + round((trio.current_time() + self.plan.roll_seconds - ATTEND_SECONDS) * 1000)
+        return START_NS // 1_000_000 + round((self._due.get(self._roll, FOREVER_SECONDS) - ATTEND_SECONDS) * 1000)
 
     async def _roll(self) -> None:
         """The rolling option has expired: it is delivered, and the next one is listed."""
@@ -184,20 +179,31 @@ class House:
             return
         for worker in self.workers():
             position, orders = worker.machine.position, worker.machine.own
-            labels = [f"mmd-soak-{worker.symbol}-b-mwridmzo-{number}" for number in range(pnl.LABELS_REMEMBERED)]
-            if labels[-1] in position._by_label:
+            if len(position._by_label) == pnl.LABELS_REMEMBERED:
                 continue
-            ids = [str(number) for number in range(300_000_000, 300_000_000 + pnl.REMEMBERED)]
-            position._seen = dict.fromkeys(ids[len(position._seen) :], pnl.ONCE[Side.BID]) | position._seen
-            position._entries = dict.fromkeys(ids[:365]) | position._entries
-            position._by_label = dict.fromkeys(labels[len(position._by_label) :], 1) | position._by_label
-            orders._finished = dict.fromkeys(labels[: own.FINISHED - len(orders._finished)]) | orders._finished
+
+            def texts(most: int, there: Sized, form: str = f"mmd-soak-{worker.symbol}-b-old-{{}}") -> list[str]:
+                return [form.format(number) for number in range(most - len(there))]
+
+            number = "{}00000000"
+            seen, entries, labels = position._seen, position._entries, position._by_label
+            position._seen = dict.fromkeys(texts(pnl.REMEMBERED, seen, number), pnl.ONCE[Side.BID]) | seen
+            position._entries = dict.fromkeys(texts(pnl.REMEMBERED, entries, number)) | entries
+            position._by_label = dict.fromkeys(texts(pnl.LABELS_REMEMBERED, labels), 1) | labels
+            orders._finished = dict.fromkeys(texts(own.FINISHED, orders._finished)) | orders._finished
 
     def age_house(self) -> None:
-        """What the symbols share."""
-        if self.plan.aged:
-            for number in range(diary.KEPT):
-                self.daemon.diary.note("soak.aged", f"line {number} of a day that was long ago, as long as others are")
+        """What the symbols share; and at the exchange, numbers begin where each is an object of its own."""
+        if not self.plan.aged:
+            return
+        for number in range(diary.KEPT):
+            self.daemon.diary.note("soak.aged", f"line {number} of a day that was long ago, as long as others are")
+        venue = self.sandbox.engine.floor
+        venue._next_row = MANY
+        for account in venue.accounts.values():
+            account._rows = MANY
+        for listing in venue.listings.values():
+            listing.trade_seq = MANY
 
 
 @contextmanager
@@ -222,7 +228,8 @@ async def here(work: Callable[..., Any], *arguments: Any, **how: Any) -> Any:
 @asynccontextmanager
 async def running(plan: Plan, directory: Path) -> AsyncIterator[House]:
     """A daemon that quotes; stopped at the end, with the exchange's word that nothing rests."""
-    with replaced([*SMALL_SANDBOX, (trio.to_thread, "run_sync", here)]):
+    bounds = smaller(plan.symbols) if plan.small else []
+    with replaced([*bounds, (trio.to_thread, "run_sync", here)]):
         house = House(plan, directory)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(house.daemon.alarms.run)

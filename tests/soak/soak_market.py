@@ -25,7 +25,7 @@ class Pace(msgspec.Struct, frozen=True):
 
     books: float = 0.08
     marks: float = 0.05
-    takers: float = 0.03
+    takers: float = 0.12
 
 
 class Kind(msgspec.Struct, frozen=True):

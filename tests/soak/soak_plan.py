@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Sequence
+from math import lcm
 from typing import Any
 
 import msgspec
@@ -14,22 +15,30 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     """Seconds are simulated ones; 0: never. `aged`: it begins with memories that are full, as after weeks.
 
     Every `reload_seconds` all widths change, one symbol leaves and another comes back; every `roll_seconds` an
-    option expires and one is listed; every `reconnect_seconds` both links break.
+    option expires and one is listed; every `reconnect_seconds` both links break. `small`: memories are bounded as
+    `soak_bounds` says, else as in production.
     """
 
     hours: float = 3.0
     symbols: int = 50
     pace: Pace = Pace()
     seed: int = 1
-    sample_seconds: float = 300.0
-    reload_seconds: float = 900.0
-    reconnect_seconds: float = 1_500.0
-    roll_seconds: float = 1_200.0
+    sample_seconds: float = 150.0
+    reload_seconds: float = 300.0
+    reconnect_seconds: float = 600.0
+    roll_seconds: float = 300.0
     look_seconds: float = 60.0
     segment_mib: float = 16.0
     keep_gib: float = 0.07
     fsync_seconds: float = 5.0
     aged: bool = True
+    small: bool = True
+
+    @property
+    def cycle_hours(self) -> float:
+        """After that long everything that happens by plan has happened as often as before."""
+        every = (self.reload_seconds, self.reconnect_seconds, self.roll_seconds, self.sample_seconds)
+        return lcm(*(round(seconds) for seconds in every if seconds)) / 3600
 
 
 def configuration(plan: Plan, symbols: Sequence[str], spread_bps: float) -> str:
@@ -69,10 +78,11 @@ def configuration(plan: Plan, symbols: Sequence[str], spread_bps: float) -> str:
 
 
 def spreads(spread_bps: float) -> dict[str, dict[str, Any]]:
+    """Sizes that one taker or two fill: an order ends, and another one is placed."""
     return {
-        "money": {"spread_bps": spread_bps, "band_bps": 1_000, "size": 50},
-        "coin": {"spread_bps": spread_bps, "band_bps": 1_000, "size": 5},
-        "option": {"spread_bps": 10 * spread_bps, "band_bps": 4_000, "size": "0.5", "tolerance_bps": 20},
+        "money": {"spread_bps": spread_bps, "band_bps": 1_000, "size": 20},
+        "coin": {"spread_bps": spread_bps, "band_bps": 1_000, "size": 2},
+        "option": {"spread_bps": 10 * spread_bps, "band_bps": 4_000, "size": "0.2", "tolerance_bps": 20},
     }
 
 

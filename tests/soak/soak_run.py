@@ -1,13 +1,24 @@
 """Plays a soak and looks at it again and again: memory, collections, queues, journal, disk."""
 
 import gc
+import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import msgspec
 import trio
-from soak_census import Size, blocks, collections_of, rss_bytes, tasks, tracked_by_owner
+from soak_census import (
+    Size,
+    blocks,
+    collections_of,
+    empty_caches,
+    heap_bytes,
+    rss_bytes,
+    tasks,
+    tracked_by_owner,
+)
 from soak_house import House, running
 from soak_plan import Plan
 from trio.testing import MockClock
@@ -18,12 +29,13 @@ HOUR = 3600.0
 
 
 class Sample(msgspec.Struct, frozen=True, kw_only=True):
-    """One look. `at_hours` simulated; counts since the start of the daemon; bytes."""
+    """One look. `at_hours` simulated; counts since the start of the daemon; bytes. `heap`: malloc's."""
 
     at_hours: float
     real_seconds: float
     cpu_seconds: float
     rss: int
+    heap: int
     blocks: int
     tasks: int
     tracked: dict[str, int]
@@ -32,6 +44,7 @@ class Sample(msgspec.Struct, frozen=True, kw_only=True):
     symbols: int
     ticks: int
     requests: int
+    placed: int
     fills: int
     changes: int
     journal: int
@@ -67,6 +80,7 @@ class Played(msgspec.Struct, frozen=True, kw_only=True):
 
 def look(house: House) -> Sample:
     """Everything as it is now, after a collection of garbage."""
+    empty_caches()
     gc.collect()
     meter = house.meter
     sizes = [path.stat().st_size for path in house.journal_directory.iterdir()]
@@ -76,6 +90,7 @@ def look(house: House) -> Sample:
         real_seconds=time.perf_counter(),
         cpu_seconds=time.process_time(),
         rss=rss_bytes(),
+        heap=heap_bytes(),
         blocks=blocks(),
         tasks=tasks(),
         tracked=dict(tracked_by_owner()),
@@ -84,6 +99,7 @@ def look(house: House) -> Sample:
         symbols=len(workers),
         ticks=meter.ticks,
         requests=meter.requests,
+        placed=meter.seen["PlaceOrder"],
         fills=meter.seen["OrderFilled"],
         changes=meter.seen["SettingsChanged"] + meter.lines["joined"],
         journal=meter.journal_bytes,
@@ -93,22 +109,39 @@ def look(house: House) -> Sample:
     )
 
 
+@contextmanager
+def unheard(log: logging.Logger) -> Iterator[None]:
+    """What is logged goes nowhere: whoever listens, as pytest does, keeps every line."""
+    handler, propagates = logging.NullHandler(), log.propagate
+    log.addHandler(handler)
+    log.propagate = False
+    try:
+        yield
+    finally:
+        log.propagate = propagates
+        log.removeHandler(handler)
+
+
 def play(plan: Plan, directory: Path, told: Callable[[Sample], None] = lambda sample: None) -> Played:
     """From start to stop. `told`: each sample as it is taken."""
-    samples: list[Sample] = []
+    kept = directory / "looks.jsonl"  # not in memory, where it would look like a leak
+
+    def keep(sample: Sample) -> None:
+        with kept.open("ab") as file:
+            file.write(msgspec.json.encode(sample) + b"\n")
+        told(sample)
 
     async def soak() -> Played:
         async with running(plan, directory) as house:
             while True:
-                samples.append(look(house))
-                told(samples[-1])
-                if samples[-1].at_hours >= plan.hours:
+                keep(look(house))
+                if trio.current_time() >= plan.hours * HOUR:
                     break
                 await trio.sleep(plan.sample_seconds)
             meter = house.meter
             return Played(
                 plan=plan,
-                samples=samples,
+                samples=[msgspec.json.decode(line, type=Sample) for line in kept.read_bytes().splitlines()],
                 peaks=dict(meter.peaks),
                 bytes=dict(meter.bytes),
                 lines=dict(meter.lines),
@@ -117,4 +150,5 @@ def play(plan: Plan, directory: Path, told: Callable[[Sample], None] = lambda sa
                 segments=meter.files,
             )
 
-    return trio.run(soak, clock=MockClock(autojump_threshold=0))
+    with unheard(logging.getLogger("mmd")):
+        return trio.run(soak, clock=MockClock(autojump_threshold=0))

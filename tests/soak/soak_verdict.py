@@ -1,31 +1,45 @@
 """What a soak must show: memory and collections flat, queues bounded, the journal as large as documented.
 
 Slopes are Theil and Sen's: the median of the slopes between all pairs of looks, so that one look at a bad
-moment moves nothing. They are taken over the second half; the first is for what fills up.
+moment moves nothing. As in Hirsch's and Slack's for seasons, only looks at the same point of the plan's cycle
+are compared: how many symbols are there, and how long ago the links broke, is the same for both. Slopes are
+taken over the second half; the first is for what fills up.
+
+What is counted exactly (objects, bytes from malloc, entries of collections) is held to a hair's breadth. Resident
+memory is not: it moves with where free memory happens to lie, in steps of a mebibyte, and so it is only to stay
+within a margin. Whatever makes it grow for ever is in one of the exact numbers.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import combinations
 from statistics import fmean, median
 
 import msgspec
+from soak_bounds import held
+from soak_plan import Plan
 from soak_run import HOUR, Played, Sample
 
-from mmd.core import own, pnl
 from mmd.domain.reasons import Fault, Rule
+from mmd.domain.switches import SWITCHES
 from mmd.exchanges import jsonrpc
-from mmd.exchanges.deribit import book, trading
-from mmd.shell import alerts, cases, diary, webhooks, worker
+from mmd.shell import alerts, webhooks, worker
 
 MIB = 1 << 20
 GIB = 1 << 30
 
-# A shorter soak shows no slope.
-SLOPE_HOURS = 1.5
-# Growth that is taken for none, per simulated hour: of the mean, and besides. Objects: one for every fifth tick of
-# the default pace is more than that.
-RSS_SHARE, BLOCKS_SHARE = 0.01, 0.02
-SIZE_SHARE, SIZE_MORE = 0.01, 0.5
+# A soak of fewer cycles shows no slope: in its first half not all is full, and its second half has too few looks.
+SLOPE_CYCLES = 12
+# Growth that is taken for none. Of objects: one for so many orders that are placed, so that the smallest leak that
+# an order can leave behind is found. Of bytes from malloc: a share of them an hour.
+ORDERS_AN_OBJECT = 2
+HEAP_SHARE = 0.01
+# Of resident memory: over the whole second half, a share of it and some MiB.
+RSS_SHARE, RSS_MIB = 0.1, 3.0
+# Of collections: a share an hour, and so many entries over the whole second half; and what grows for ever is larger
+# at the later look in nearly all pairs of looks, where what goes up and down is in half of them.
+SIZE_SHARE, SIZE_MORE, RISING_SHARE = 0.01, 2.0, 0.8
+# How far two looks may be from whole cycles apart, in cycles.
+CYCLE_OFF = 0.01
 # How far the journal may be from what docs/journal.md says.
 JOURNAL_SHARE = 0.15
 # Of the symbols, over all looks; what is missing reconnects or expires.
@@ -36,16 +50,7 @@ ACTIVE_SHARE = 0.9
 TICK_BYTES, REQUEST_BYTES, SYMBOL_BYTES, HOUSE_BYTES, CHANGE_BYTES = 420, 670, 60, 860, 6_500
 
 LIMITS: dict[str, int] = {
-    "Position._seen": pnl.REMEMBERED,
-    "Position._entries": pnl.REMEMBERED,
-    "Position._by_label": pnl.LABELS_REMEMBERED,
-    "OwnOrders._finished": own.FINISHED,
-    "Trading._closed": trading.MAX_CLOSED,
-    "Trading._sent": trading.MAX_CLOSED,
-    "Trading._marked": trading.MAX_CLOSED,
     "Ledger._sent": jsonrpc.MAX_EXPIRED,
-    "Diary._lines": diary.KEPT,
-    "CaseBook._closed": cases.KEPT_CLOSED,
     "Alerts._active": alerts.ACTIVE_MAX,
     "Channel.waiting": webhooks.QUEUE_MAX,
     "Worker._mail": worker.MAILBOX,
@@ -54,19 +59,26 @@ LIMITS: dict[str, int] = {
     "Pump.filled": 0,
     "Pump._ready": 0,
     "Journal._buffer": 1000,
-    "Numbers.known": book.KNOWN_TEXTS,
+    "Counters.trips": len(SWITCHES),
+    "Counters.alerts": len(SWITCHES) + 20,
     "SymbolCounters.rejected": len(Fault),
     "SymbolCounters.refused": len(Rule),
     "SymbolSettings.sources": 50,
 }
-"""Entries that a collection has at most, at every look."""
+"""Entries that a collection has at most, at every look; those of `soak_bounds` come on top."""
 
-# They fill, are emptied or cut in half, and fill again: bounded by LIMITS, never flat.
-SAWTOOTH = frozenset({"Trading._closed", "Trading._sent", "Trading._marked", "Link._masks", "Numbers.known"})
-# A few entries for each symbol that is there, some of which come late: bounded by LIMITS.
-LATE = frozenset({"SymbolCounters.rejected", "SymbolCounters.refused", "SymbolSettings.sources"})
-# One small number for every symbol that was ever traded: a hundred bytes each.
-EVER = frozenset({"Trading.activity", "Trading.fills"})
+# They fill, are emptied, and fill again: bounded, never flat.
+SAWTOOTH = frozenset({"Link._masks", "Numbers.known"})
+# A few entries for what there is by name, some of which come late: bounded by LIMITS, and nothing to be flat.
+LATE = frozenset(
+    {
+        "Counters.trips",
+        "Counters.alerts",
+        "SymbolCounters.rejected",
+        "SymbolCounters.refused",
+        "SymbolSettings.sources",
+    }
+)
 
 PEAKS: dict[str, tuple[int, int]] = {
     "mailbox": (worker.MAILBOX // 10, 0),
@@ -88,51 +100,81 @@ class Finding(msgspec.Struct, frozen=True):
     allowed: str
 
 
-def slope(samples: list[Sample], values: list[float]) -> float:
-    """Growth per simulated hour."""
-    pairs = combinations(zip((sample.at_hours for sample in samples), values, strict=True), 2)
-    return median((b - a) / (later - earlier) for (earlier, a), (later, b) in pairs)
+Pairs = list[tuple[float, float, float]]
+
+
+def pairs_of(samples: list[Sample], values: Sequence[float], cycle_hours: float) -> Pairs:
+    """Earlier value, later one, hours between them: of all looks that are whole cycles apart."""
+    both = combinations(zip((sample.at_hours for sample in samples), values, strict=True), 2)
+    return [(a, b, later - at) for (at, a), (later, b) in both if is_whole(later - at, cycle_hours)]
+
+
+def is_whole(hours: float, cycle_hours: float) -> bool:
+    cycles = round(hours / cycle_hours)
+    return cycles > 0 and abs(hours / cycle_hours - cycles) < CYCLE_OFF
+
+
+def slope(pairs: Pairs) -> float:
+    """Growth per simulated hour. ValueError where there is no pair."""
+    return median((b - a) / hours for a, b, hours in pairs)
 
 
 def second_half(played: Played) -> list[Sample]:
     return played.samples[len(played.samples) // 2 :]
 
 
+def hours_of(samples: list[Sample]) -> float:
+    return samples[-1].at_hours - samples[0].at_hours
+
+
 def judge(played: Played) -> list[Finding]:
     """Slopes only where there was time enough for one."""
-    slopes = [*memory(played), *growing(played)] if played.plan.hours >= SLOPE_HOURS else []
+    slopes = [*memory(played), *growing(played)] if shows_slopes(played.plan) else []
     return [*slopes, *full(played), *queues(played), *journal(played), *quoting(played)]
 
 
+def shows_slopes(plan: Plan) -> bool:
+    return plan.hours >= SLOPE_CYCLES * plan.cycle_hours - 1e-9
+
+
 def memory(played: Played) -> Iterator[Finding]:
-    late = second_half(played)
-    for what, share, values in (
-        ("RSS", RSS_SHARE, [sample.rss / MIB for sample in late]),
-        ("objects", BLOCKS_SHARE, [float(sample.blocks) for sample in late]),
-        ("tasks", SIZE_SHARE, [float(sample.tasks) for sample in late]),
+    late, cycle = second_half(played), played.plan.cycle_hours
+    hours = hours_of(late)
+    placed = (late[-1].placed - late[0].placed) / hours
+    heaps, rss = [sample.heap / 1024 for sample in late], [sample.rss / MIB for sample in late]
+    for what, unit, values, allowed in (
+        ("objects", "", [sample.blocks for sample in late], placed / ORDERS_AN_OBJECT),
+        ("bytes from malloc", " KiB", heaps, HEAP_SHARE * fmean(heaps)),
+        ("tasks", "", [sample.tasks for sample in late], SIZE_SHARE * fmean(sample.tasks for sample in late)),
+        ("RSS", " MiB", rss, (RSS_SHARE * fmean(rss) + RSS_MIB) / hours),
     ):
-        found, mean = slope(late, values), fmean(values)
-        unit = " MiB" if what == "RSS" else ""
-        told = f"{found:+.2f}{unit} an hour of {mean:,.0f}{unit}"
-        yield Finding(found <= share * mean, f"{what} flat", told, f"{share * mean:.2f}{unit}")
+        found = slope(pairs_of(late, values, cycle))
+        told = f"{found:+,.2f}{unit} an hour of {fmean(values):,.0f}{unit}"
+        yield Finding(found <= allowed, f"{what} flat", told, f"{allowed:,.2f}{unit}")
 
 
 def growing(played: Played) -> Iterator[Finding]:
-    """Collections that are larger every hour, and never again as small as they were; same names taken together."""
-    late = second_half(played)
-    third = max(1, len(late) // 3)
-    names = sorted({name for sample in late for name in sample.collections} - SAWTOOTH - LATE - EVER)
+    """Collections that are larger nearly whenever they are looked at again; same names taken together.
+
+    One that is held to a bound may yet fill, for each symbol that is there.
+    """
+    late, cycle, symbols = second_half(played), played.plan.cycle_hours, played.plan.symbols
+    bounds = held(symbols, small=played.plan.small)
+    names = sorted({name for sample in late for name in sample.collections} - SAWTOOTH - LATE)
     grows = []
     for name in names:
         values = [float(found.total) if (found := sample.collections.get(name)) else 0.0 for sample in late]
-        rises = slope(late, values) > SIZE_SHARE * fmean(values) + SIZE_MORE
-        if rises and min(values[-third:]) > max(values[:third]):
-            grows.append(f"{name} {slope(late, values):+.1f} an hour, now {values[-1]:.0f}")
+        if max(values) <= bounds.get(name, 0) * symbols:
+            continue
+        pairs = pairs_of(late, values, cycle)
+        allowed = SIZE_SHARE * fmean(values) + SIZE_MORE / hours_of(late)
+        if slope(pairs) > allowed and sum(b > a for a, b, _ in pairs) >= RISING_SHARE * len(pairs):
+            grows.append(f"{name} {slope(pairs):+.1f} an hour, now {values[-1]:.0f}")
     yield Finding(not grows, f"{len(names)} collections flat", "; ".join(grows) or "all", "none grows")
 
 
 def full(played: Played) -> Iterator[Finding]:
-    for name, most in LIMITS.items():
+    for name, most in (LIMITS | held(played.plan.symbols, small=played.plan.small)).items():
         found = max(
             (sample.collections[name].most for sample in played.samples if name in sample.collections), default=0
         )

@@ -19,10 +19,10 @@ less than one a second; 75 where ten symbols never hold still.
 import trio
 
 from mmd.domain.errors import ExchangeAmbiguous, ExchangeMalformed, ExchangeRefused
-from mmd.exchanges.deribit import orders
 from mmd.exchanges.deribit.connection import Connection, House
-from mmd.exchanges.deribit.inquiry import Inquiry, OrderRecord
+from mmd.exchanges.deribit.inquiry import Inquiry
 from mmd.exchanges.deribit.messages import OrderData
+from mmd.exchanges.deribit.record import OrderRecord
 from mmd.exchanges.jsonrpc import Head
 
 AUDIT_SECONDS = 10.0
@@ -64,6 +64,12 @@ class Audit:
     def soon(self) -> None:
         """Something happened that orders and positions may show."""
         self._look_at(max(trio.current_time() + SOON_SECONDS, self._looked_at + SPACING_SECONDS))
+
+    def forget_others(self) -> None:
+        """The watched symbols changed."""
+        for told in (self._told_orders, self._told_positions):
+            for symbol in told.keys() - set(self._house.watched):
+                del told[symbol]
 
     def _look_at(self, due_at: float) -> None:
         if due_at < self._due_at:
@@ -118,7 +124,10 @@ class Audit:
                 nursery.start_soon(self._ask_alone, connection, symbol)
         before_ms = self._house.exchange_ms() - CATCH_UP_MS
         for symbol in self._inquiry.known.stale(symbols, before_ms)[:CATCH_UPS]:
-            await self._inquiry.catch_up(connection, symbol)
+            try:
+                await self._inquiry.catch_up(connection, symbol)
+            except (ExchangeRefused, ExchangeMalformed):
+                self._inquiry.doubt([symbol])  # asked again and told there; the others go on
 
     async def _ask_alone(self, connection: Connection, symbol: str) -> None:
         if await self._inquiry.ask_state(connection, symbol):
@@ -127,15 +136,18 @@ class Audit:
 
     async def _look_at_orders(self, connection: Connection, symbols: list[str]) -> None:
         activity = self._record.activity
-        before = {symbol: activity.get(symbol, 0) for symbol in symbols}
+        before = {symbol: activity[symbol] for symbol in symbols}
 
         def take(head: Head) -> None:
             listed: dict[str, list[OrderData]] = {}
-            for order in orders.decode_orders(head.result):
+            found_orders, unread = self._inquiry.read_orders(connection, head.result)
+            for order in found_orders:
                 listed.setdefault(order.instrument_name, []).append(order)
             told_ms = self._house.told_us(head) // 1000
             for symbol, count in before.items():
-                if activity.get(symbol, 0) != count or told_ms <= self._record.unsettled_until_ms(symbol):
+                if symbol in unread:
+                    continue
+                if activity[symbol] != count or told_ms <= self._record.unsettled_until_ms(symbol):
                     self._moved = True
                     continue
                 found = listed.get(symbol, [])
@@ -150,12 +162,14 @@ class Audit:
     async def _look_at_positions(self, connection: Connection, currency: str, symbols: list[str]) -> None:
         fills = self._record.fills
         group = [symbol for symbol in symbols if self._house.instruments[symbol].settlement == currency]
-        before = {symbol: fills.get(symbol, 0) for symbol in group}
+        before = {symbol: fills[symbol] for symbol in group}
 
         def take(head: Head) -> None:
-            rows = {row.instrument_name: row for row in orders.decode_positions(head.result)}
+            rows, unread = self._inquiry.read_positions(connection, head.result)
             for symbol, count in before.items():
-                if fills.get(symbol, 0) != count:
+                if symbol in unread:
+                    continue
+                if fills[symbol] != count:
                     self._moved = True
                     continue
                 row = rows.get(symbol)

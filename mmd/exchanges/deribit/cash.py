@@ -1,6 +1,7 @@
 """Cash that moved without a trade: funding and deliveries, out of Deribit's transaction log.
 
-The log is asked for one kind of row at a time (`query`), so that our own trades do not fill its pages:
+The log is asked for one kind of row at a time (`query`), so that our own trades do not fill its pages; its
+requests have credits of their own (`House.charge`), and cost none of the matching engine's:
 
 - settlement, of perpetuals: funding. `total_interest_pl` is the session's funding, `interest_pl` what
   of it was not on a trade's row before; the first is taken where it is given. The rest of such a row
@@ -27,15 +28,19 @@ from mmd.domain.instruments import Instrument, Kind
 from mmd.domain.reasons import CashKind
 from mmd.domain.units import whole
 from mmd.exchanges.deribit.connection import Connection, House
+from mmd.exchanges.deribit.errors import is_for_now
 from mmd.exchanges.deribit.inquiry import Inquiry
 from mmd.exchanges.deribit.messages import LogHead, LogPage, LogParams, LogRow
+from mmd.exchanges.deribit.orders import finite
 from mmd.exchanges.jsonrpc import Decoder
 
 MS = 1_000_000
 POLL_SECONDS = 60.0
 EAGER_SECONDS, EAGER_POLLS = 5.0, 4  # after a settlement: its rows may take a moment
-RARE_SECONDS = 3600.0  # after a refusal
+AGAIN_FIRST_SECONDS, AGAIN_MAX_SECONDS = 5.0, 300.0  # after a refusal that time may cure, or no answer
+RARE_SECONDS = 3600.0  # after any other refusal
 OVERLAP_MS = 600_000
+DAY_MS = 86_400_000
 MAX_PAGES = 100  # 25,000 settlements since the last look are not believed
 SETTLEMENT, DELIVERY = "settlement", "delivery"
 CLOSED_LONG = frozenset({"close sell", "long"})
@@ -61,6 +66,7 @@ def read_row(row: LogRow, instrument: Instrument, received_ns: int) -> CashMoved
         return None
     if amount is None:
         raise ExchangeMalformed(f"{row.type} {row.id} of {instrument.symbol} does not say what it paid")
+    finite(amount, instrument, f"{row.type} {row.id}")
     return CashMoved(str(row.id), kind, amount, row.currency, closed_lots, row.timestamp * MS, received_ns)
 
 
@@ -81,7 +87,8 @@ class Follow:
     def __init__(self, since_ms: int) -> None:
         self.since_ms = since_ms
         self.seen: dict[int | str, int] = {}  # row ids that were posted or passed over, with their times
-        self.refused = False
+        self.refused = False  # for good, as far as we know
+        self.again_seconds = AGAIN_FIRST_SECONDS
         self.failure = ""
         self.due_at = float("-inf")
 
@@ -154,14 +161,18 @@ class CashLog:
         asked_ms = self._house.exchange_ms()
         try:
             found = await self._read(connection, currency, kind, follow)
-        except ExchangeRefused as error:
-            follow.due_at = trio.current_time() + RARE_SECONDS
-            follow.refused = True
-            self._failed(follow, f"{currency} {kind}: {error}; asked again every {RARE_SECONDS / 60:g} min")
-        except (ExchangeAmbiguous, ExchangeMalformed) as error:
+        except (ExchangeRefused, ExchangeAmbiguous) as error:
+            follow.refused = isinstance(error, ExchangeRefused) and not is_for_now(error.code)
+            wait_seconds = RARE_SECONDS if follow.refused else follow.again_seconds
+            follow.again_seconds = min(AGAIN_MAX_SECONDS, 2.0 * follow.again_seconds)
+            follow.due_at = trio.current_time() + wait_seconds
+            when = f"every {RARE_SECONDS / 60:g} min" if follow.refused else f"soon, then every {AGAIN_MAX_SECONDS:g} s"
+            self._failed(follow, f"{currency} {kind}: {error}; asked again {when}")
+        except ExchangeMalformed as error:
             self._failed(follow, f"{currency} {kind}: {error}")
         else:
             follow.refused = False
+            follow.again_seconds = AGAIN_FIRST_SECONDS
             follow.since_ms = max(follow.since_ms, asked_ms)
             oldest_ms = follow.since_ms - OVERLAP_MS
             follow.seen = {number: at_ms for number, at_ms in follow.seen.items() if at_ms >= oldest_ms}
@@ -183,10 +194,13 @@ class CashLog:
         passed: dict[int | str, int] = {}
         problem = ""
         for _ in range(MAX_PAGES):
-            house.budget.spend(house.wall_clock_ns())
             page = _decode_page(await connection.call("private/get_transaction_log", params))
             for raw in page.logs:
-                head = _decode_head(raw)
+                try:
+                    head = _decode_head(raw)
+                except ExchangeMalformed as error:
+                    problem = f"{currency} {kind}: {error}"
+                    continue
                 if head.type != kind or head.id in follow.seen or head.id in passed:
                     continue
                 instrument = house.instruments.get(head.instrument_name or "")
@@ -206,6 +220,26 @@ class CashLog:
                 return found
             params.continuation = page.continuation
         raise ExchangeMalformed(f"the log of {currency} does not end after {MAX_PAGES} pages")
+
+    async def deliveries(self, connection: Connection, instrument: Instrument) -> list[CashMoved]:
+        """How a position in what has expired was settled, oldest first: all rows, whoever watched it.
+
+        Raises LinkLost, ExchangeRefused, ExchangeAmbiguous, ExchangeMalformed.
+        """
+        house = self._house
+        now_ms = house.exchange_ms()
+        from_ms = min(now_ms, (instrument.expiry_ns or 0) // MS) - DAY_MS
+        params = LogParams(instrument.settlement, from_ms, now_ms + OVERLAP_MS, DELIVERY)
+        found: list[CashMoved] = []
+        for _ in range(MAX_PAGES):
+            page = _decode_page(await connection.call("private/get_transaction_log", params))
+            rows = [_decode_row(raw) for raw in page.logs if _decode_head(raw).instrument_name == instrument.symbol]
+            events = [read_row(row, instrument, house.wall_clock_ns()) for row in rows if row.type == DELIVERY]
+            found += [event for event in events if event is not None]
+            if page.continuation is None:
+                return sorted(found, key=lambda event: event.exchange_ns)
+            params.continuation = page.continuation
+        raise ExchangeMalformed(f"the log of {instrument.settlement} does not end after {MAX_PAGES} pages")
 
     def _counts(self, symbol: str, at_ms: int) -> bool:
         """Whether a row of that time is of after the symbol's first position report."""

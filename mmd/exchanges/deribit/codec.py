@@ -123,13 +123,13 @@ def read_index(raw: msgspec.Raw | bytes) -> float:
 
 
 def matching_limits(limits: Limits) -> tuple[float, float] | None:
-    """(requests per second, burst) of the trading bucket; the tightest where each currency has its own."""
+    """(requests per second, burst) of the trading bucket; the tightest where each currency has its own.
+
+    None where there is none to work with: not told, or nothing allowed.
+    """
     engine = limits.matching_engine
-    if "rate" in engine:
-        rate = _decode_rate(msgspec.json.encode(engine))
-        return rate.rate, rate.burst
-    found = [_trading_rate(engine)]
-    if limits.limits_per_currency:
+    found = [_decode_rate(msgspec.json.encode(engine)) if "rate" in engine else _trading_rate(engine)]
+    if limits.limits_per_currency and "rate" not in engine:
         found += [_trading_rate(_decode_rates(group)) for group in engine.values() if bytes(group).startswith(b"{")]
     rates = [rate for rate in found if rate is not None and rate.rate > 0 and rate.burst >= 1]
     if not rates:

@@ -38,6 +38,7 @@ GENERAL_RATE, GENERAL_BURST = 16.0, 80.0
 SUBSCRIBE_RATE, SUBSCRIBE_BURST = 2.6, 8.0
 LISTING_RATE, LISTING_BURST = 0.8, 10.0
 LOG_RATE, LOG_BURST = 0.8, 6.0
+WRONG_CLOCK_SECONDS = 10.0  # Deribit takes a signature that is up to a minute off
 NO_PARAMS: dict[str, object] = {}
 
 
@@ -85,6 +86,7 @@ class Credentials:
         self._id = client_id
         self._secret = client_secret
         self._grant = grant
+        self.signs_time = grant == "client_signature"
         self._count = 0
 
     def params(self, scope: str, now_ms: int, rng: Random) -> msgspec.Struct:
@@ -141,6 +143,17 @@ class House:
         """An answer told the exchange's clock: trio's times of the request and of the answer, our wall clock then."""
         self.skew.add(received_ns - int((received_at - sent_at) * 1e9), received_ns, us_in, us_out)
         self._steady.add(int(sent_at * 1e9), int(received_at * 1e9), us_in, us_out)
+
+    def clock_hint(self) -> str:
+        """What may be wrong with a login, where the clocks are far apart; empty where they are not."""
+        ahead_seconds = -self.skew.skew_ms / 1000
+        if not (self.skew.known and self.credentials.signs_time) or abs(ahead_seconds) < WRONG_CLOCK_SECONDS:
+            return ""
+        way = "ahead of" if ahead_seconds > 0 else "behind"
+        return (
+            f"; the clock of this machine is {abs(ahead_seconds):.1f} s {way} the exchange's, and a login is signed "
+            "with the time: set it (timedatectl)"
+        )
 
     def told_us(self, head: Head) -> int:
         """When the exchange took the request of this answer, by its own clock, µs."""
@@ -335,7 +348,7 @@ class Connection:
         except ExchangeRefused as error:
             told = meaning(error.code)
             if told.fault in (Fault.AUTH, Fault.CONFIG):
-                raise LoginRefused(error.code, f"{told.name}: {error.message}") from error
+                raise LoginRefused(error.code, f"{told.name}: {error.message}{self._house.clock_hint()}") from error
             raise
         result = codec.decode_auth(raw)
         if short := codec.missing_scopes(self._duty.scope, result.scope):

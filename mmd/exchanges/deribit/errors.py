@@ -11,6 +11,7 @@ from mmd.domain.reasons import Fault
 TOO_MANY_REQUESTS = 10028
 TIMED_OUT = 13888  # `valid_until` had passed: it was not carried out, and never will be
 RAW_NEEDS_AUTH = 13778
+FOR_NOW = (Fault.RETRY, Fault.RATE_LIMIT, Fault.MARKET, Fault.AMBIGUOUS)
 
 
 class Meaning(msgspec.Struct, frozen=True):
@@ -104,3 +105,8 @@ ERRORS = _table()
 def meaning(code: int) -> Meaning:
     """What a code means; one that is not in the table is AMBIGUOUS, so that it is looked up, not assumed."""
     return ERRORS.get(code) or Meaning(f"code_{code}", Fault.AMBIGUOUS)
+
+
+def is_for_now(code: int) -> bool:
+    """A refusal that time may cure."""
+    return meaning(code).fault in FOR_NOW

@@ -24,19 +24,22 @@ RESYNC_FIRST_SECONDS = 0.5
 RESYNC_MAX_SECONDS = 30.0
 RESYNC_FORGIVEN_SECONDS = 60.0
 SNAPSHOT_SECONDS = 5.0
+TIDY_MS = 3_600_000  # an expired instrument is kept so long, and looked for as often
+MS = 1_000_000
 MAINTENANCE_SECONDS = 60.0  # its end is not always told: after so long a new connection finds out
 
 
 class Follow:
     """One watched symbol on the current connection."""
 
-    __slots__ = ("book", "due_at", "instrument", "interval", "resynced_at", "snapshot_by", "state", "tries")
+    __slots__ = ("book", "due_at", "instrument", "interval", "own", "resynced_at", "snapshot_by", "state", "tries")
 
     def __init__(self, instrument: Instrument) -> None:
         self.instrument = instrument
         self.book = L2Book(instrument)
         self.interval = codec.BOOK_INTERVALS[0]
-        self.state = ""
+        self.own = ""  # the state that the exchange gives the instrument itself; "" = not told
+        self.state = ""  # what its symbol heard last
         self.tries = 0
         self.resynced_at = float("-inf")
         self.due_at: float | None = None  # a resync is wanted then
@@ -83,6 +86,9 @@ class Feed:
         self._maintenance_at = 0.0  # when it was announced
         self._wake = trio.Event()
         self._next_resync_at = 0.0
+        self._tidy_ms = 0  # when to drop instruments that have expired
+        self._served: dict[str, None] = {}  # symbols that were watched once
+        self._relisted: dict[str, Instrument] = {}  # watched, and listed now with units that its symbol does not know
 
     @property
     def subscriptions(self) -> int:
@@ -91,6 +97,10 @@ class Feed:
 
     def rewatch(self) -> None:
         """The watched symbols changed. Who left and is back before anybody looked begins anew."""
+        self._served.update(dict.fromkeys(self._house.watched))
+        self._drop_expired()
+        for symbol in [symbol for symbol in self._relisted if symbol not in self._house.watched]:
+            self._house.instruments[symbol] = self._relisted.pop(symbol)
         for symbol in [symbol for symbol in self._follows if symbol not in self._house.watched]:
             follow = self._follows.pop(symbol)
             self._unroute(follow)
@@ -112,15 +122,10 @@ class Feed:
         while True:
             self._wake = trio.Event()
             await self._follow_watched(connection)
-            follow = self._most_due()
-            if follow is not None and follow.due_at is not None:
-                await self._resync_when_due(connection, follow, follow.due_at)
-            else:
-                with trio.move_on_after(SNAPSHOT_SECONDS):
-                    await self._wake.wait()
-                self._look_for_missing_snapshots()
-                if self._maintenance and trio.current_time() - self._maintenance_at >= MAINTENANCE_SECONDS:
-                    connection.drop(f"maintenance was announced {MAINTENANCE_SECONDS:g} s ago, and no end of it")
+            self._look_for_missing_snapshots()
+            if self._maintenance and trio.current_time() - self._maintenance_at >= MAINTENANCE_SECONDS:
+                connection.drop(f"maintenance was announced {MAINTENANCE_SECONDS:g} s ago, and no end of it")
+            await self._resync_when_due(connection)
 
     def notified(self, channel: str, data: msgspec.Raw, received_ns: int) -> None:
         follow = self._books.get(channel)
@@ -137,8 +142,8 @@ class Feed:
             if self.connection is not None:
                 self.connection.check_clock(ticker.exchange_ns, received_ns)
             self._house.sink.post(follow.instrument.symbol, ticker)
-            if state and state != follow.state and not self._blocked(follow.instrument):
-                self._set_state(follow, state, received_ns)
+            if state and state != follow.own:
+                self._take_state(follow, state, received_ns)
         elif (follow := self._trades.get(channel)) is not None:
             for trade in codec.read_trades(data, follow.instrument, received_ns):
                 self._house.sink.post(follow.instrument.symbol, trade)
@@ -174,12 +179,31 @@ class Feed:
         house = self._house
         raw = await connection.call("public/get_instruments", {"currency": "any", "expired": False})
         listed, refused = decode_instruments(raw, house.name)
-        # A watched instrument that expired meanwhile must stay known until its symbol is gone.
-        kept = {symbol: house.instruments[symbol] for symbol in house.watched if symbol in house.instruments}
-        house.instruments = {**kept, **listed}
+        house.instruments = {**listed, **self._keep(listed)}
         if refused:
             shown = "; ".join(f"{entry.symbol}: {entry.reason}" for entry in refused[:5])
             house.sink.report("instruments.refused", f"{len(refused)} of {len(listed) + len(refused)}: {shown}")
+
+    def _keep(self, listed: dict[str, Instrument]) -> dict[str, Instrument]:
+        """What of the instruments known before stays as it is.
+
+        One that was watched and is no longer listed: answers about it may come yet. One that is watched and
+        listed with other units: its machine counts in the old ones until it ends, and must not quote with them.
+        """
+        known, watched = self._house.instruments, self._house.watched
+        kept: dict[str, Instrument] = {}
+        self._relisted.clear()
+        self._served = {symbol: None for symbol in self._served if symbol in known}
+        for symbol in self._served:
+            before, now = known[symbol], listed.get(symbol)
+            if now is None:
+                kept[symbol] = before if symbol in watched else msgspec.structs.replace(before, tradable=False)
+            elif symbol in watched and (changes := _other_units(before, now)):
+                kept[symbol] = before
+                self._relisted[symbol] = now
+                text = f"{symbol}: {changes}; not quoted before it is taken out and put in again, or the next start"
+                self._house.sink.report("instrument.relisted", text)
+        return kept
 
     async def _subscribe_states(self, connection: Connection) -> None:
         asked = [codec.PLATFORM_STATE, codec.INSTRUMENT_STATE, codec.INSTRUMENT_CREATION]
@@ -211,8 +235,7 @@ class Feed:
             self._route(follow)
             # Before the first snapshot can come: what follows is of this connection.
             house.sink.post(follow.instrument.symbol, DataLinkUp(received_ns))
-            if self._blocked(follow.instrument):
-                self._set_state(follow, self._blocked(follow.instrument), received_ns)
+            self._tell_state(follow, received_ns)
         await self._subscribe_follows(connection, new)
 
     async def _subscribe_follows(self, connection: Connection, follows: list[Follow]) -> None:
@@ -238,7 +261,7 @@ class Feed:
             try:
                 raw = await connection.call("public/subscribe", codec.channels(chunk))
             except ExchangeRefused as error:
-                if error.code != RAW_NEEDS_AUTH:
+                if error.code != RAW_NEEDS_AUTH or not any(channel.endswith(".raw") for channel in chunk):
                     raise
                 others = [channel for channel in chunk if not channel.endswith(".raw")]
                 missing += [channel for channel in chunk if channel.endswith(".raw")]
@@ -278,12 +301,14 @@ class Feed:
         due = [follow for follow in self._follows.values() if follow.due_at is not None]
         return min(due, key=lambda follow: follow.due_at or 0.0, default=None)
 
-    async def _resync_when_due(self, connection: Connection, follow: Follow, due_at: float) -> None:
-        at = max(due_at, self._next_resync_at)
-        with trio.move_on_at(at) as scope:
+    async def _resync_when_due(self, connection: Connection) -> None:
+        """Wait for the next resync that is due and do it; return before that where there is something to look at."""
+        follow = self._most_due()
+        due_at = float("inf") if follow is None or follow.due_at is None else max(follow.due_at, self._next_resync_at)
+        with trio.move_on_at(min(due_at, trio.current_time() + SNAPSHOT_SECONDS)):
             await self._wake.wait()
-        if not scope.cancelled_caught and trio.current_time() < at:
-            return  # something new: look again
+        if follow is None or trio.current_time() < due_at:
+            return
         await trio.lowlevel.checkpoint()
         follow.due_at = None
         follow.resynced_at = trio.current_time()
@@ -323,7 +348,7 @@ class Feed:
             state = codec.decode_instrument_state(data)
             follow = self._follows.get(state.instrument_name)
             if follow is not None:
-                self._set_state(follow, state.state, received_ns)
+                self._take_state(follow, state.state, received_ns)
             self._mark_listed(state.instrument_name, state.state in codec.OPEN_STATES)
         elif channel.startswith("instrument.creation."):
             created = decode_instrument(data, self._house.name)
@@ -331,6 +356,20 @@ class Feed:
                 self._house.sink.report("instruments.refused", f"{created.symbol}: {created.reason}")
             else:
                 self._house.instruments.setdefault(created.symbol, created)
+                self._drop_expired()
+
+    def _drop_expired(self) -> None:
+        """What nobody watches, and has been expired so long that no answer about it is waited for."""
+        house = self._house
+        now_ms = house.exchange_ms()
+        if now_ms < self._tidy_ms:
+            return
+        self._tidy_ms = now_ms + TIDY_MS
+        for symbol, instrument in list(house.instruments.items()):
+            expiry_ns = instrument.expiry_ns
+            if expiry_ns is not None and expiry_ns < (now_ms - TIDY_MS) * MS and symbol not in house.watched:
+                del house.instruments[symbol]
+                self._served.pop(symbol, None)
 
     def _mark_listed(self, symbol: str, tradable: bool) -> None:
         known = self._house.instruments.get(symbol)
@@ -346,20 +385,36 @@ class Feed:
             (self._locked.add if state.locked else self._locked.discard)(state.price_index)
             self._house.sink.report("exchange.index_lock", f"{state.price_index} locked: {state.locked}")
         for follow in self._follows.values():
-            blocked = self._blocked(follow.instrument)
-            if blocked and follow.state != blocked:
-                self._set_state(follow, blocked, received_ns)
-            elif not blocked and follow.state in ("maintenance", "locked"):
-                self._set_state(follow, "open", received_ns)
+            self._tell_state(follow, received_ns)
 
     def _blocked(self, instrument: Instrument) -> str:
         """What stands above the instrument's own state; empty when nothing does."""
+        if instrument.symbol in self._relisted:
+            return "relisted"
         if self._maintenance:
             return "maintenance"
         return "locked" if instrument.index in self._locked else ""
 
-    def _set_state(self, follow: Follow, state: str, received_ns: int) -> None:
-        if follow.state == codec.SETTLEMENT_STATE or state in codec.TERMINAL_STATES:
+    def _take_state(self, follow: Follow, state: str, received_ns: int) -> None:
+        """What the exchange says of the instrument itself."""
+        if follow.own == codec.SETTLEMENT_STATE or state in codec.TERMINAL_STATES:
             self._house.on_settlement()
-        follow.state = state
-        self._house.sink.post(follow.instrument.symbol, codec.state_event(state, received_ns))
+        follow.own = state
+        self._tell_state(follow, received_ns)
+
+    def _tell_state(self, follow: Follow, received_ns: int) -> None:
+        """The symbol hears of a change: the end of an instrument, else what stands above it, else its own state."""
+        state = follow.own
+        if state not in codec.TERMINAL_STATES:
+            # What is over was said before: without the instrument's own word it is taken for open.
+            state = self._blocked(follow.instrument) or state or ("open" if follow.state else "")
+        if state and state != follow.state:
+            follow.state = state
+            self._house.sink.post(follow.instrument.symbol, codec.state_event(state, received_ns))
+
+
+def _other_units(before: Instrument, now: Instrument) -> str:
+    """The fields that say what a price and an amount mean, where they differ, with both values; empty if none does."""
+    fixed = [field for field in Instrument.__struct_fields__ if field not in ("maker_fee", "taker_fee", "tradable")]
+    changed = [field for field in fixed if getattr(before, field) != getattr(now, field)]
+    return ", ".join(f"{field} was {getattr(before, field)}, is {getattr(now, field)}" for field in changed)

@@ -76,6 +76,7 @@ def _read(data: InstrumentData, exchange: str) -> Instrument:
         data.base_currency if contract is Contract.INVERSE else data.quote_currency
     )
     _check_currencies(data, contract, settlement)
+    _check_numbers(data)
     lot = _lot(data, contract)
     counter = "usd" if contract is Contract.INVERSE else data.quote_currency.lower()
     active = data.is_active and data.state in ("", "open")
@@ -134,23 +135,47 @@ def _check_currencies(data: InstrumentData, contract: Contract, settlement: str)
 
 
 def _lot(data: InstrumentData, contract: Contract) -> Decimal:
-    """The smallest step of an amount."""
-    if contract is Contract.INVERSE and data.kind == "future":
-        lot = data.contract_size
-    else:
-        lot = data.qty_tick_size or data.min_trade_amount
-    for name, value in (("lot", lot), ("min_trade_amount", data.min_trade_amount)):
-        if not _SMALLEST <= value <= _LARGEST:
+    """The smallest documented step of an amount that orders take as well.
+
+    Futures are counted in whole contracts (error 10027), also where the least order is several; options are not
+    (0.1 contracts), so without `qty_tick_size` their least order is the only step that is told.
+    """
+    least, contracts = data.min_trade_amount, data.contract_size
+    for name, value in (("contract_size", contracts), ("min_trade_amount", least)):
+        _check(name, value)
+    if data.kind == "future" and contract is Contract.INVERSE:
+        return contracts
+    step = data.qty_tick_size
+    if not step:
+        whole_contracts = data.kind == "future" and contracts < least and least % contracts == 0
+        step = contracts if whole_contracts else least
+    _check("lot", step)
+    return step
+
+
+def _check(name: str, value: Decimal) -> None:
+    if not value.is_finite() or not _SMALLEST <= value <= _LARGEST:
+        raise _Unknown(f"{name} {value} is out of range")
+
+
+def _check_numbers(data: InstrumentData) -> None:
+    """A decimal may be read from the texts "NaN" and "Infinity"; a fee may be negative, and all else is not."""
+    if data.strike is not None:
+        _check("strike", data.strike)
+    for name in ("maker_commission", "taker_commission"):
+        value = getattr(data, name)
+        if not (value.is_finite() and abs(value) <= 1):
             raise _Unknown(f"{name} {value} is out of range")
-    return lot
+    for step in data.tick_size_steps:
+        if not (step.above_price.is_finite() and 0 <= step.above_price <= _LARGEST):
+            raise _Unknown(f"tick size above {step.above_price}: the price is out of range")
 
 
 def read_grid(data: InstrumentData) -> Grid:
     """Price grid with the greatest common divisor of all ticks as base tick."""
     ticks = [data.tick_size, *(step.tick_size for step in data.tick_size_steps)]
     for value in ticks:
-        if not _SMALLEST <= value <= _LARGEST:
-            raise _Unknown(f"tick size {value} is out of range")
+        _check("tick size", value)
     base = common_divisor(ticks)
     if not data.tick_size_steps:
         return Grid(base)

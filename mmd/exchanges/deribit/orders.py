@@ -49,15 +49,19 @@ _decode_result: Decoder[OrderResult] = Decoder(OrderResult)
 
 
 def filled(trade: UserTradeData, instrument: Instrument, received_ns: int) -> OrderFilled:
-    """One execution. Raises ExchangeMalformed where its size is no whole number of lots."""
+    """One execution. Raises ExchangeMalformed where its size is no whole number of lots, or a number cannot be."""
+    what = f"trade {trade.trade_id}"
+    size_lots = _lots(trade.amount, instrument, what)
+    if size_lots <= 0 or finite(trade.price, instrument, what) <= 0:
+        raise ExchangeMalformed(f"{what} of {instrument.symbol}: {trade.amount} at {trade.price}, allowed: above 0")
     return OrderFilled(
         label=trade.label,
         order_id=trade.order_id,
         trade_id=trade.trade_id,
         side=_side(trade.label, trade.direction),
         price=trade.price,
-        size_lots=_lots(trade.amount, instrument, f"trade {trade.trade_id}"),
-        fee=trade.fee,
+        size_lots=size_lots,
+        fee=finite(trade.fee, instrument, what),
         fee_currency=trade.fee_currency,
         maker=trade.liquidity == "M",
         index=trade.index_price or 0.0,
@@ -107,11 +111,20 @@ def _resting(order: OrderData, instrument: Instrument) -> tuple[int, int, int]:
 
 
 def position(data: PositionData, instrument: Instrument, received_ns: int) -> PositionReported:
-    """Signed lots; a size that contradicts its direction is taken by the direction. Profit: since it was opened."""
-    size = -abs(data.size) if data.direction == "sell" else data.size
-    lots = _lots(size, instrument, "position")
-    average = data.average_price or Decimal(0)
-    return PositionReported(lots, average, received_ns, data.mark_price or 0.0, data.total_profit_loss)
+    """Signed lots; a size that contradicts its direction is taken by the direction. Profit: since it was opened.
+
+    Raises ExchangeMalformed where its size is no whole number of lots, or a number cannot be.
+    """
+    lots = _lots(data.size, instrument, "position")
+    if data.direction == "sell":
+        lots = -abs(lots)
+    average = finite(data.average_price or Decimal(0), instrument, "average of the position")
+    if average < 0:
+        raise ExchangeMalformed(f"average of the position of {instrument.symbol}: {average}, allowed: at least 0")
+    profit = data.total_profit_loss
+    if profit is not None:
+        finite(profit, instrument, "profit of the position")
+    return PositionReported(lots, average, received_ns, data.mark_price or 0.0, profit)
 
 
 def order_state(order: OrderData, instrument: Instrument, received_ns: int) -> OrderAcked | OrderClosed:
@@ -126,6 +139,17 @@ def order_state(order: OrderData, instrument: Instrument, received_ns: int) -> O
 def must_end(order: OrderData) -> bool:
     """An immediate-or-cancel order that is not closed: it cannot stay so, and it never rests."""
     return order.time_in_force == IMMEDIATE_OR_CANCEL and order.order_state in RESTING_STATES
+
+
+def is_of(trade: UserTradeData, label: str, order_id: str | None) -> bool:
+    """A fill of this order: by its label, or by the id that is known of it."""
+    return trade.label == label or trade.order_id == order_id
+
+
+def choose(rows: list[OrderData], symbol: str, label: str) -> OrderData | None:
+    """The row of this order: one that rests before one that does not, the newest of those."""
+    found = [row for row in rows if row.instrument_name == symbol and row.label == label]
+    return max(found, key=lambda row: (row.order_state in RESTING_STATES, row.last_update_timestamp), default=None)
 
 
 def reply(order: Order, raw: msgspec.Raw, instrument: Instrument, received_ns: int) -> list[Mail]:
@@ -173,7 +197,11 @@ def refused(order: Order, error: RpcError, received_ns: int, remark: str = "") -
 
 
 def accounts(summaries: Summaries) -> list[Account]:
-    """The account, one row a currency."""
+    """The account, one row a currency. Raises ExchangeMalformed for what is no number."""
+    for row in summaries.summaries:
+        for amount in (row.equity, row.balance, row.initial_margin, row.maintenance_margin):
+            if not amount.is_finite():
+                raise ExchangeMalformed(f"account in {row.currency}: {amount} is no number")
     return [
         Account(
             currency=row.currency,
@@ -202,6 +230,13 @@ def _side(label: str, direction: str) -> Side:
     if parsed is not None:
         return parsed.side
     return Side.BID if direction == "buy" else Side.ASK
+
+
+def finite(value: Decimal, instrument: Instrument, what: str) -> Decimal:
+    """The value; ExchangeMalformed for the texts "NaN" and "Infinity", which a decimal may be read from."""
+    if not value.is_finite():
+        raise ExchangeMalformed(f"{what} of {instrument.symbol}: {value} is no number")
+    return value
 
 
 def _lots(amount: Decimal, instrument: Instrument, what: str) -> int:

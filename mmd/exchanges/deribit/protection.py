@@ -9,7 +9,7 @@ Source: docs.deribit.com, "Market Maker Protection" and private/set_mmp_config, 
 """
 
 from collections.abc import Iterator, Sequence
-from decimal import ROUND_DOWN, Decimal
+from decimal import ROUND_DOWN, Decimal, InvalidOperation
 from time import gmtime, strftime
 
 import msgspec
@@ -74,10 +74,18 @@ def difference(found: MmpConfig | None, wanted: MmpParams) -> str:
     for name in FIELDS:
         there, here = getattr(found, name), getattr(wanted, name)
         if name in LIMITS and there is not None:
-            there = there.quantize(PLACES)
+            there = _cut(there)
         if there != here:
             texts.append(f"{name} is {_text(there)}, wanted {_text(here)}")
     return "; ".join(texts)
+
+
+def _cut(value: Decimal) -> Decimal:
+    """To the places that the exchange takes; what is too large for that, or no number, stays as it is."""
+    try:
+        return value.quantize(PLACES)
+    except InvalidOperation:
+        return value
 
 
 def _text(value: Decimal | int | None) -> str:
@@ -110,7 +118,10 @@ def _freeze(row: MmpStatus, now_ms: int) -> int | None:
 def _until(frozen_ms: int) -> str:
     if not frozen_ms:
         return "frozen until it is reset"
-    return f"frozen until {strftime('%H:%M:%S', gmtime(frozen_ms // 1000))} UTC"
+    try:
+        return f"frozen until {strftime('%H:%M:%S', gmtime(frozen_ms // 1000))} UTC"
+    except (OverflowError, OSError, ValueError):
+        return f"frozen until {frozen_ms} ms, which is no date"
 
 
 # --- state ---------------------------------------------------------------------------------------
@@ -275,6 +286,11 @@ class Protections:
     def wake(self) -> None:
         """What is wanted or watched changed."""
         self._wake.set()
+
+    def forget(self, symbol: str) -> None:
+        """It heard that its link is down: it is told again what is known."""
+        if self._told.pop(symbol, None) is not None:
+            self._wake.set()
 
     def forget_link(self) -> None:
         """The connection is gone; whoever watches heard of that."""

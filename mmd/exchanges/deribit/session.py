@@ -9,14 +9,15 @@ import trio
 from mmd.core.budget import Budget
 from mmd.domain.actions import Request
 from mmd.domain.errors import ExchangeAmbiguous, ExchangeMalformed, ExchangeRefused, LinkLost
-from mmd.domain.events import OpenOrder
+from mmd.domain.events import CashMoved, OpenOrder
 from mmd.domain.ids import LABEL_MAX
 from mmd.domain.instruments import Instrument
 from mmd.domain.settings import Protection
 from mmd.exchanges.api import Account, Capabilities, Dial, LinkStats, ProtectionStatus, Sink
-from mmd.exchanges.deribit import codec
+from mmd.exchanges.deribit import codec, expired
 from mmd.exchanges.deribit.connection import Connection, Credentials, House, LoginRefused
 from mmd.exchanges.deribit.feed import Feed
+from mmd.exchanges.deribit.messages import InstrumentParams
 from mmd.exchanges.deribit.trading import RESERVE_SHARE, Trading
 from mmd.exchanges.link import open_link
 
@@ -221,6 +222,10 @@ class Deribit:
         """
         self._trading.inquiry.recover(known_ms, from_ms or {})
 
+    def also_ours(self, services: Sequence[str]) -> None:
+        """Former names of the service: orders that carry one of them are ours, from the next answer on."""
+        self._trading.answer_for(services)
+
     def reconcile_every(self, seconds: float) -> None:
         """How often orders and positions of every watched symbol are reported, news or not. ValueError unless > 0."""
         self._trading.audit.every(seconds)
@@ -257,6 +262,23 @@ class Deribit:
     async def accounts(self) -> list[Account]:
         """Account summary, one row a currency; renews the message budget."""
         return await self._trading.accounts(self._ready(self._trading))
+
+    async def expired_ns(self, symbol: str) -> int | None:
+        """Raises LinkLost, ExchangeAmbiguous, ExchangeMalformed."""
+        now_ns = self._house.exchange_ms() * expired.NS_PER_MS
+        named_ns = expired.expiry_ns(symbol)
+        if named_ns is not None and named_ns <= now_ns:
+            return named_ns
+        connection = self._ready(self._feed)
+        try:
+            raw = await connection.call("public/get_instrument", InstrumentParams(symbol))
+        except ExchangeRefused:
+            return None  # there was never one of this name
+        return expired.read_end(raw, now_ns)
+
+    async def deliveries(self, instrument: Instrument) -> list[CashMoved]:
+        """Raises LinkLost, ExchangeRefused, ExchangeAmbiguous, ExchangeMalformed."""
+        return await self._trading.cash.deliveries(self._ready(self._trading), instrument)
 
     async def index_price(self, index: str) -> float:
         """The index in USD or the quote currency."""

@@ -7,7 +7,6 @@ held back until then.
 """
 
 from collections.abc import Sequence
-from itertools import islice
 from typing import Any
 
 import msgspec
@@ -28,13 +27,16 @@ from mmd.domain.events import Mail, OrderAcked, OrderClosed, OrderFilled, OrderR
 from mmd.domain.ids import label_prefix
 from mmd.domain.reasons import Fault
 from mmd.exchanges.api import Account, LinkStats
-from mmd.exchanges.deribit import codec, orders
+from mmd.exchanges.deribit import codec, orders, rows
 from mmd.exchanges.deribit.audit import Audit
+from mmd.exchanges.deribit.cancels import Cancels
 from mmd.exchanges.deribit.cash import CashLog
 from mmd.exchanges.deribit.connection import Connection, House
-from mmd.exchanges.deribit.errors import TIMED_OUT
+from mmd.exchanges.deribit.errors import TIMED_OUT, is_for_now, meaning
 from mmd.exchanges.deribit.inquiry import Inquiry
+from mmd.exchanges.deribit.lookup import Lookup
 from mmd.exchanges.deribit.messages import OrderData, UserTradeData
+from mmd.exchanges.deribit.news import News
 from mmd.exchanges.deribit.protection import Protections
 from mmd.exchanges.jsonrpc import Head, Sent
 
@@ -65,19 +67,21 @@ class Trading:
         self.connection: Connection | None = None
         self.first_up = trio.Event()
         self.inquiry = Inquiry(house, self)
+        self.lookup = Lookup(house, self, self.inquiry.known)
         self.audit = Audit(house, self, self.inquiry)
         self.protections = Protections(house)
         self.cash = CashLog(house, self.inquiry)
         house.on_settlement = self.cash.settled
         self._house = house
-        self._prefix = label_prefix(house.service)
+        self._prefixes: tuple[str, ...] = (label_prefix(house.service),)
+        self._cancels = Cancels()
         self._flying: dict[str, int] = {}  # requests in flight by label
         self._closed: dict[str, OrderClosed] = {}  # what closed lately, by label
         self._marked: dict[str, None] = {}  # labels that were placed for maker protection to pull
         self._sent: dict[str, int] = {}  # labels that were placed here, and how long the last request is valid
         self._unanswered: dict[str, OrderSent] = {}  # the last place or amend of a label, until it is answered
-        self.activity: dict[str, int] = {}  # grows with everything that changes a symbol's orders
-        self.fills: dict[str, int] = {}  # grows with every fill of a symbol
+        self.activity = News()  # of all that changes a symbol's orders
+        self.fills = News()
 
     @property
     def up(self) -> bool:
@@ -86,7 +90,10 @@ class Trading:
 
     def rewatch(self) -> None:
         """The watched symbols changed."""
+        self.activity.keep(self._house.watched)
+        self.fills.keep(self._house.watched)
         self.inquiry.wake()
+        self.audit.forget_others()
         self.protections.wake()
         self.cash.wake()
 
@@ -95,7 +102,11 @@ class Trading:
         return self._closed.get(label)
 
     def is_ours(self, label: str) -> bool:
-        return label.startswith(self._prefix)
+        return label.startswith(self._prefixes)
+
+    def answer_for(self, services: Sequence[str]) -> None:
+        """Orders with these services' labels are ours as well; replaces what was said before."""
+        self._prefixes = tuple(label_prefix(name) for name in (self._house.service, *services))
 
     def is_flying(self, label: str) -> bool:
         """An order request on this label has no answer yet."""
@@ -127,8 +138,8 @@ class Trading:
         self.stats.connects += 1
         self._house.sink.report("link.up", f"{self._house.name} trade, cancel on disconnect: {armed}")
         self.first_up.set()
-        if armed:
-            connection.nursery.start_soon(self._stay_armed, connection)
+        connection.nursery.start_soon(self._stay_armed if armed else self._arm_later, connection)
+        connection.nursery.start_soon(self._hurry_cancels, connection)
         connection.nursery.start_soon(self.protections.serve, connection)
         connection.nursery.start_soon(self.cash.serve, connection)
         connection.nursery.start_soon(self.audit.serve, connection)
@@ -139,19 +150,34 @@ class Trading:
             self.protections.notified(channel, data)
         if not channel.startswith("user.changes."):
             return
-        changes = orders.decode_changes(data)
+        changes, unread = rows.read_changes(data)
+        for row in unread:
+            self._malformed(f"{channel}: {row.symbol}: {row.detail}")
         for trade in changes.trades:
             if not self.inquiry.hold_back(trade, received_ns):
-                self.take_trade(trade, received_ns)
+                self._take_row(trade.instrument_name, trade, received_ns)
         for order in changes.orders:
-            self._take_order(order, received_ns)
+            self._take_row(order.instrument_name, order, received_ns)
         if changes.positions:
             self.audit.soon()  # that they are as the fills say
+        self.inquiry.doubt(rows.told_apart(unread))  # it may have been a fill
+
+    def _take_row(self, symbol: str, row: UserTradeData | OrderData, received_ns: int) -> None:
+        """One row of user.changes. One that cannot be counted is asked for: a list may say it better."""
+        try:
+            if isinstance(row, UserTradeData):
+                self.take_trade(row, received_ns)
+            else:
+                self._take_order(row, received_ns)
+        except ExchangeMalformed as error:
+            self._malformed(str(error))
+            self.inquiry.doubt([symbol])
 
     def answered(self, sent: Sent, head: Head, received_ns: int) -> None:
         symbol, order = sent.context.symbol, sent.context.order
         if not sent.expired:
             self._landed(order.label)
+            self._send_waiting()
         if self._unanswered.get(order.label) is sent.context:
             del self._unanswered[order.label]
         instrument = self._house.instruments[symbol]
@@ -160,6 +186,9 @@ class Trading:
             remark = self._why_late() if head.error.code == TIMED_OUT else ""
             self._post(symbol, [orders.refused(order, head.error, received_ns, remark)])
             self._post_closing(symbol, order.label)
+            if meaning(head.error.code).fault is Fault.AUTH and self.connection is not None:
+                # Cancels are refused as well now. A new login can send them, and the loss itself cancels.
+                self.connection.drop(f"the login is not valid any more: {sent.method}: {head.error.text}")
             return
         if isinstance(order, CancelOrder) and not order.order_id:
             # The answer is a count; what became of the order has to be asked.
@@ -175,6 +204,7 @@ class Trading:
     def lost(self, sent: Sent, why: str) -> None:
         if isinstance(sent.context, OrderSent):
             self._landed(sent.context.order.label)
+            self._send_waiting()
             event = RequestLost(sent.context.order.label, why, self._house.wall_clock_ns())
             self._house.sink.post(sent.context.symbol, event)
 
@@ -182,11 +212,18 @@ class Trading:
         """It may have been a fill: ask for everything."""
         self.inquiry.doubt_all()
 
+    def take_down(self, symbol: str, why: str) -> None:
+        """It could not be reconciled: as far as it knows, the connection is gone."""
+        self._house.sink.post(symbol, TradeLinkDown(why, self._house.wall_clock_ns()))
+        self.protections.forget(symbol)
+
     def down(self, why: str) -> None:
         """The connection is gone."""
         was_up, self.stats.up = self.stats.up, False
         self.connection = None
         self._flying.clear()
+        for symbol, order in self._cancels.give_up():
+            self._refuse(symbol, order, f"it waited to be sent: {why}")
         self.inquiry.forget_link()
         self.protections.forget_link()
         if was_up:
@@ -196,24 +233,42 @@ class Trading:
 
     def submit(self, requests: Sequence[tuple[str, Request]]) -> bool:
         """Queue requests in order. True if some were answered at once because the link is down."""
-        connection = self.connection
         refused = False
         for symbol, request in requests:
-            try:
-                if connection is None or not connection.ready:
-                    raise LinkLost("the trade link is down")
-                self._send(connection, symbol, request)
-            except LinkLost as error:
-                refused = True
-                self._refuse(symbol, request, str(error))
+            if isinstance(request, CancelOrder) and self.up and self._cancels.must_wait():
+                self._cancels.add(symbol, request)
+            else:
+                refused |= not self._is_sent(symbol, request)
         return refused
+
+    def _is_sent(self, symbol: str, request: Request) -> bool:
+        """Queue it; else it is answered at once."""
+        connection = self.connection
+        try:
+            if connection is None or not connection.ready:
+                raise LinkLost("the trade link is down")
+            self._send(connection, symbol, request)
+        except LinkLost as error:
+            self._refuse(symbol, request, str(error))
+            return False
+        return True
+
+    def _send_waiting(self) -> None:
+        while self.up and (waiting := self._cancels.take()) is not None:
+            self._is_sent(*waiting)
+
+    async def _hurry_cancels(self, connection: Connection) -> None:
+        while True:
+            await self._cancels.wait_overdue()
+            self._send_waiting()
+            await connection.flush()
 
     def _send(self, connection: Connection, symbol: str, request: Request) -> None:
         match request:
             case AmendOrder() | PlaceOrder() | CancelOrder() | ReduceOrder():
                 self._send_order(connection, symbol, request)
             case QueryOrder():
-                connection.nursery.start_soon(self.inquiry.ask_order, connection, symbol, request)
+                connection.nursery.start_soon(self.lookup.ask_order, connection, symbol, request)
             case QueryState():
                 connection.nursery.start_soon(self.inquiry.ask_state, connection, symbol)
 
@@ -235,6 +290,7 @@ class Trading:
                 self._unanswered[request.label] = sent
                 self._settle(now_ms)
         self._flying[request.label] = self._flying.get(request.label, 0) + 1
+        self._cancels.sent()
 
     def _settle(self, now_ms: int) -> None:
         """Forget unanswered requests that nobody carries out any more."""
@@ -287,7 +343,7 @@ class Trading:
         if connection is None or not connection.ready:
             self._house.sink.post(symbol, RequestLost(order.label, "link lost", self._house.wall_clock_ns()))
         else:
-            connection.nursery.start_soon(self.inquiry.ask_cancelled, connection, symbol, order)
+            connection.nursery.start_soon(self.lookup.ask_cancelled, connection, symbol, order)
 
     # --- orders and fills in ---
 
@@ -300,8 +356,8 @@ class Trading:
             self.stats.unknown_labels += 1
         if self.inquiry.known.is_in_baseline(trade):
             return
-        self._count(self.activity, trade.instrument_name)
-        self._count(self.fills, trade.instrument_name)
+        self.activity.count(trade.instrument_name)
+        self.fills.count(trade.instrument_name)
         self._house.sink.post(trade.instrument_name, orders.filled(trade, instrument, received_ns))
 
     def _take_order(self, order: OrderData, received_ns: int) -> None:
@@ -312,7 +368,7 @@ class Trading:
         instrument = self._house.instruments.get(order.instrument_name)
         if instrument is None:
             return
-        self._count(self.activity, order.instrument_name)
+        self.activity.count(order.instrument_name)
         if order.order_state not in orders.CLOSED_STATES:
             if order.label not in self._sent:
                 self.audit.soon()  # somebody else uses our name
@@ -333,7 +389,7 @@ class Trading:
             self.protections.suspect(symbol, f"it pulled order {event.label}")
 
     def _post(self, symbol: str, events: list[Mail]) -> None:
-        self._count(self.activity, symbol)
+        self.activity.count(symbol)
         for event in events:
             if isinstance(event, OrderAcked):
                 if event.label in self._closed:
@@ -343,7 +399,7 @@ class Trading:
                 self.note_closed(event)
                 continue  # posted by _post_closing, once
             elif isinstance(event, OrderFilled):
-                self._count(self.fills, symbol)
+                self.fills.count(symbol)
             self._house.sink.post(symbol, event)
 
     def _post_closing(self, symbol: str, label: str) -> None:
@@ -353,14 +409,12 @@ class Trading:
             self._house.sink.post(symbol, event)
 
     def _landed(self, label: str) -> None:
+        self._cancels.landed()
         left = self._flying.get(label, 0) - 1
         if left > 0:
             self._flying[label] = left
         else:
             self._flying.pop(label, None)
-
-    def _count(self, counters: dict[str, int], symbol: str) -> None:
-        counters[symbol] = counters.get(symbol, 0) + 1
 
     def _malformed(self, detail: str) -> None:
         if self.connection is not None:
@@ -369,14 +423,24 @@ class Trading:
     # --- login ---
 
     async def _arm(self, connection: Connection) -> bool:
-        """Cancel on disconnect: arm and read back. False where the exchange says no."""
+        """Cancel on disconnect: arm and read back. False where the exchange says no for good; raises a no for now."""
         try:
             await connection.call("private/enable_cancel_on_disconnect", {"scope": "connection"})
             raw = await connection.call("private/get_cancel_on_disconnect", {"scope": "connection"})
         except ExchangeRefused as error:
             self._house.sink.report("cancel_on_disconnect.refused", str(error))
+            if is_for_now(error.code):
+                raise  # the next connection asks again
             return False
         return codec.decode_cancel_on_disconnect(raw).enabled
+
+    async def _arm_later(self, connection: Connection) -> None:
+        """It was refused: ask now and then whether it still is. A link that can be armed begins anew, armed."""
+        while True:
+            await trio.sleep(ARMED_SECONDS)
+            if await self._arm(connection):
+                connection.drop("cancel on disconnect can be armed now")
+                return
 
     async def _stay_armed(self, connection: Connection) -> None:
         """Read it back now and then; armed again where it was lost, and the link given up where that fails."""
@@ -430,7 +494,6 @@ class Trading:
 
 
 def _forget(known: dict[str, Any]) -> None:
-    """Drop the older half of a table that is full."""
+    """Drop the oldest of a table that is full."""
     if len(known) > MAX_CLOSED:
-        for label in list(islice(known, MAX_CLOSED // 2)):
-            del known[label]
+        del known[next(iter(known))]

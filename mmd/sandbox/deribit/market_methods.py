@@ -48,6 +48,8 @@ def _instrument(context: Context, listing: Listing) -> msgspec.Raw:
     name = listing.instrument.instrument_name
     known = context.ready_json.get(name)
     if known is None or known[0] != listing.state:
+        if len(context.ready_json) > len(context.floor.listings):  # some are listed no more
+            context.ready_json.clear()
         ready = render.encode_ready(render.instrument_json(listing.instrument, listing.state))
         known = context.ready_json[name] = (listing.state, ready)
     return known[1]

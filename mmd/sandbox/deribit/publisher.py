@@ -89,7 +89,10 @@ class Publisher:
     def _remove(self, channel: Channel) -> None:
         del self._channels[channel.account, channel.name]
         for topic in channel.topics:
-            del self._by_topic[topic][id(channel)]
+            listening = self._by_topic[topic]
+            del listening[id(channel)]
+            if not listening:
+                del self._by_topic[topic]
         for waiting in self._due.values():
             waiting.pop(id(channel), None)
 
@@ -117,6 +120,8 @@ class Publisher:
     def _where(self, name: str) -> tuple[Topic, ...]:
         found = self._groups.get(name)
         if found is None:
+            if len(self._groups) > len(self.floor.listings):  # some are listed no more
+                self._groups.clear()
             found = self._groups[name] = instrument_topics(self.floor.listings[name])
         return found
 
