@@ -5,6 +5,7 @@ written, and everything behind them. That is torn and may be cut off, with a rec
 Anything else is not of a crash: it is named, and nothing is touched.
 """
 
+from collections import deque
 from pathlib import Path
 
 import msgspec
@@ -82,7 +83,8 @@ def survey(disk: Disk, file: SegmentFile) -> Survey:
     handle = disk.open_to_read(file.path)
     try:
         try:
-            for lines, end in lines_of(chunks(disk, handle, compressed=file.compressed)):
+            content = lines_of(chunks(disk, handle, compressed=file.compressed))
+            for lines, end in content:
                 if first is None and lines and (first := segment_of(lines[0])) is not None:
                     head = first.previous
                 whole = 0
@@ -91,6 +93,8 @@ def survey(disk: Disk, file: SegmentFile) -> Survey:
                 count, size = count + whole, size + sum(map(len, lines[:whole])) + whole
                 rest = b"".join(line + b"\n" for line in lines[whole:]) + end
                 if rest:
+                    if file.compressed:
+                        deque(content, maxlen=0)  # its checksums come last: damage is the better word
                     break
         except TooLong:
             if file.compressed:

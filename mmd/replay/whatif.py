@@ -192,6 +192,9 @@ class WhatIf:
             if isinstance(event, ev.BookTop):
                 bids, asks = without(event.bids, own[0]), without(event.asks, own[1])
                 seen.append(msgspec.structs.replace(event, bids=bids, asks=asks))
+            elif isinstance(event, ev.Ticker):
+                # Our real orders may be its touch, and they are not in the imagined book.
+                seen.append(msgspec.structs.replace(event, best_bid=0.0, best_ask=0.0))
             elif isinstance(event, MARKET):
                 seen.append(event)
             elif isinstance(event, ev.BoundsSet):
