@@ -193,8 +193,8 @@ class SymbolMachine(Reconciler):
             return
         was, amount = self.why, self.instrument.amount_text
         done = ["refusals, fills and timeouts are counted from here again"]
-        stale = self.reported_fills != self.position.fills
-        if self.drift is not None and (self.why is not Why.POSITION_DRIFT or stale):
+        sure = self.why is Why.POSITION_DRIFT and self._is_sure(CaseKind.POSITION)
+        if self.drift is not None and not sure:
             # Seen once, or before a fill that the report may have counted already: the next confirms or clears it.
             self._ask_state(now_ns)
             done.append("the exchange's position is asked for again")

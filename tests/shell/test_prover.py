@@ -28,7 +28,8 @@ def confirm(room: Room, worker: Worker) -> None:
     """The exchange's answer to every cancel."""
     for state in worker.machine.own.every():
         if state.label:
-            room.pump.post(worker, ev.OrderClosed(state.label, "id", "user_request", 0, room.now_ns))
+            order_id = getattr(state.slot, "order_id", "")
+            room.pump.post(worker, ev.OrderClosed(state.label, order_id, "user_request", 0, room.now_ns))
     room.pump.run()
 
 
