@@ -13,6 +13,7 @@ import pytest
 import trio
 import trio.testing
 from house import CLIENT_SECRET, MMD, Daemon, Exchange, Program, until, write_config
+from killing import Rigged
 
 from mmd.cli.reap import EXIT_PROVEN
 from mmd.cli.run import only_cause
@@ -185,10 +186,10 @@ def leave(exchange: Exchange, label: str, below: int) -> str:
 
 
 def test_orders_of_a_former_name_are_cancelled_by_the_next_daemon_and_no_others(
-    tmp_path: Path, programs: list[Program], shared_exchange: Exchange
+    tmp_path: Path, programs: list[Program]
 ) -> None:
-    exchange, config = shared_exchange, tmp_path / "mmd.yaml"
-    exchange.account = tmp_path.name
+    exchange, config = Rigged(tmp_path, tmp_path.name, 7), tmp_path / "mmd.yaml"
+    programs.append(exchange)
     network = f'{{url: "{exchange.url}"}}'
     env = {"E2E_ID": tmp_path.name, "E2E_SECRET": CLIENT_SECRET}
 
@@ -199,10 +200,10 @@ def test_orders_of_a_former_name_are_cancelled_by_the_next_daemon_and_no_others(
         return found.ready()
 
     first = daemon("e2e")
-    label = first.start_quoting()[PERP]["bid"]["label"]
+    exchange.rig("keep", on=True)  # cancel on disconnect is armed, and fails
+    first.start_quoting()
     first.kill()
-    exchange.until(lambda: not exchange.open_orders(), "cancel on disconnect")
-    leave(exchange, label, 0)  # as if that had failed
+    assert exchange.open_orders()
     foreign = {leave(exchange, f"mmd-other-{PERP}-b-abc123-1", 1), leave(exchange, "by-hand", 2)}
     second = daemon("renamed")
     remembered = tmp_path / "state" / "exchanges.json"
@@ -215,6 +216,7 @@ def test_orders_of_a_former_name_are_cancelled_by_the_next_daemon_and_no_others(
     assert set(second.states().values()) == {("ACTIVE", "resumed")}
     assert second.stop() == 0
     assert set(exchange.open_orders()) == foreign
+    exchange.hang_up()
 
 
 @pytest.mark.slow
