@@ -14,10 +14,10 @@ from mmd.domain.events import OrderClosed, RequestLost, TradeLinkDown
 from mmd.domain.ids import base36
 from mmd.domain.reasons import Side
 from mmd.domain.settings import KillSwitches
-from mmd.exchanges.deribit.cancels import MOST, PATIENCE_SECONDS
+from mmd.exchanges.deribit.cancels import MOST, PATIENCE_SECONDS, WAVE_SECONDS
+from mmd.exchanges.deribit.errors import QUEUE_FULL
 
 Clock = trio.testing.MockClock
-QUEUE_FULL = 10047
 WAITING = 8  # the documented length of the queue
 SERVICE_SECONDS = 0.001
 
@@ -25,8 +25,10 @@ SERVICE_SECONDS = 0.001
 class Engine:
     """A matching engine with a queue: one request at a time, and refused is what finds the queue full."""
 
-    def __init__(self, stage: Stage) -> None:
+    def __init__(self, stage: Stage, way_seconds: float = 0.0) -> None:
+        """`way_seconds`: from here until an answer is there."""
         self.stage = stage
+        self.way_seconds = way_seconds
         self.waiting = self.refused = 0
         self.arrived: list[str] = []  # order ids, as their requests came
         self._send, self._receive = trio.open_memory_channel[tuple[Wire, dict[str, Any]]](WAITING)
@@ -49,10 +51,13 @@ class Engine:
             self.waiting -= 1
             order_id = request["params"]["order_id"]
             fields = {"order_id": order_id, "label": label(int(order_id[1:]))}
-            if request["method"] == "private/cancel":
-                await wire.answer(request, order(**fields, order_state="cancelled"))
-            else:
-                await wire.answer(request, {"order": order(**fields), "trades": []})
+            cancelled = request["method"] == "private/cancel"
+            result = order(**fields, order_state="cancelled") if cancelled else {"order": order(**fields), "trades": []}
+            self.stage.nursery.start_soon(self._answer, wire, request, result)
+
+    async def _answer(self, wire: Wire, request: dict[str, Any], result: object) -> None:
+        await trio.sleep(self.way_seconds)
+        await wire.answer(request, result)
 
 
 def label(number: int) -> str:
@@ -92,21 +97,43 @@ async def test_two_hundred_cancels_at_once(autojump_clock: Clock, stage: Stage) 
     assert engine.arrived == [f"o{number}" for number in range(200)]  # first in, first out
 
 
-async def test_cancels_wait_and_nothing_else_does(autojump_clock: Clock, stage: Stage) -> None:
+async def test_cancels_wait_for_cancels_and_for_nothing_else(autojump_clock: Clock, stage: Stage) -> None:
+    """However many amends have no answer: a quote that must go does not stand in their line."""
     await started(stage)
     for method in ("private/edit", "private/cancel"):
         stage.peer.on(method, SILENT)
-    amends = [AmendOrder(label(number), f"o{number}", Side.BID, 198, 4, 4) for number in range(2 * MOST)]
-    await send(stage, *amends[:-1])
-    await send(stage, cancel(100), cancel(101), amends[-1], cancel(100))
+    amends = [AmendOrder(label(number), f"o{number}", Side.BID, 198, 4, 4) for number in range(3 * MOST)]
+    await send(stage, *amends[: 2 * MOST])
+    first = [cancel(100 + number) for number in range(MOST)]
+    await send(stage, *first, cancel(200), cancel(201), *amends[2 * MOST :], cancel(200))
     await stage.settle()
-    assert len(stage.peer.trade.asked("private/edit")) == 2 * MOST
-    assert not stage.peer.trade.asked("private/cancel")
+    assert len(stage.peer.trade.asked("private/edit")) == 3 * MOST
+    assert len(stage.peer.trade.asked("private/cancel")) == MOST
+    await trio.sleep(1.5 * WAVE_SECONDS)
+    assert stage.peer.trade.asked("private/cancel")[MOST:] == [{"order_id": "o200"}, {"order_id": "o201"}]  # each once
+
+
+async def test_a_long_way_is_no_full_queue(autojump_clock: Clock, stage: Stage) -> None:
+    """Answers take 200 ms, and the engine one for each: two hundred are cancelled within a second and a half."""
+    await started(stage)
+    engine = Engine(stage, way_seconds=0.2)
     began = trio.current_time()
-    await stage.until(lambda: stage.peer.trade.asked("private/cancel"))
-    assert trio.current_time() - began == pytest.approx(PATIENCE_SECONDS, abs=0.1)
-    await trio.sleep(1.0)
-    assert stage.peer.trade.asked("private/cancel") == [{"order_id": "o100"}, {"order_id": "o101"}]  # each once
+    await send(stage, *(cancel(number) for number in range(200)))
+    await stage.until(lambda: len(stage.sink.of(OrderClosed)) == 200)
+    assert trio.current_time() - began < 1.5 and engine.refused == 0
+
+
+async def test_where_the_queue_was_full_they_leave_slower(autojump_clock: Clock, stage: Stage) -> None:
+    await started(stage)
+    stage.peer.on("private/cancel", Refuse(QUEUE_FULL, "matching_engine_queue_full"))
+    await send(stage, cancel(300))
+    await stage.settle()
+    stage.peer.on("private/cancel", SILENT)
+    await send(stage, *(cancel(number) for number in range(3 * MOST)))
+    await trio.sleep(0.9 * PATIENCE_SECONDS)
+    assert len(stage.peer.trade.asked("private/cancel")) == 1 + MOST
+    await trio.sleep(0.2 * PATIENCE_SECONDS)
+    assert len(stage.peer.trade.asked("private/cancel")) == 1 + 2 * MOST
 
 
 async def test_without_answers_they_leave_by_and_by(autojump_clock: Clock, stage: Stage) -> None:
@@ -115,9 +142,9 @@ async def test_without_answers_they_leave_by_and_by(autojump_clock: Clock, stage
     await send(stage, *(cancel(number) for number in range(4 * MOST)))
     await stage.settle()
     assert len(stage.peer.trade.asked("private/cancel")) == MOST
-    await trio.sleep(1.5 * PATIENCE_SECONDS)
+    await trio.sleep(1.5 * WAVE_SECONDS)
     assert len(stage.peer.trade.asked("private/cancel")) == 2 * MOST
-    await trio.sleep(2 * PATIENCE_SECONDS)
+    await trio.sleep(2 * WAVE_SECONDS)
     assert len(stage.peer.trade.asked("private/cancel")) == 4 * MOST
     await trio.sleep(20)
     assert len(stage.sink.of(RequestLost)) == 4 * MOST  # an answer to each, once

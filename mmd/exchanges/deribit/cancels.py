@@ -2,9 +2,10 @@
 
 At most eight requests of an account wait for its matching engine; one more is refused (10047). A halt of a hundred
 symbols is two hundred cancels at once: sent at once, all but eight would be refused, a second later all but eight of
-the rest, until their tries run out. So a cancel beyond MOST order requests without an answer waits for the next
-answer. It does not wait for answers that do not come: after PATIENCE_SECONDS without one the next MOST leave all the
-same. Nothing but cancels ever waits. Source: docs.deribit.com, "Order Management", September 2026.
+the rest, until their tries run out. So a cancel beyond MOST cancels without an answer waits for the next answer to
+one. On a long way those six are not in the queue, they are under way: after WAVE_SECONDS without an answer MOST more
+leave, after PATIENCE_SECONDS where the queue was full a moment ago. Nothing else waits, and no cancel waits for
+anything but cancels. Source: docs.deribit.com, "Order Management", September 2026.
 """
 
 from collections import deque
@@ -14,27 +15,33 @@ import trio
 from mmd.domain.actions import CancelOrder
 
 MOST = 6  # of the eight: somebody else of the account may wait there as well
-PATIENCE_SECONDS = 0.25
+WAVE_SECONDS, PATIENCE_SECONDS = 0.025, 0.25
+FULL_SECONDS = 1.0  # so long the queue counts as full after it was
 
 
 class Cancels:
-    """Those of one connection that wait, and how many order requests have no answer."""
+    """Those of one connection that wait, and how many that were sent have no answer."""
 
     def __init__(self) -> None:
         self._waiting: deque[tuple[str, CancelOrder]] = deque()
         self._labels: set[str] = set()
         self._unanswered = 0
         self._answers = 0
+        self._full_at = float("-inf")
         self._some = trio.Event()
 
     def sent(self) -> None:
-        """An order request left."""
+        """A cancel left."""
         self._unanswered += 1
 
     def landed(self) -> None:
-        """An order request was answered, or given up."""
+        """A cancel was answered, or given up."""
         self._unanswered = max(0, self._unanswered - 1)
         self._answers += 1
+
+    def refused(self) -> None:
+        """The queue was full."""
+        self._full_at = trio.current_time()
 
     def must_wait(self) -> bool:
         """Whether one more cancel has to."""
@@ -64,13 +71,14 @@ class Cancels:
         return never_left
 
     async def wait_overdue(self) -> None:
-        """Until some wait and no answer came for too long; then the next may leave."""
+        """Until some wait and no answer to a cancel came for too long; then the next may leave."""
         while True:
             if not self._waiting:
                 self._some = trio.Event()
                 await self._some.wait()
             answers = self._answers
-            await trio.sleep(PATIENCE_SECONDS)
+            full = trio.current_time() - self._full_at < FULL_SECONDS
+            await trio.sleep(PATIENCE_SECONDS if full else WAVE_SECONDS)
             if self._waiting and self._answers == answers:
                 self._unanswered = 0
                 return

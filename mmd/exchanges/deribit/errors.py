@@ -9,6 +9,7 @@ import msgspec
 from mmd.domain.reasons import Fault
 
 TOO_MANY_REQUESTS = 10028
+QUEUE_FULL = 10047
 TIMED_OUT = 13888  # `valid_until` had passed: it was not carried out, and never will be
 RAW_NEEDS_AUTH = 13778
 FOR_NOW = (Fault.RETRY, Fault.RATE_LIMIT, Fault.MARKET, Fault.AMBIGUOUS)

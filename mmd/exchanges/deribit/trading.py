@@ -32,7 +32,7 @@ from mmd.exchanges.deribit.audit import Audit
 from mmd.exchanges.deribit.cancels import Cancels
 from mmd.exchanges.deribit.cash import CashLog
 from mmd.exchanges.deribit.connection import Connection, House
-from mmd.exchanges.deribit.errors import TIMED_OUT, is_for_now, meaning
+from mmd.exchanges.deribit.errors import QUEUE_FULL, TIMED_OUT, is_for_now, meaning
 from mmd.exchanges.deribit.inquiry import Inquiry
 from mmd.exchanges.deribit.lookup import Lookup
 from mmd.exchanges.deribit.messages import OrderData, UserTradeData
@@ -175,9 +175,10 @@ class Trading:
 
     def answered(self, sent: Sent, head: Head, received_ns: int) -> None:
         symbol, order = sent.context.symbol, sent.context.order
+        if head.error is not None and head.error.code == QUEUE_FULL:
+            self._cancels.refused()
         if not sent.expired:
-            self._landed(order.label)
-            self._send_waiting()
+            self._landed(order)
         if self._unanswered.get(order.label) is sent.context:
             del self._unanswered[order.label]
         instrument = self._house.instruments[symbol]
@@ -203,8 +204,7 @@ class Trading:
 
     def lost(self, sent: Sent, why: str) -> None:
         if isinstance(sent.context, OrderSent):
-            self._landed(sent.context.order.label)
-            self._send_waiting()
+            self._landed(sent.context.order)
             event = RequestLost(sent.context.order.label, why, self._house.wall_clock_ns())
             self._house.sink.post(sent.context.symbol, event)
 
@@ -282,7 +282,9 @@ class Trading:
         method, params = codec.order_request(self._house.instruments[symbol], request, until, mmp=mmp)
         sent = OrderSent(symbol, request, until or 0)
         connection.request(method, params, sent, ORDER_SECONDS)
-        if not isinstance(request, CancelOrder):
+        if isinstance(request, CancelOrder):
+            self._cancels.sent()
+        else:
             self._sent[request.label] = sent.until_ms
             _forget(self._sent)
             if until is not None:
@@ -290,7 +292,6 @@ class Trading:
                 self._unanswered[request.label] = sent
                 self._settle(now_ms)
         self._flying[request.label] = self._flying.get(request.label, 0) + 1
-        self._cancels.sent()
 
     def _settle(self, now_ms: int) -> None:
         """Forget unanswered requests that nobody carries out any more."""
@@ -408,13 +409,13 @@ class Trading:
         if event is not None:
             self._house.sink.post(symbol, event)
 
-    def _landed(self, label: str) -> None:
-        self._cancels.landed()
-        left = self._flying.get(label, 0) - 1
-        if left > 0:
-            self._flying[label] = left
-        else:
-            self._flying.pop(label, None)
+    def _landed(self, order: Order) -> None:
+        self._flying[order.label] = self._flying.get(order.label, 0) - 1
+        if self._flying[order.label] <= 0:
+            del self._flying[order.label]
+        if isinstance(order, CancelOrder):
+            self._cancels.landed()
+            self._send_waiting()
 
     def _malformed(self, detail: str) -> None:
         if self.connection is not None:
