@@ -69,7 +69,7 @@ class Tracker(Closer):
         """
         doubled = sorted({label for label in labels if self.own.is_doubled(label)})
         if doubled:
-            detail = f"{', '.join(doubled)}: two orders rest with this label, one was not placed by this daemon"
+            detail = f"{', '.join(doubled)}: an order rests with this label that this daemon did not place"
             self._trip(Switch.FOREIGN_ORDERS, Why.FOREIGN_ORDERS, detail, now_ns)
         if not self.orders_seen:
             return

@@ -190,7 +190,7 @@ def test_orders_of_an_earlier_life_are_found_and_cancelled(pair: Pair) -> None:
 
 @pytest.mark.slow
 def test_a_stray_that_appears_while_it_runs_is_not_left_after_a_restart(pair: Pair) -> None:
-    """The daemon dies; its label rests on another connection; the next daemon finds it although it never sent it."""
+    """The daemon dies; its label rests on another connection, as another order: somebody uses our name."""
     exchange = pair.exchange
     daemon = pair.daemon(symbols=[PERP])
     rows = daemon.start_quoting()
@@ -201,6 +201,11 @@ def test_a_stray_that_appears_while_it_runs_is_not_left_after_a_restart(pair: Pa
     again = pair.daemon(symbols=[PERP])
     again.until(lambda: not exchange.open_orders(), "the stray's end")
     again.until(lambda: again.symbols()[PERP]["resting"] == 0, "nothing of ours")
+    assert again.symbols()[PERP]["state"] == "HALTED"
+    (case,) = again.ask("cases", symbols=["all"], closed=False)["cases"]
+    assert (case["kind"], case["subject"]) == ("orders", label)
+    again.until(lambda: again.ask("reset", symbols=["all"], reason="seen")["outcome"] == "done", "reset")
+    assert again.ask("accept", number=case["number"], reason="it was us")["outcome"] == "done"
     again.start_quoting()
     assert again.stop() == 0
     assert exchange.open_orders() == {}
