@@ -190,6 +190,20 @@ class Exchange(Protocol):
         """Account summary; asked now."""
 
 
+# --- what a dead process has sent ---------------------------------------------------------------
+
+# Between the exchange's clock and what the process thought it was, and for an engine's own few ms of speed bump.
+MARGIN_SECONDS = 0.5
+# Where orders have no time limit: 5 s is the longest that Deribit lets a request wait for its engine
+# (it answers 10050 then), and as much again for the network to deliver what the dead process had sent.
+UNLIMITED_SECONDS = 10.0
+
+
+def settle_seconds(order_valid_ms: int | None) -> float:
+    """How long after its process's death an order may still arrive at an exchange, at the most."""
+    return UNLIMITED_SECONDS if order_valid_ms is None else order_valid_ms / 1000 + MARGIN_SECONDS
+
+
 # --- reaping -------------------------------------------------------------------------------------
 
 

@@ -33,7 +33,6 @@ CAVEATS = (
 NS_PER_HOUR = 3_600_000_000_000
 MARKET = (
     ev.BookBroken,
-    ev.Ticker,
     ev.TradePrinted,
     ev.InstrumentStateChanged,
     ev.DataLinkUp,

@@ -15,7 +15,7 @@ from mmd.config.select import Resolution, resolve
 from mmd.domain.errors import ExchangeRefused, MmdError
 from mmd.domain.instruments import Instrument
 from mmd.domain.reasons import Why
-from mmd.exchanges.api import Exchange
+from mmd.exchanges.api import Exchange, settle_seconds
 from mmd.journal.disk import Disk
 from mmd.journal.halts import HaltFile
 from mmd.journal.records import Commanded, Stopped
@@ -40,7 +40,7 @@ from mmd.shell.prover import Prover
 from mmd.shell.pump import Pump
 from mmd.shell.register import HaltRegister, LossKeeper, carried_losses
 from mmd.shell.reload import Generation, Reloader
-from mmd.shell.renamed import Names, late_seconds, lay_to_rest, merged
+from mmd.shell.renamed import Names, lay_to_rest, merged
 from mmd.shell.roster import Roster, nobody_minds
 from mmd.shell.sink import ExchangeSink
 from mmd.shell.totals import Treasury
@@ -167,7 +167,7 @@ class Daemon(Front):
                         self.phase = "running"
                         self.running.set()
                     if self.former:
-                        late = max(late_seconds(each.order_valid_ms) for each in self._config.exchanges.values())
+                        late = max(settle_seconds(each.order_valid_ms) for each in self._config.exchanges.values())
                         rest = self.former, late, self.pump.exchanges, self.diary, self._settled
                         symbols.start_soon(lay_to_rest, *rest)
                     task_status.started()

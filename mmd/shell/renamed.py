@@ -10,7 +10,6 @@ from mmd.exchanges.api import Exchange
 from mmd.shell.diary import Diary
 
 AGAIN_SECONDS = 5.0
-UNLIMITED_SECONDS, MARGIN_SECONDS = 10.0, 0.5  # as the reaper waits
 Names = Mapping[str, Iterable[str]]
 """By exchange."""
 
@@ -19,11 +18,6 @@ def merged(*several: Names) -> dict[str, tuple[str, ...]]:
     """Each name once for its exchange."""
     exchanges = dict.fromkeys(name for one in several for name in one)
     return {name: tuple(dict.fromkeys(each for one in several for each in one.get(name, ()))) for name in exchanges}
-
-
-def late_seconds(order_valid_ms: int | None) -> float:
-    """How long after its process's end an order may still arrive at an exchange, and some more."""
-    return UNLIMITED_SECONDS if order_valid_ms is None else order_valid_ms / 1000 + MARGIN_SECONDS
 
 
 async def lay_to_rest(

@@ -26,7 +26,7 @@ from house import (
     write_config,
 )
 
-from mmd.exchanges.deribit.reaping import MARGIN_SECONDS
+from mmd.exchanges.api import MARGIN_SECONDS
 
 PERP = "BTC-PERPETUAL"
 VALID_MS = 500

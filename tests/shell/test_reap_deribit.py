@@ -9,14 +9,8 @@ import pytest
 import trio
 import trio.testing
 
-from mmd.exchanges.deribit.reaping import (
-    ANSWER_SECONDS,
-    ARRIVE_SECONDS,
-    MARGIN_SECONDS,
-    UNLIMITED_SECONDS,
-    DeribitReaper,
-    settle_seconds,
-)
+from mmd.exchanges.api import MARGIN_SECONDS, UNLIMITED_SECONDS, settle_seconds
+from mmd.exchanges.deribit.reaping import ANSWER_SECONDS, ARRIVE_SECONDS, DeribitReaper
 from mmd.sandbox.deribit.dialect import Dialect
 from mmd.sandbox.limits import Budget, Budgets
 from mmd.sandbox.markets import generated_market
@@ -156,6 +150,7 @@ async def test_an_empty_account_is_proven_only_after_the_worst_case(yard: Gravey
     [
         pytest.param(2000, 2.0 + MARGIN_SECONDS, id="the time that requests are valid, and a margin"),
         pytest.param(100, 0.1 + MARGIN_SECONDS, id="shorter"),
+        pytest.param(600_000, 600.5, id="longer"),
         pytest.param(None, UNLIMITED_SECONDS, id="no limit"),
     ],
 )

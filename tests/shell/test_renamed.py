@@ -1,6 +1,5 @@
 """Orders under a former name: ours until every exchange has said that none is left."""
 
-import pytest
 import trio
 from shell_kit import BTC, START_NS, FakeExchange
 from trio.testing import MockClock, wait_all_tasks_blocked
@@ -9,7 +8,7 @@ from mmd.domain.events import OpenOrder
 from mmd.domain.reasons import Side
 from mmd.shell.clock import Clock
 from mmd.shell.diary import Diary
-from mmd.shell.renamed import AGAIN_SECONDS, late_seconds, lay_to_rest, merged
+from mmd.shell.renamed import AGAIN_SECONDS, lay_to_rest, merged
 
 LATE = 2.5
 
@@ -42,11 +41,6 @@ class Rest:
     @property
     def asked(self) -> list[int]:
         return [venue.asked for venue in self.venues.values()]
-
-
-@pytest.mark.parametrize(("valid_ms", "seconds"), [(None, 10.0), (2000, 2.5), (600_000, 600.5)])
-def test_how_long_an_order_may_take(valid_ms: int | None, seconds: float) -> None:
-    assert late_seconds(valid_ms) == seconds
 
 
 def test_names_from_the_file_and_from_the_journal_are_one_list() -> None:

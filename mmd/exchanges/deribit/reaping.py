@@ -15,8 +15,9 @@ from mmd.core.budget import Budget
 from mmd.domain.errors import ExchangeAmbiguous, ExchangeMalformed, ExchangeRefused, LinkLost
 from mmd.domain.events import Mail
 from mmd.domain.ids import label_prefix
-from mmd.exchanges.api import Dial, LinkStats, Reaped, ReapedOrder, Reaping
+from mmd.exchanges.api import Dial, LinkStats, Reaped, ReapedOrder, Reaping, settle_seconds
 from mmd.exchanges.deribit import codec, orders
+from mmd.exchanges.deribit.cancels import MOST
 from mmd.exchanges.deribit.connection import Connection, Credentials, House, LoginRefused
 from mmd.exchanges.deribit.errors import meaning
 from mmd.exchanges.deribit.messages import CancelParams
@@ -24,15 +25,8 @@ from mmd.exchanges.deribit.session import TIER_BURST, TIER_RATE
 from mmd.exchanges.jsonrpc import Decoder, Head, Pace, Sent, Waiter
 from mmd.exchanges.link import open_link
 
-# Between the exchange's clock and what the daemon thought it was, and for the engine's own 10 ms of speed bump.
-MARGIN_SECONDS = 0.5
-# Where orders have no time limit: 5 s is the longest that the exchange lets a request wait for its engine
-# (it answers 10050 then), and as much again for the network to deliver what the dead process had sent.
-UNLIMITED_SECONDS = 10.0
-
 ARRIVE_SECONDS = 5.0  # for a connection to be there and logged in; then another one is tried
 ANSWER_SECONDS = 4.0
-CONCURRENT_CANCELS = 6  # the exchange queues 8 requests of an account, and refuses more
 AGAIN_FIRST_SECONDS, AGAIN_MAX_SECONDS = 0.25, 4.0
 THROTTLED_SECONDS = 2.0
 SHARE = 0.8  # of the account's message rate: its owner may be cancelling by hand
@@ -216,7 +210,7 @@ class DeribitReaper:
                 await self._cancel(connection, waiting.pop())
 
         async with trio.open_nursery() as nursery:
-            for _ in range(CONCURRENT_CANCELS):
+            for _ in range(MOST):
                 nursery.start_soon(work_off)
         if sum(known.outcome is not Reaped.LEFT for known in self._known.values()) > before:
             self._failures = 0
@@ -294,11 +288,6 @@ class DeribitReaper:
 
     def report(self, name: str, detail: str) -> None:
         self.note(f"{name}: {detail}")
-
-
-def settle_seconds(order_valid_ms: int | None) -> float:
-    """How long after its daemon's death an order may still arrive, at the most."""
-    return UNLIMITED_SECONDS if order_valid_ms is None else order_valid_ms / 1000 + MARGIN_SECONDS
 
 
 def _leaf(group: BaseExceptionGroup[BaseException]) -> BaseException:
