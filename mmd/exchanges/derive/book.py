@@ -1,0 +1,114 @@
+"""One instrument's book, from snapshots only. Pure.
+
+Every message is the whole book down to the depth that was asked for; there is no change to join, and
+nothing to ask anew: the next message mends whatever the last one broke. The order of the levels is not
+documented, so it is not relied on. A crossed book is handed out as it is: judging prices is not this
+room's business.
+"""
+
+from decimal import Decimal
+
+from mmd.domain.errors import OffGrid
+from mmd.domain.events import BookBroken, BookTop, Level
+from mmd.domain.instruments import Instrument
+from mmd.domain.reasons import Why
+from mmd.domain.units import whole
+from mmd.exchanges.derive.messages import BookData, BookLevel
+
+TOP_LEVELS = 5
+MS = 1_000_000
+KNOWN_TEXTS = 512
+TEXT_MAX = 64  # no number is longer
+
+
+class Numbers:
+    """Decimal texts to whole units. The same few come again and again: each is read once."""
+
+    __slots__ = ("_unit", "known")
+
+    def __init__(self, unit: Decimal) -> None:
+        self._unit = unit
+        self.known: dict[str, int] = {}
+
+    def read(self, text: str) -> int:
+        """One that is not known yet. Raises OffGrid or ArithmeticError for no positive whole number of units."""
+        if len(text) > TEXT_MAX:
+            raise OffGrid(f"a number of {len(text)} characters")
+        count = whole(Decimal(text), self._unit)
+        if count <= 0:
+            raise OffGrid(f"{text} is not positive")
+        if len(self.known) >= KNOWN_TEXTS:
+            self.known.clear()
+        self.known[text] = count
+        return count
+
+
+class SnapshotBook:
+    """The book of one instrument. `live`: its last message could be read. Times in ns."""
+
+    __slots__ = ("_amounts", "_prices", "_symbol", "_top_levels", "asks", "bids", "exchange_ns", "live", "publish_id")
+
+    def __init__(self, instrument: Instrument, top_levels: int = TOP_LEVELS) -> None:
+        self._symbol = instrument.symbol
+        self._prices = Numbers(instrument.grid.tick)
+        self._amounts = Numbers(instrument.lot)
+        self._top_levels = top_levels
+        self.bids: tuple[Level, ...] = ()
+        self.asks: tuple[Level, ...] = ()
+        self.publish_id = 0
+        self.exchange_ns = 0  # when the exchange took the last snapshot
+        self.live = False
+
+    def clear(self) -> None:
+        """A new subscription: whatever comes first is taken."""
+        self.bids = self.asks = ()
+        self.publish_id = self.exchange_ns = 0
+        self.live = False
+
+    def apply(self, data: BookData, received_ns: int) -> BookTop | BookBroken | None:
+        """Take one message. None for one that is older than the last, and where the top did not change."""
+        exchange_ns = data.timestamp * MS
+        # Both: ids that begin anew, with times that go on, are a feed that was started again.
+        if data.publish_id <= self.publish_id and exchange_ns <= self.exchange_ns:
+            return None
+        self.publish_id, self.exchange_ns = data.publish_id, exchange_ns
+        if data.instrument_name != self._symbol:
+            return self.broken(Why.BOOK_MALFORMED, f"a book of {data.instrument_name[:50]}", received_ns)
+        try:
+            bids, asks = self._levels(data.bids), self._levels(data.asks)
+        except (OffGrid, ArithmeticError) as error:
+            return self.broken(Why.BOOK_MALFORMED, f"snapshot {data.publish_id}: {error!s:.200}", received_ns)
+        bids.reverse()
+        top = tuple(bids[: self._top_levels]), tuple(asks[: self._top_levels])
+        if self.live and top == (self.bids, self.asks):
+            return None
+        self.bids, self.asks = top
+        self.live = True
+        return BookTop(self.bids, self.asks, data.publish_id, exchange_ns, received_ns)
+
+    def _levels(self, raw: list[BookLevel]) -> list[Level]:
+        """Levels by rising price. Raises OffGrid, ArithmeticError."""
+        prices, amounts = self._prices, self._amounts
+        levels = [
+            (prices.known.get(price) or prices.read(price), amounts.known.get(amount) or amounts.read(amount))
+            for price, amount in raw
+        ]
+        levels.sort()
+        for number in range(1, len(levels)):
+            if levels[number][0] == levels[number - 1][0]:
+                raise OffGrid(f"two levels at {levels[number][0]} ticks")
+        return levels
+
+    def stale(self, exchange_now_ns: int, allowed_ns: int, received_ns: int) -> BookBroken | None:
+        """Give the book up if its last snapshot is older than allowed, by the exchange's clock; once."""
+        age_ns = exchange_now_ns - self.exchange_ns
+        if not self.live or age_ns <= allowed_ns:
+            return None
+        detail = f"the last snapshot is {age_ns / 1e9:.1f} s old, allowed {allowed_ns / 1e9:g} s"
+        return self.broken(Why.STALE_BOOK, detail, received_ns)
+
+    def broken(self, why: Why, detail: str, received_ns: int) -> BookBroken:
+        """Give the book up until the next snapshot, which must be newer than the last."""
+        self.bids = self.asks = ()
+        self.live = False
+        return BookBroken(why, detail, received_ns)
