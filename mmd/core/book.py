@@ -34,3 +34,18 @@ def best_external(levels: tuple[Level, ...], own: tuple[Level, ...], least_lots:
         if external > 0 and external >= least_lots:
             return (price_ticks, external)
     return (0, 0)
+
+
+def read_level(
+    levels: tuple[Level, ...], told: tuple[Level, ...], maybe: tuple[Level, ...], least_lots: int, before: Level
+) -> Level:
+    """The first external level; `maybe` is where a request in flight may put our order.
+
+    Whether it is in the book already, the book does not say. An outsider of the same size at that price looks
+    the same: as long as nothing has changed if it is not there yet, nothing has, or our own requests would
+    move the market that we see.
+    """
+    level = best_external(levels, (*told, *maybe), least_lots)
+    if maybe and level != before and best_external(levels, told, least_lots) == before:
+        return before
+    return level
