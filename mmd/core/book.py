@@ -37,15 +37,16 @@ def best_external(levels: tuple[Level, ...], own: tuple[Level, ...], least_lots:
 
 
 def read_level(
-    levels: tuple[Level, ...], told: tuple[Level, ...], maybe: tuple[Level, ...], least_lots: int, before: Level
+    levels: tuple[Level, ...], shown: tuple[tuple[Level, ...], ...], least_lots: int, before: Level
 ) -> Level:
-    """The first external level; `maybe` is where a request in flight may put our order.
+    """The first external level; `shown`: each way in which the book may show our order, `before` the level until now.
 
-    Whether it is in the book already, the book does not say. An outsider of the same size at that price looks
-    the same: as long as nothing has changed if it is not there yet, nothing has, or our own requests would
-    move the market that we see.
+    Whether a request in flight is in the book already, the book does not say, and an outsider of our size at
+    that price looks the same. If one of the ways means that nothing has changed, nothing has: or our own
+    requests would move the market that we see.
     """
-    level = best_external(levels, (*told, *maybe), least_lots)
-    if maybe and level != before and best_external(levels, told, least_lots) == before:
+    if len(shown) == 1:
+        return best_external(levels, shown[0], least_lots)
+    if any(best_external(levels, own, least_lots) == before for own in shown):
         return before
-    return level
+    return best_external(levels, tuple(level for own in shown for level in own), least_lots)

@@ -64,10 +64,8 @@ class SymbolMachine(Reconciler):
             bid, ask = best_external(book.bids, (), least), best_external(book.asks, (), least)
             return Touch(bid[0], bid[1], ask[0], ask[1])
         touch, at_ns = self.touch, book.exchange_ns
-        told, maybe = own.bid.shown(now_ns, at_ns)
-        bid = read_level(book.bids, told, maybe, least, (touch.bid_ticks, touch.bid_lots))
-        told, maybe = own.ask.shown(now_ns, at_ns)
-        ask = read_level(book.asks, told, maybe, least, (touch.ask_ticks, touch.ask_lots))
+        bid = read_level(book.bids, own.bid.shown(now_ns, at_ns), least, (touch.bid_ticks, touch.bid_lots))
+        ask = read_level(book.asks, own.ask.shown(now_ns, at_ns), least, (touch.ask_ticks, touch.ask_lots))
         return Touch(bid[0], bid[1], ask[0], ask[1])
 
     def on_broken(self, event: ev.BookBroken, now_ns: int) -> None:

@@ -86,8 +86,8 @@ class SideState:
         self.ghost_ns = 0
         self.trail: tuple[Rest, ...] = ()  # ends with what rests now; empty = not known since when
 
-    def shown(self, now_ns: int, book_ns: int) -> tuple[tuple[Level, ...], tuple[Level, ...]]:
-        """Where a book of this time may show our order: what was told of it, and where a request in flight may put it.
+    def shown(self, now_ns: int, book_ns: int) -> tuple[tuple[Level, ...], ...]:
+        """Where a book of this time may show our order: as it was told, then as a request in flight may have it.
 
         `book_ns` by the exchange's clock. Market data and order answers come over different links: a book that
         is a little older than our cancel still shows the order, and improving on it would be climbing our own
@@ -96,19 +96,21 @@ class SideState:
         slot = self.slot
         told = rested(self.trail, book_ns)
         if told is None:
-            told = (
-                () if isinstance(slot, Empty | Placing) else ((slot.price_ticks, slot.total_lots - slot.filled_lots),)
-            )
+            told = ()
+            if not isinstance(slot, Empty | Placing):
+                told = ((slot.price_ticks, slot.total_lots - slot.filled_lots),)
             if now_ns < self.ghost_ns:
                 told = (*told, self.ghost)
+        if isinstance(slot, Empty | Live):
+            return (told,)
+        lots = slot.total_lots - slot.filled_lots
         if isinstance(slot, Placing):
-            return (told, ((slot.price_ticks, slot.total_lots - slot.filled_lots),))
+            return (told, ((slot.price_ticks, lots),))
         if isinstance(slot, Amending):
             return (told, ((slot.to_price_ticks, slot.to_total_lots - slot.filled_lots),))
-        if isinstance(slot, Unknown):
-            lots = slot.total_lots - slot.filled_lots
-            return (told, ((slot.price_ticks, lots), (slot.to_price_ticks or slot.price_ticks, lots)))
-        return (told, ())
+        if isinstance(slot, Cancelling):
+            return (told, ())
+        return (told, (), ((slot.price_ticks, lots),), ((slot.to_price_ticks or slot.price_ticks, lots),))
 
     def note(self, event: Mail, before: Occupied) -> None:
         """Whether and where the order rests from the event's time on; an event without a time ends what is known."""

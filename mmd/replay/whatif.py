@@ -222,8 +222,7 @@ def external(machine: SymbolState, book: ev.BookTop, now_ns: int) -> ev.BookTop:
     for state, levels in ((own.bid, book.bids), (own.ask, book.asks)):
         shown: tuple[Level, ...] = ()
         for each in (state, *(stray for stray in own.strays.values() if stray.side is state.side)):
-            told, maybe = each.shown(now_ns, book.exchange_ns)
-            shown = (*shown, *told, *maybe)
+            shown = (*shown, *(level for one in each.shown(now_ns, book.exchange_ns) for level in one))
         sides.append(without(levels, shown))
     return msgspec.structs.replace(book, bids=sides[0], asks=sides[1])
 

@@ -20,7 +20,7 @@ from core_kit import (
 from core_playbook import Play, amend, cancel, place
 
 from mmd.core.machine import HANDLERS
-from mmd.core.orders import Unknown, worst_lots
+from mmd.core.orders import Amending, Cancelling, Unknown, worst_lots
 from mmd.core.quoting import Wanted, Withheld
 from mmd.core.states import MOVES
 from mmd.domain import events as ev
@@ -518,6 +518,25 @@ def test_an_order_in_flight_does_not_move_the_market_that_we_see() -> None:
     assert play.machine.touch == touch, "it is there"
     play.sees_book(990, 1010, lots=130).does_nothing()
     assert play.machine.touch.bid_lots == 120, "others have come"
+
+
+@pytest.mark.parametrize("is_cancel", [True, False])
+def test_a_book_that_is_ahead_of_the_answer_does_not_move_the_market_either(is_cancel: bool) -> None:
+    """Our order has left its place, an outsider of our size is there, and the answer is still on its way."""
+    play = Play(settings(style=Style.JOIN, spread_bps=0.0, tolerance_bps=0.0)).active(bid=990, ask=1010)
+    at = play.now_ns
+    play.does(place(BID, 1, 990), place(ASK, 2, 1010))
+    play.sees(acked(BID1, 990, 10, since=at), acked(ASK2, 1010, 10, since=at)).after(1.5)
+    play.sees(touch_book(at + 1000 * MS, (990, 20), (989, 100)))
+    touch = play.machine.touch
+    assert (touch.bid_ticks, touch.bid_lots) == (990, 10)
+    if is_cancel:
+        play.asks(ev.PauseRequested)
+    else:
+        play.sees(ev.SettingsChanged(settings(style=Style.JOIN, spread_bps=300.0, tolerance_bps=0.0), play.now_ns))
+    assert type(play.machine.own.bid.slot) is (Cancelling if is_cancel else Amending)
+    play.sees(touch_book(at + 2000 * MS, (990, 10), (989, 100)))
+    assert (play.machine.touch.bid_ticks, play.machine.touch.bid_lots) == (990, 10)
 
 
 def test_shadow_orders_are_not_taken_out_of_the_book() -> None:
