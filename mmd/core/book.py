@@ -34,3 +34,19 @@ def best_external(levels: tuple[Level, ...], own: tuple[Level, ...], least_lots:
         if external > 0 and external >= least_lots:
             return (price_ticks, external)
     return (0, 0)
+
+
+def read_level(
+    levels: tuple[Level, ...], shown: tuple[tuple[Level, ...], ...], least_lots: int, before: Level
+) -> Level:
+    """The first external level; `shown`: each way in which the book may show our order, `before` the level until now.
+
+    Whether a request in flight is in the book already, the book does not say, and an outsider of our size at
+    that price looks the same. If one of the ways means that nothing has changed, nothing has: or our own
+    requests would move the market that we see.
+    """
+    if len(shown) == 1:
+        return best_external(levels, shown[0], least_lots)
+    if any(best_external(levels, own, least_lots) == before for own in shown):
+        return before
+    return best_external(levels, tuple(level for own in shown for level in own), least_lots)

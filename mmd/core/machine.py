@@ -8,7 +8,7 @@ that none rests. Order and fill tracking goes on in every state.
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from mmd.core.book import Touch, best_external
+from mmd.core.book import Touch, best_external, read_level
 from mmd.core.fair import microprice
 from mmd.core.market import NO_TOUCH
 from mmd.core.orders import Live, Unknown
@@ -63,8 +63,9 @@ class SymbolMachine(Reconciler):
         if self.mode is Mode.SHADOW:  # what stays in the house is not in the book
             bid, ask = best_external(book.bids, (), least), best_external(book.asks, (), least)
             return Touch(bid[0], bid[1], ask[0], ask[1])
-        bid = best_external(book.bids, own.bid.shown(now_ns), least)
-        ask = best_external(book.asks, own.ask.shown(now_ns), least)
+        touch, at_ns = self.touch, book.exchange_ns
+        bid = read_level(book.bids, own.bid.shown(now_ns, at_ns), least, (touch.bid_ticks, touch.bid_lots))
+        ask = read_level(book.asks, own.ask.shown(now_ns, at_ns), least, (touch.ask_ticks, touch.ask_lots))
         return Touch(bid[0], bid[1], ask[0], ask[1])
 
     def on_broken(self, event: ev.BookBroken, now_ns: int) -> None:

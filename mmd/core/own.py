@@ -25,6 +25,7 @@ from mmd.core.orders import (
     worst_lots,
 )
 from mmd.core.quoting import Quoted, Withheld
+from mmd.core.trail import Rest, noted, rested
 from mmd.domain.events import (
     Level,
     Mail,
@@ -40,7 +41,7 @@ from mmd.domain.reasons import Missing, Rule, Side
 
 # Labels of finished orders that are remembered, so that a late answer is not taken for a stray.
 FINISHED = 256
-# How long the book may lag behind the answer to our own request.
+# How long the book may lag behind the answer to our own request, where the exchange does not say of when it is.
 GHOST_NS = 250_000_000
 
 InFlight = Placing | Amending | Cancelling
@@ -64,6 +65,7 @@ class SideState:
         "side",
         "slot",
         "told",
+        "trail",
         "wanted",
     )
 
@@ -82,29 +84,50 @@ class SideState:
         self.wanted: Quoted = Withheld(Missing.NOT_ACTIVE)
         self.ghost: Level = (0, 0)
         self.ghost_ns = 0
+        self.trail: tuple[Rest, ...] = ()  # ends with what rests now; empty = not known since when
 
-    def shown(self, now_ns: int) -> tuple[Level, ...]:
-        """Where the book may show our order now: in its place, and shortly after a change in its old place.
+    def shown(self, now_ns: int, book_ns: int) -> tuple[tuple[Level, ...], ...]:
+        """Where a book of this time may show our order: as it was told, then as a request in flight may have it.
 
-        Market data and order answers come over different links: a book that is a little older than
-        our cancel still shows the order, and improving on it would be climbing our own price.
+        `book_ns` by the exchange's clock. Market data and order answers come over different links: a book that
+        is a little older than our cancel still shows the order, and improving on it would be climbing our own
+        price. Where the exchange does not tell times, the old place counts for a while by our clock.
         """
         slot = self.slot
-        if isinstance(slot, Live):
-            here: tuple[Level, ...] = ((slot.price_ticks, slot.total_lots - slot.filled_lots),)
-        elif isinstance(slot, Empty):
-            here = ()
-        elif isinstance(slot, Amending):
-            here = (
-                (slot.price_ticks, slot.total_lots - slot.filled_lots),
-                (slot.to_price_ticks, slot.to_total_lots - slot.filled_lots),
-            )
-        elif isinstance(slot, Unknown) and slot.to_price_ticks:
-            lots = slot.total_lots - slot.filled_lots
-            here = ((slot.price_ticks, lots), (slot.to_price_ticks, lots))
+        told = rested(self.trail, book_ns)
+        if told is None:
+            told = ()
+            if not isinstance(slot, Empty | Placing):
+                told = ((slot.price_ticks, slot.total_lots - slot.filled_lots),)
+            if now_ns < self.ghost_ns:
+                told = (*told, self.ghost)
+        if isinstance(slot, Empty | Live):
+            return (told,)
+        lots = slot.total_lots - slot.filled_lots
+        if isinstance(slot, Placing):
+            return (told, ((slot.price_ticks, lots),))
+        if isinstance(slot, Amending):
+            return (told, ((slot.to_price_ticks, slot.to_total_lots - slot.filled_lots),))
+        if isinstance(slot, Cancelling):
+            return (told, ())
+        return (told, (), ((slot.price_ticks, lots),), ((slot.to_price_ticks or slot.price_ticks, lots),))
+
+    def note(self, event: Mail, before: Occupied) -> None:
+        """Whether and where the order rests from the event's time on; an event without a time ends what is known."""
+        if isinstance(event, OrderAcked):
+            resting = (event.price_ticks, event.remaining_lots)
+        elif isinstance(event, OrderClosed):
+            resting = (0, 0)
+        elif isinstance(event, OrderFilled):
+            if isinstance(before, Placing):
+                return  # of an order that nobody told us rests: the answer will
+            left = before.total_lots - before.filled_lots - event.size_lots
+            resting = (before.price_ticks, left) if left > 0 else (0, 0)
         else:
-            here = ((slot.price_ticks, slot.total_lots - slot.filled_lots),)
-        return (*here, self.ghost) if now_ns < self.ghost_ns else here
+            if isinstance(self.slot, Empty):
+                self.trail = ()
+            return
+        self.trail = noted(self.trail, event.exchange_ns, *resting) if event.exchange_ns else ()
 
     def hold(self, until_ns: int, detail: str) -> None:
         self.hold_ns = max(self.hold_ns, until_ns)
@@ -220,9 +243,6 @@ class OwnOrders:
         if state.owed and isinstance(event, OrderRefused) and isinstance(slot, Moving) and isinstance(after, Live):
             state.owed -= 1
             after = lost(slot, now_ns)  # the no may be to an earlier request: this one may be carried out
-        if isinstance(after, Live):
-            self.put(state, after, now_ns)
-            return None
         if isinstance(after, IllegalTransition):
             return after
         if isinstance(after, Empty):
@@ -231,6 +251,7 @@ class OwnOrders:
             elif isinstance(event, OrderFilled):
                 self._finish(state.label, slot.filled_lots + event.size_lots)
         self.put(state, after, now_ns)
+        state.note(event, slot)
         return None
 
     def _finish(self, key: str, filled_lots: int | None) -> None:

@@ -119,7 +119,10 @@ class OpenOrder(msgspec.Struct, frozen=True, gc=False):
 
 
 class OrderAcked(Event, frozen=True):
-    """A place or an amend took effect and the order rests at this price. Amends keep `order_id`."""
+    """A place or an amend took effect and the order rests at this price. Amends keep `order_id`.
+
+    `exchange_ns`: since when it rests as it does, by the exchange's clock; 0 = it does not say.
+    """
 
     label: str
     order_id: str
@@ -127,6 +130,7 @@ class OrderAcked(Event, frozen=True):
     remaining_lots: int
     total_lots: int
     received_ns: int
+    exchange_ns: int = 0
 
 
 class OrderRefused(Event, frozen=True):
@@ -141,13 +145,17 @@ class OrderRefused(Event, frozen=True):
 
 
 class OrderClosed(Event, frozen=True):
-    """The exchange says this order is no longer open, whatever the cause. `filled_lots` in total."""
+    """The exchange says this order is no longer open, whatever the cause. `filled_lots` in total.
+
+    `exchange_ns`: since when, by its clock; 0 = it does not say.
+    """
 
     label: str
     order_id: str
     cause: str
     filled_lots: int
     received_ns: int
+    exchange_ns: int = 0
 
 
 class OrderAbsent(Event, frozen=True):

@@ -20,6 +20,7 @@ from mmd.core.pnl import Execution, Position
 from mmd.core.portfolio import PortfolioMachine
 from mmd.core.quoting import Quoted
 from mmd.core.symbol import Difference, Latch
+from mmd.core.trail import Rest
 from mmd.domain.events import Level
 from mmd.domain.instruments import Instrument
 from mmd.domain.reasons import CaseKind, Rule, Side, State
@@ -92,6 +93,7 @@ HINTS: dict[tuple[type, str], Any] = {
     (SideState, "ghost"): Level,
     (SideState, "slot"): Slot,
     (SideState, "told"): Rule | None,
+    (SideState, "trail"): tuple[Rest, ...],
     (SideState, "wanted"): Quoted,
     (Sources, "price"): Decimal | None,
     (SymbolMachine, "latch"): Latch | None,

@@ -10,7 +10,6 @@ from typing import Any
 import msgspec
 
 from mmd.core.machine import SymbolMachine
-from mmd.core.orders import Empty
 from mmd.core.symbol import SymbolState
 from mmd.domain import events as ev
 from mmd.domain.events import Level
@@ -126,7 +125,7 @@ class WhatIf:
 
     def feed(self, record: rec.AnyRecord) -> None:
         """Follow the record, and let both imagined machines see what its market did."""
-        own = self._own(record) if isinstance(record, rec.Batch) and record.key in self.pairs else ((), ())
+        books = self._books(record) if isinstance(record, rec.Batch) else []
         self.replayer.feed(record)
         if not self._began:
             self._began = self._since(record)
@@ -138,7 +137,7 @@ class WhatIf:
         before, self.last_at = self.last_at or record.at, max(self.last_at, record.at)
         match record:
             case rec.Batch(key=key) if key in self.pairs:
-                self._batch(self.pairs[key], record, own)
+                self._batch(self.pairs[key], record, books)
             case rec.Batch(key=key) | rec.Joined(key=key) | rec.Snapshot(key=key) if key:
                 self._meet(key, record.at)
             case rec.Left(key=key) | rec.TakenOut(key=key) if key in self.pairs:
@@ -155,10 +154,11 @@ class WhatIf:
 
     # --- one symbol --------------------------------------------------------------------------------
 
-    def _own(self, record: rec.Batch) -> tuple[tuple[Level, ...], tuple[Level, ...]]:
-        """Where the exchange's book may show our real orders before this batch."""
+    def _books(self, record: rec.Batch) -> list[ev.BookTop]:
+        """The books of this batch less our real orders, as far as these were known before it."""
         machine = self.replayer.machines.get(record.key)
-        return real_orders(machine, record.at) if machine is not None else ((), ())
+        books = [event for event in record.events if isinstance(event, ev.BookTop)]
+        return [external(machine, book, record.at) for book in books] if machine is not None else books
 
     def _meet(self, key: str, at: int) -> None:
         """A symbol's machine is there: the imagined ones begin with what it knows of its market."""
@@ -184,13 +184,13 @@ class WhatIf:
             pair.grant(machine.min_lots, machine.max_lots)
         pair.follow(active=machine.state is State.ACTIVE)
 
-    def _batch(self, pair: Pair, record: rec.Batch, own: tuple[tuple[Level, ...], tuple[Level, ...]]) -> None:
+    def _batch(self, pair: Pair, record: rec.Batch, books: list[ev.BookTop]) -> None:
         pair.advance(record.at)
         seen: list[ev.Mail] = []
+        others = iter(books)
         for event in record.events:
             if isinstance(event, ev.BookTop):
-                bids, asks = without(event.bids, own[0]), without(event.asks, own[1])
-                seen.append(msgspec.structs.replace(event, bids=bids, asks=asks))
+                seen.append(next(others))
             elif isinstance(event, ev.Ticker):
                 # Our real orders may be its touch, and they are not in the imagined book.
                 seen.append(msgspec.structs.replace(event, best_bid=0.0, best_ask=0.0))
@@ -213,18 +213,18 @@ class WhatIf:
         pair.market([ev.DataLinkDown(detail, at), ev.TradeLinkDown(detail, at)])
 
 
-def real_orders(machine: SymbolState, now_ns: int) -> tuple[tuple[Level, ...], tuple[Level, ...]]:
-    """Bids and asks of ours that the exchange's book may show; none of a machine in shadow mode."""
+def external(machine: SymbolState, book: ev.BookTop, now_ns: int) -> ev.BookTop:
+    """The book less our real orders, wherever it may show them; all of it for a machine in shadow mode."""
+    if machine.mode is Mode.SHADOW:
+        return book
     own = machine.own
-    strays = [stray for stray in own.strays.values() if not isinstance(stray.slot, Empty)]
     sides = []
-    for state in (own.bid, own.ask):
-        shown = () if machine.mode is Mode.SHADOW else state.shown(now_ns)
-        for stray in strays:
-            if stray.side is state.side:
-                shown = (*shown, *stray.shown(now_ns))
-        sides.append(shown)
-    return (sides[0], sides[1])
+    for state, levels in ((own.bid, book.bids), (own.ask, book.asks)):
+        shown: tuple[Level, ...] = ()
+        for each in (state, *(stray for stray in own.strays.values() if stray.side is state.side)):
+            shown = (*shown, *(level for one in each.shown(now_ns, book.exchange_ns) for level in one))
+        sides.append(without(levels, shown))
+    return msgspec.structs.replace(book, bids=sides[0], asks=sides[1])
 
 
 def without(levels: tuple[Level, ...], own: tuple[Level, ...]) -> tuple[Level, ...]:
@@ -263,9 +263,7 @@ def market_of(machine: SymbolMachine, at: int) -> list[ev.Mail]:
             )
         )
     if market.book is not None:
-        bids, asks = real_orders(machine, at)
-        book = market.book
-        told.append(msgspec.structs.replace(book, bids=without(book.bids, bids), asks=without(book.asks, asks)))
+        told.append(external(machine, market.book, at))
     return told
 
 

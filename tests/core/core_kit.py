@@ -122,16 +122,19 @@ def ticker(at_ns: int, mark: float = 100.0, index: float = 100.0, low: float = 0
     return ev.Ticker(mark, index, index, low, high, 0.0, 0.0, at_ns, at_ns)
 
 
-def acked(label: str, price: int, lots: int, at_ns: int = 0, *, total: int | None = None, order_id: str = "") -> Any:
-    return ev.OrderAcked(label, order_id or f"id-{label}", price, lots, lots if total is None else total, at_ns)
+def acked(
+    label: str, price: int, lots: int, at_ns: int = 0, *, total: int | None = None, order_id: str = "", since: int = 0
+) -> Any:
+    total = lots if total is None else total
+    return ev.OrderAcked(label, order_id or f"id-{label}", price, lots, total, at_ns, since)
 
 
 def refused(label: str, fault: Fault = Fault.ORDER, *, gone: bool = False, code: str = "no") -> ev.OrderRefused:
     return ev.OrderRefused(label, fault, code, "", gone, 0)
 
 
-def closed(label: str, filled: int = 0, cause: str = "user_request") -> ev.OrderClosed:
-    return ev.OrderClosed(label, f"id-{label}", cause, filled, 0)
+def closed(label: str, filled: int = 0, cause: str = "user_request", since: int = 0) -> ev.OrderClosed:
+    return ev.OrderClosed(label, f"id-{label}", cause, filled, 0, since)
 
 
 def fill(

@@ -20,7 +20,7 @@ from core_kit import (
 from core_playbook import Play, amend, cancel, place
 
 from mmd.core.machine import HANDLERS
-from mmd.core.orders import Unknown, worst_lots
+from mmd.core.orders import Amending, Cancelling, Unknown, worst_lots
 from mmd.core.quoting import Wanted, Withheld
 from mmd.core.states import MOVES
 from mmd.domain import events as ev
@@ -448,6 +448,14 @@ def test_no_timer_while_there_is_nobody_to_ask() -> None:
     assert play.wakeups - before <= 2
 
 
+MS = 1_000_000
+
+
+def touch_book(exchange_ns: int, *bids: tuple[int, int]) -> ev.BookTop:
+    """A book of that time with our ask in it."""
+    return ev.BookTop(bids, ((1009, 10), (1010, 100)), 0, exchange_ns, exchange_ns)
+
+
 # --- own orders in the book ---------------------------------------------------------------------------
 
 
@@ -481,6 +489,54 @@ def test_a_partial_fill_does_not_hide_the_others_at_our_price() -> None:
     play.does(place(BID, 1, 990), place(ASK, 2, 1010)).sees(acked(BID1, 990, 10), acked(ASK2, 1010, 10))
     play.sees(fill(BID1, "t1", BID, 4))
     play.sees(ev.BookTop(((990, 16), (980, 100)), ((1010, 110),), 0, 0, play.now_ns)).does_nothing()
+
+
+def test_a_book_is_read_as_of_its_own_time_however_late_it_comes() -> None:
+    """Half a second behind the answers: what it shows of ours is what rested then, not what rests now."""
+    play = Play(settings(style=Style.IMPROVE, spread_bps=0.0, tolerance_bps=0.0)).active(bid=990, ask=1010)
+    at = play.now_ns
+    play.does(place(BID, 1, 991), place(ASK, 2, 1009))
+    play.sees(acked(BID1, 991, 10, since=at + 100 * MS), acked(ASK2, 1009, 10, since=at + 100 * MS)).after(0.3)
+    play.sees(closed(BID1, 0, "maintenance", since=at + 300 * MS)).after(0.4).does(place(BID, 3, 991))
+    play.sees(touch_book(at + 200 * MS, (991, 10), (990, 100))).does_nothing()
+    play.sees(touch_book(at + 299 * MS, (991, 10), (990, 100))).does_nothing()
+    assert play.machine.touch.bid_ticks == 990, "ours, which is gone by now"
+    play.sees(acked(label(BID, 3), 991, 10, since=at + 400 * MS)).after(1.5)
+    play.sees(touch_book(at + 350 * MS, (991, 10), (990, 100)))
+    assert play.machine.touch.bid_ticks == 991, "none of ours rested then: that is somebody else"
+
+
+def test_an_order_in_flight_does_not_move_the_market_that_we_see() -> None:
+    """Outsiders at our price and large enough to be us, while our order may or may not be in the book."""
+    play = Play(settings(style=Style.JOIN, spread_bps=0.0, tolerance_bps=0.0)).active(bid=990, ask=1010)
+    play.does(place(BID, 1, 990), place(ASK, 2, 1010)).slots(P, P)
+    touch = play.machine.touch
+    assert (touch.bid_ticks, touch.bid_lots) == (990, 100)
+    play.sees_book(990, 1010).does_nothing()
+    assert play.machine.touch == touch, "it is not there yet"
+    play.sees_book(990, 1010, lots=110).does_nothing()
+    assert play.machine.touch == touch, "it is there"
+    play.sees_book(990, 1010, lots=130).does_nothing()
+    assert play.machine.touch.bid_lots == 120, "others have come"
+
+
+@pytest.mark.parametrize("is_cancel", [True, False])
+def test_a_book_that_is_ahead_of_the_answer_does_not_move_the_market_either(is_cancel: bool) -> None:
+    """Our order has left its place, an outsider of our size is there, and the answer is still on its way."""
+    play = Play(settings(style=Style.JOIN, spread_bps=0.0, tolerance_bps=0.0)).active(bid=990, ask=1010)
+    at = play.now_ns
+    play.does(place(BID, 1, 990), place(ASK, 2, 1010))
+    play.sees(acked(BID1, 990, 10, since=at), acked(ASK2, 1010, 10, since=at)).after(1.5)
+    play.sees(touch_book(at + 1000 * MS, (990, 20), (989, 100)))
+    touch = play.machine.touch
+    assert (touch.bid_ticks, touch.bid_lots) == (990, 10)
+    if is_cancel:
+        play.asks(ev.PauseRequested)
+    else:
+        play.sees(ev.SettingsChanged(settings(style=Style.JOIN, spread_bps=300.0, tolerance_bps=0.0), play.now_ns))
+    assert type(play.machine.own.bid.slot) is (Cancelling if is_cancel else Amending)
+    play.sees(touch_book(at + 2000 * MS, (990, 10), (989, 100)))
+    assert (play.machine.touch.bid_ticks, play.machine.touch.bid_lots) == (990, 10)
 
 
 def test_shadow_orders_are_not_taken_out_of_the_book() -> None:

@@ -359,7 +359,7 @@ def test_a_sell_and_its_deadline() -> None:
 def test_order_answer_of_the_examples(examples: dict[str, Any]) -> None:
     head = decode_head(json.dumps(examples["buy response, resting"]).encode())
     (event,) = orders.reply(PlaceOrder(LABEL, Side.BID, 415, 25), head.result, CALL, 3)
-    assert event == OrderAcked(LABEL, "90011001", 415, 25, 25, 3)
+    assert event == OrderAcked(LABEL, "90011001", 415, 25, 25, 3, 1798700000123_000_000)
     assert (head.us_in, head.us_out) == (1798700000000000, 1798700000000640)
 
 
@@ -376,7 +376,7 @@ def test_changes_of_the_examples(examples: dict[str, Any]) -> None:
     )
     assert (fill.maker, fill.index, fill.exchange_ns) == (True, 81250.4, 1798700004123_000_000)
     assert orders.order_state(changes.orders[0], CALL, 4) == OrderClosed(
-        "mmd-7f3a-000042", "90011001", "mmp_trigger", 10, 4
+        "mmd-7f3a-000042", "90011001", "mmp_trigger", 10, 4, 1798700004126_000_000
     )
 
 

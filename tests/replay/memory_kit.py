@@ -189,12 +189,12 @@ class Wild:
             fault = list(Fault)[a % len(Fault)]
             self.post(ev.OrderRefused(label, fault, str(10_000 + a), "no", b >= 87, now))
         elif isinstance(slot, Cancelling):
-            self.post(ev.OrderClosed(label, slot.order_id, "user_request", slot.filled_lots + b // 70, now))
+            self.post(ev.OrderClosed(label, slot.order_id, "user_request", slot.filled_lots + b // 70, now, now))
         else:
             moved = isinstance(slot, Amending)
             price, total = (slot.to_price_ticks, slot.to_total_lots) if moved else (slot.price_ticks, slot.total_lots)
             left = max(0, total - slot.filled_lots)
-            self.post(ev.OrderAcked(label, order_id_of(slot), price + b // 70, left, total, now))
+            self.post(ev.OrderAcked(label, order_id_of(slot), price + b // 70, left, total, now, now * (b % 2)))
 
     def answer_all(self, a: int, b: int) -> None:
         for n, state in enumerate(self.orders()):

@@ -142,6 +142,7 @@ def test_the_histories_reach_every_corner() -> None:
             "told": any(state.told for state in sides),
             "owed": any(state.owed for state in sides),
             "ghost": any(state.ghost_ns for state in sides),
+            "trail": any(len(state.trail) > 1 for state in sides),
             "closing": machine.closing,
             "drift": machine.drift is not None,
             "cases": machine.cases,

@@ -73,7 +73,8 @@ def filled(trade: UserTradeData, instrument: Instrument, received_ns: int) -> Or
 def acked(order: OrderData, instrument: Instrument, received_ns: int) -> OrderAcked:
     """A resting order."""
     price_ticks, remaining, total = _resting(order, instrument)
-    return OrderAcked(order.label, order.order_id, price_ticks, remaining, total, received_ns)
+    since_ns = order.last_update_timestamp * MS
+    return OrderAcked(order.label, order.order_id, price_ticks, remaining, total, received_ns, since_ns)
 
 
 def closed(order: OrderData, instrument: Instrument, received_ns: int) -> OrderClosed:
@@ -87,7 +88,8 @@ def closed(order: OrderData, instrument: Instrument, received_ns: int) -> OrderC
         cause = MMP_CANCELLED
     elif order.time_in_force == IMMEDIATE_OR_CANCEL:
         cause = order.order_state
-    return OrderClosed(order.label, order.order_id, cause, lots, received_ns)
+    since_ns = order.last_update_timestamp * MS
+    return OrderClosed(order.label, order.order_id, cause, lots, received_ns, since_ns)
 
 
 def open_order(order: OrderData, instrument: Instrument) -> OpenOrder:
