@@ -1,7 +1,7 @@
 """A market that costs little: a few price levels, a mid that walks, takers on both sides.
 
-It moves a few times a second at most. While it is `still` only marks wobble by a tick, so that tickers
-come and books stay as they are.
+It moves a few times a second at most, and marks wobble by a tick. While it is `still` only marks do, by their
+last digit: tickers come, and neither books nor quotes have a reason to move.
 """
 
 from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal
@@ -148,17 +148,21 @@ class MovingMarket:
         self.takes += len(self._venue.take(kind.name, direction, amount, limit, now_ms))
 
     def _refer(self, now_ms: int) -> None:
-        wobble = self._steps % 2
+        wobbles = self._steps % 2
         for kind in self._kinds:
             mid = self._mids[kind.name]
             index = KINDS["BTC-PERPETUAL"].price if kind.option else mid
             alone = all(other.index != kind.index or other.option for other in self._kinds)
             if alone or not kind.option:
                 self._venue.set_index(kind.index, index, now_ms)
+            if self.still:
+                wobble = D("0.000001") if kind.option else D("0.01")
+            else:
+                wobble = D("0.0001") if kind.option else kind.tick
             self._venue.set_reference(
                 kind.name,
                 Reference(
-                    mark_price=mid + (D("0.0001") if kind.option else kind.tick) * wobble,
+                    mark_price=mid + wobble * wobbles,
                     index_price=index,
                     min_price=_on_grid(mid * D("0.7"), kind.tick, ROUND_CEILING),
                     max_price=_on_grid(mid * D("1.3"), kind.tick, ROUND_FLOOR),

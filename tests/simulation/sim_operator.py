@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 CALLER = Caller(uid=1000, pid=1, name="operator")
 PATIENCE_SECONDS = 10.0
+SLIPPAGE_BPS = 1000.0  # one tick of a cheap option is hundreds
 ASIDE = ("pause", "resume", "halt", "reset", "flatten", "shadow", "reload", "bad_reload", "confirm")
 
 
@@ -103,7 +104,7 @@ class Operator:
 
     async def _flatten(self, symbol: str) -> None:
         desk, world = self._desk, self._world
-        preview = desk.flatten_preview(symbol, None, 200.0)
+        preview = desk.flatten_preview(symbol, None, SLIPPAGE_BPS)
         if preview.limit_price is None or preview.refused:
             return
         result = await desk.flatten(symbol, None, preview.limit_price, "too much", CALLER, PATIENCE_SECONDS)
