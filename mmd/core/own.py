@@ -62,6 +62,7 @@ class SideState:
         "hold_ns",
         "label",
         "owed",
+        "sent_ns",
         "side",
         "slot",
         "told",
@@ -74,6 +75,7 @@ class SideState:
         self.slot: Slot = EMPTY
         self.label = ""
         self.changed_ns = 0
+        self.sent_ns = 0  # when what rests was sent; of two that may be, the earlier
         self.hold_ns = 0
         self.hold_detail = ""
         self.hold_cancel_ns = 0
@@ -207,6 +209,8 @@ class OwnOrders:
         else:
             if not is_stray:
                 state.label = slot.label
+            if isinstance(slot, Placing):
+                state.sent_ns = slot.sent_ns
             if isinstance(slot, Live) and isinstance(before, Placing | Amending):
                 state.changed_ns = now_ns
 
@@ -252,6 +256,8 @@ class OwnOrders:
                 self._finish(state.label, slot.filled_lots + event.size_lots)
         self.put(state, after, now_ns)
         state.note(event, slot)
+        if isinstance(slot, Amending) and isinstance(after, Live) and isinstance(event, OrderAcked):
+            state.sent_ns = slot.sent_ns
         return None
 
     def _finish(self, key: str, filled_lots: int | None) -> None:

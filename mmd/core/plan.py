@@ -19,11 +19,19 @@ class Change(Enum):
 
 
 def plan_side(
-    side: Side, wanted: Quoted, slot: Slot, rules: Rules, tolerance_ticks: float, changed_ns: int, now_ns: int
+    side: Side,
+    wanted: Quoted,
+    slot: Slot,
+    rules: Rules,
+    tolerance_ticks: float,
+    changed_ns: int,
+    sent_ns: int,
+    now_ns: int,
 ) -> Change:
     """The change for one side now; KEEP while a request is in flight.
 
-    `changed_ns`: when this side last changed in the market. Within `tolerance_ticks` an order
+    `changed_ns`: when this side last changed in the market; `sent_ns`: when the order that rests was sent, so that
+    one that would soon end by itself is renewed, at the wanted price, which it may have already. Within `tolerance_ticks` an order
     stays and keeps its place in the queue, unless it is larger than wanted.
     """
     if not isinstance(slot, Live):
@@ -39,6 +47,8 @@ def plan_side(
     # smaller because the wish has grown (a reload, more room): that is followed.
     small = remaining * 2 < wanted.size_lots or (slot.filled_lots == 0 and remaining < wanted.size_lots)
     if (closer or small) and now_ns - changed_ns >= rules.refresh_ns:
+        return change(rules)
+    if rules.renew_ns and now_ns - sent_ns >= rules.renew_ns:
         return change(rules)
     return Change.KEEP
 

@@ -7,7 +7,7 @@ from mmd.core.orders import Amending, Cancelling, Live, Placing, Unknown, lost, 
 from mmd.core.own import InFlight, SideState
 from mmd.core.plan import Change, plan_side
 from mmd.core.quoting import Wanted, Withheld
-from mmd.core.rules import NS
+from mmd.core.rules import NS, Rules
 from mmd.core.states import Stateful
 from mmd.domain.actions import AmendOrder, CancelOrder, Noted, PlaceOrder, QueryOrder, QueryState, SetTimer
 from mmd.domain.ids import base36
@@ -87,7 +87,7 @@ class Quoter(Stateful):
 
     def _side(self, state: SideState, tolerance: float, now_ns: int) -> None:
         wanted, slot = state.wanted, state.slot
-        change = plan_side(state.side, wanted, slot, self.rules, tolerance, state.changed_ns, now_ns)
+        change = plan_side(state.side, wanted, slot, self.rules, tolerance, state.changed_ns, state.sent_ns, now_ns)
         if change is Change.KEEP:
             return
         if change is Change.CANCEL:
@@ -192,7 +192,7 @@ class Quoter(Stateful):
         if expiry_ns and expiry_ns > now_ns:
             due = min(due, expiry_ns) if due else expiry_ns
         for state in own.every():
-            at_ns = side_due(state, rules.ack_timeout_ns, now_ns)
+            at_ns = side_due(state, rules, now_ns)
             if isinstance(state.slot, Unknown):
                 deadline_ns = state.slot.since_ns + rules.unknown_timeout_ns
                 if not self.market.trade_link:
@@ -217,13 +217,16 @@ class Quoter(Stateful):
         return (wanted.price_ticks, wanted.size_lots) != (slot.price_ticks, slot.total_lots - slot.filled_lots)
 
 
-def side_due(state: SideState, timeout_ns: int, now_ns: int) -> int:
+def side_due(state: SideState, rules: Rules, now_ns: int) -> int:
     """When this side's slot wants to be looked at; 0 = when something happens."""
-    slot = state.slot
+    slot, timeout_ns = state.slot, rules.ack_timeout_ns
     if isinstance(slot, Amending):
         return slot.sent_ns + timeout_ns
     if isinstance(slot, Live):
-        return state.hold_cancel_ns if state.hold_cancel_ns > now_ns else 0
+        if state.hold_cancel_ns > now_ns:
+            return state.hold_cancel_ns
+        renew_ns = state.sent_ns + rules.renew_ns if rules.renew_ns else 0
+        return renew_ns if renew_ns > now_ns else 0
     if isinstance(slot, InFlight):
         return slot.sent_ns + timeout_ns
     if isinstance(slot, Unknown):

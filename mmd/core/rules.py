@@ -12,6 +12,7 @@ from mmd.domain.units import Grid, whole_down
 
 NS = 1_000_000_000
 FILLED_POSITIONS = 5
+RENEWED_AT = 0.7  # of an order's life
 
 
 class Rules(msgspec.Struct, frozen=True, kw_only=True):
@@ -34,6 +35,7 @@ class Rules(msgspec.Struct, frozen=True, kw_only=True):
     volatility: VolatilityWidth | None
     tolerance_bps: float
     refresh_ns: int
+    renew_ns: int  # an order this old is sent anew; 0 = never
     requote: Requote
     max_position_lots: int
     max_order_lots: int
@@ -94,6 +96,7 @@ def rules_for(instrument: Instrument, settings: SymbolSettings) -> Rules:
         volatility=profile.volatility,
         tolerance_bps=profile.tolerance_bps,
         refresh_ns=seconds(profile.refresh_seconds),
+        renew_ns=seconds(RENEWED_AT * (settings.order_life_seconds or 0.0)),
         requote=profile.requote,
         max_position_lots=whole_down(limits.max_position, instrument.lot),
         max_order_lots=whole_down(limits.max_order_size, instrument.lot),

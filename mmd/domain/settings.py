@@ -184,6 +184,7 @@ class SymbolSettings(msgspec.Struct, frozen=True, kw_only=True):
     `sources`: where each limit was written, by its key, as `limits.per_symbol.collar_bps (mmd.yaml:71)`.
     `protected`: maker protection is configured for it and must be armed before it quotes.
     `average_tolerance_bps`: from `reconciliation:`; None: average and profit are not compared.
+    `order_life_seconds`: how long the exchange lets an order rest after it was sent; None: until it is cancelled.
     """
 
     service: str
@@ -194,6 +195,7 @@ class SymbolSettings(msgspec.Struct, frozen=True, kw_only=True):
     switches: KillSwitches = KillSwitches()
     protected: bool = False
     average_tolerance_bps: Decimal | None = Decimal(1)
+    order_life_seconds: float | None = None
     sources: dict[str, str] = {}
 
 

@@ -87,6 +87,7 @@ def settings(
     mode: Mode = Mode.LIVE,
     limits: dict[str, Any] | None = None,
     data: dict[str, Any] | None = None,
+    order_life_seconds: float | None = None,
     **fields: Any,
 ) -> SymbolSettings:
     """Settings of a plain symbol; `fields` go to the profile."""
@@ -96,6 +97,7 @@ def settings(
         profile=profile(**fields),
         limits=changed(LIMITS, **(limits or {})),
         data=DataRules(**(data or {})),
+        order_life_seconds=order_life_seconds,
     )
 
 

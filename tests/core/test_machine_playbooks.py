@@ -448,6 +448,22 @@ def test_no_timer_while_there_is_nobody_to_ask() -> None:
     assert play.wakeups - before <= 2
 
 
+# --- orders that would end by themselves --------------------------------------------------------------
+
+
+def test_an_order_is_renewed_before_its_life_ends_and_counts_from_its_last_sending() -> None:
+    play = Play(settings(order_life_seconds=10.0, data={"stale_seconds": 1000.0})).active()
+    play.does(place(BID, 1, 995), place(ASK, 2, 1005)).sees(acked(BID1, 995, 10), acked(ASK2, 1005, 10))
+    play.after(6.9).does_nothing().after(0.2).does(amend(BID, 1, 995), amend(ASK, 2, 1005)).slots(A, A)
+    play.after(0.5).sees(acked(BID1, 995, 10), refused(ASK2, Fault.RATE_LIMIT)).slots(L, L).after(1.0).does_nothing()
+    play.after(2.0).does(amend(ASK, 2, 1005)).sees(acked(ASK2, 1005, 10))
+    play.after(3.0).does_nothing().after(1.0).does(amend(BID, 1, 995))
+
+
+def test_orders_that_rest_until_cancelled_are_left_alone() -> None:
+    Play(settings(data={"stale_seconds": 1e6})).quoting().after(86_400.0).does_nothing()
+
+
 MS = 1_000_000
 
 

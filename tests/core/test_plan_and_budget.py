@@ -45,7 +45,7 @@ def live(price: int = 995, total: int = 10, filled: int = 0) -> Live:
 )
 def test_plan_for_a_bid(wanted: Quoted, slot: Slot, age_seconds: float, expected: Change) -> None:
     changed_ns = NOW - int(age_seconds * NS)
-    assert plan_side(BID, wanted, slot, RULES, 1.5, changed_ns, NOW) is expected
+    assert plan_side(BID, wanted, slot, RULES, 1.5, changed_ns, NOW, NOW) is expected
 
 
 @pytest.mark.parametrize(
@@ -57,7 +57,7 @@ def test_plan_for_a_bid(wanted: Quoted, slot: Slot, age_seconds: float, expected
     ],
 )
 def test_plan_for_an_ask(wanted: int, age_seconds: float, expected: Change) -> None:
-    found = plan_side(ASK, Wanted(wanted, 10), live(1005), RULES, 1.5, NOW - int(age_seconds * NS), NOW)
+    found = plan_side(ASK, Wanted(wanted, 10), live(1005), RULES, 1.5, NOW - int(age_seconds * NS), NOW, NOW)
     assert found is expected
 
 
@@ -73,12 +73,30 @@ def test_plan_for_an_ask(wanted: int, age_seconds: float, expected: Change) -> N
 )
 @pytest.mark.parametrize("wanted", [NO, Wanted(500, 1)], ids=["nothing", "another price"])
 def test_one_request_in_flight(slot: Slot, wanted: Quoted) -> None:
-    assert plan_side(BID, wanted, slot, RULES, 1.5, 0, NOW) is Change.KEEP
+    assert plan_side(BID, wanted, slot, RULES, 1.5, 0, NOW, NOW) is Change.KEEP
 
 
 def test_replace_cancels_instead_of_amending() -> None:
     replace = changed(RULES, requote=Requote.REPLACE)
-    assert plan_side(BID, Wanted(990, 10), live(), replace, 1.5, 0, NOW) is Change.CANCEL
+    assert plan_side(BID, Wanted(990, 10), live(), replace, 1.5, 0, NOW, NOW) is Change.CANCEL
+
+
+@pytest.mark.parametrize(
+    ("wanted", "age_seconds", "requote", "expected"),
+    [
+        pytest.param(Wanted(995, 10), 419.0, Requote.AMEND, Change.KEEP, id="young enough"),
+        pytest.param(Wanted(995, 10), 420.0, Requote.AMEND, Change.AMEND, id="renewed where it is"),
+        pytest.param(Wanted(996, 10), 420.0, Requote.AMEND, Change.AMEND, id="renewed where it is wanted"),
+        pytest.param(Wanted(995, 10), 420.0, Requote.REPLACE, Change.CANCEL, id="cancelled, and placed anew"),
+        pytest.param(NO, 420.0, Requote.AMEND, Change.CANCEL, id="not wanted"),
+    ],
+)
+def test_an_order_that_would_end_by_itself_is_renewed(
+    wanted: Quoted, age_seconds: float, requote: Requote, expected: Change
+) -> None:
+    rules = rules_for(PLAIN, settings(requote=requote, order_life_seconds=600.0))
+    sent_ns = NOW - int(age_seconds * NS)
+    assert plan_side(BID, wanted, live(), rules, 1.5, NOW, sent_ns, NOW) is expected
 
 
 # --- budget -------------------------------------------------------------------------------------------
@@ -149,5 +167,5 @@ def test_new_risk_never_exceeds_rate_and_burst(steps: list[tuple[int, bool]]) ->
 
 def test_an_untouched_order_follows_a_larger_wish() -> None:
     """A reload that doubles the size is no partial fill."""
-    assert plan_side(BID, Wanted(995, 15), live(), RULES, 0.0, 0, 9 * NS) is Change.AMEND
-    assert plan_side(BID, Wanted(995, 15), live(total=20, filled=8), RULES, 0.0, 0, 9 * NS) is Change.KEEP
+    assert plan_side(BID, Wanted(995, 15), live(), RULES, 0.0, 0, 9 * NS, 9 * NS) is Change.AMEND
+    assert plan_side(BID, Wanted(995, 15), live(total=20, filled=8), RULES, 0.0, 0, 9 * NS, 9 * NS) is Change.KEEP
