@@ -60,7 +60,8 @@ def _add_init(subparsers: "Subparsers[Parser]", lister: Lister | None) -> None:
     init = subparsers.add_parser(
         "init",
         help="print a first configuration",
-        description="Prints the YAML that quotes the options of one expiry. -word and --word are the same. "
+        description="Prints the YAML that quotes the options of one expiry, on derive the perpetual as well. "
+        "-word and --word are the same. "
         "EXPIRY, STRIKES, ALL_STRIKES, SIZE, SPREAD_BPS, MAX_POSITION, MAX_EXPOSURE and DRY_RUN in the "
         "environment stand in for flags that are not given.",
         allow_abbrev=False,
@@ -75,10 +76,10 @@ def _add_init(subparsers: "Subparsers[Parser]", lister: Lister | None) -> None:
     word("expiry", "YYYYMMDD", "day on which the options expire (required)")
     word("strikes", "LIST", "strikes, separated by commas")
     switch("all-strikes", "every strike of the expiry")
-    word("exchange", "NAME", "deribit (default)")
+    word("exchange", "NAME", "deribit (default) or derive")
     switch("test", "the test network")
     word("network", "NAME", "mainnet (default), testnet or sandbox")
-    word("underlying", "COIN", "ETH (default) or BTC")
+    word("underlying", "COIN", "ETH (default) or BTC; on derive any coin")
     word("spread", "BPS", "whole distance from bid to ask; default 10")
     word("min-spread", "BPS", "never less than this; default 1000")
     word("size", "AMOUNT", "coins on each side; default 0.1")
@@ -87,11 +88,16 @@ def _add_init(subparsers: "Subparsers[Parser]", lister: Lister | None) -> None:
     word("max-exposure", "AMOUNT", "coins in all, sum of absolute positions; default 10.0")
     word("max-notional-usd", "USD", "notional in all; default 100000")
     word("max-drawdown-usd", "USD", "loss that halts everything; default 1000")
-    word("improvement", "USD", "better the best price by this; needs --index-price; default one tick")
+    word(
+        "improvement",
+        "USD",
+        "better the best price by this; deribit: with --index-price, default one tick; derive: 0.10",
+    )
     word("index-price", "USD", "price of the coin, to turn --improvement into coins")
     word("improvement-reference-size", "AMOUNT", "look through thinner levels; default 0, off")
     word("aggression", "NUMBER", "0 joins the best price, 1 and above improves it (default)")
-    word("wallet", "ADDRESS", "has no meaning on deribit")
+    word("wallet", "ADDRESS", "of derive: the owner's address; default $DERIVE_WALLET_ADDRESS, when mmd runs")
+    word("subaccount", "NUMBER", "of derive: the wallet's subaccount that trades (required there)")
     init.add_argument("--private-key", "-private-key", nargs="?", const="", help="refused: never on the command line")
     switch("live", "write mode: live; without it the file says shadow")
     switch("dry-run", "also ask the exchange and list what would be traded")
@@ -109,6 +115,7 @@ def check_command(args: argparse.Namespace) -> int:
         errors = error.lines
     advice = advise(config) if config is not None else None
     exposed = advice.exposed if advice else []
+    errors += advice.unusable if advice else []
     warnings = advice.warnings if advice else []
     if errors:
         status = EX_CONFIG
@@ -184,14 +191,15 @@ def _dry_run(order: Order, text: str, lister: Lister | None) -> int:
         print("mmd init: --dry-run: no exchange can be asked from here", file=sys.stderr)
         return EX_UNAVAILABLE
     try:
-        instruments, prices = lister("deribit", order.network)
+        instruments, prices = lister(order.exchange, order.network)
     except (MmdError, OSError) as error:
-        print(f"mmd init: --dry-run: deribit ({order.network}) could not be asked: {error}", file=sys.stderr)
+        place = f"{order.exchange} ({order.network})"
+        print(f"mmd init: --dry-run: {place} could not be asked: {error}", file=sys.stderr)
         return EX_UNAVAILABLE
-    index_prices = {("deribit", coin): price for coin, price in prices.items()}
+    index_prices = {(order.exchange, coin): price for coin, price in prices.items()}
     config = load_text(text, "(mmd init)")
     try:
-        resolution = resolve(config, {"deribit": instruments}, index_prices, time.time_ns())
+        resolution = resolve(config, {order.exchange: instruments}, index_prices, time.time_ns())
     except ConfigError as error:
         for line in error.lines:
             print(f"mmd init: {line}", file=sys.stderr)

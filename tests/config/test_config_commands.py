@@ -286,10 +286,10 @@ def test_init_prints_a_file_that_passes(tmp_path: Path, capsys: pytest.CaptureFi
 
 
 def test_init_refuses_with_64(capsys: pytest.CaptureFixture[str]) -> None:
-    assert mmd("init", "--exchange", "derive", "--private-key", "0xabc") == 64
+    assert mmd("init", "--exchange", "binance", "--private-key", "0xabc") == 64
     said = capsys.readouterr()
     assert said.out == ""
-    assert "cannot quote derive" in said.err
+    assert "--exchange: is 'binance'; allowed: deribit, derive" in said.err
     assert "0xabc" not in said.err
 
 
