@@ -52,6 +52,8 @@ DEFAULTS = {
     "max_notional_usd": "100000",
     "max_drawdown_usd": "1000",
 }
+# What Derive's perpetuals take is 1 at the least.
+DERIVE_DEFAULTS = DEFAULTS | {"size": "1", "max_position": "3", "max_exposure": "25"}
 # (least, most); None where there is no bound. The least of a size is exclusive when 0.
 RANGES: dict[str, tuple[Decimal, Decimal | None]] = {
     "spread": (Decimal(0), Decimal(20000)),
@@ -114,6 +116,7 @@ def parse(words: Words, environ: Mapping[str, str]) -> Order:
     """Flags first, then the environment, then the defaults. Raises InitRefused."""
     work = _Words(words, environ)
     exchange = work.exchange()
+    work.defaults = DERIVE_DEFAULTS if exchange == DERIVE else DEFAULTS
     work.refuse_what_cannot_be(exchange)
     expiry = work.expiry()
     strikes = work.strikes()
@@ -164,6 +167,7 @@ class _Words:
     def __init__(self, words: Words, environ: Mapping[str, str]) -> None:
         self.words = words
         self.environ = environ
+        self.defaults = DEFAULTS
         self.errors: list[str] = []
         self.notes: list[str] = []
 
@@ -179,7 +183,7 @@ class _Words:
 
     def text(self, name: str) -> str:
         value = self.given(name)[1]
-        return value if value is not None else DEFAULTS[name]
+        return value if value is not None else self.defaults[name]
 
     def switch(self, name: str) -> bool:
         if self.words.get(name) is True:
@@ -200,7 +204,7 @@ class _Words:
         where = self.given(name)[0]
         value = self.number(where, self.text(name))
         if value is None:
-            return Decimal(DEFAULTS[name])
+            return Decimal(self.defaults[name])
         if name in POSITIVE and value == 0:
             self.errors.append(f"{where}: is 0; allowed: a number above 0")
         least, most = RANGES.get(name, (Decimal(0), None))

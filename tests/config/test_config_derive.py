@@ -227,9 +227,9 @@ def test_names_tell_kinds(symbol: str, kind: Kind) -> None:
 
 def test_everything_there_is_linear() -> None:
     """So a perpetual's amount is coins, and counts as exposure."""
-    text = EXAMPLE.read_text().replace("max_exposure: {ETH: 10.0}", "max_exposure: {ETH: 6.0}")
+    text = EXAMPLE.read_text().replace("max_exposure: {ETH: 25}", "max_exposure: {ETH: 20}")
     lines = advise(load_text(text), {}).warnings
-    assert [line for line in lines if "add up to at least 7 ETH" in line]
+    assert [line for line in lines if "add up to at least 21 ETH" in line]
 
 
 # --- the example, and mmd init -------------------------------------------------------------------
@@ -262,8 +262,8 @@ def test_the_example_quotes_options_and_the_perpetual() -> None:
             underlying="ETH",
             interval_seconds=5,
             frozen_seconds=60,
-            max_quantity=Decimal(10),
-            max_delta=Decimal(1),
+            max_quantity=Decimal(25),
+            max_delta=Decimal(3),
         ),
     )
     assert advise(config, {}).warnings == []
