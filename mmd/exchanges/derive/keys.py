@@ -7,6 +7,7 @@ key itself is bytes inside coincurve's object, out of reach of repr, not of whoe
 
 from typing import NoReturn
 
+import msgspec
 from coincurve import PrivateKey
 
 from mmd.domain.addresses import ADDRESS_BYTES, SECRET_WANTED, checksum, parse_secret
@@ -53,3 +54,11 @@ class SessionKey:
 
     def __init_subclass__(cls) -> NoReturn:
         raise TypeError("a SessionKey is not subclassed")
+
+
+class Identity(msgspec.Struct, frozen=True):
+    """Who we are at the exchange. `wallet`: the owner's address, whose session key `key` is."""
+
+    key: SessionKey
+    wallet: str
+    subaccount: int
