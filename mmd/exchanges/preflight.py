@@ -18,8 +18,10 @@ from mmd.exchanges.http_rpc import NO_HEADERS, NO_PARAMS, HttpRpc
 
 FAILURES = (LinkLost, ExchangeRefused, ExchangeAmbiguous, ExchangeMalformed)
 MS_IN_SECOND, NS_IN_MS = 1000, 1_000_000
+NS_MAX = 2**63
 BPS = 10_000
 SIDES = 2
+HIDDEN = "[secret]"
 SHOWN_MAX = 3
 
 T = TypeVar("T")
@@ -84,12 +86,19 @@ class Preflight(Protocol):
 
 
 class Notebook:
-    """Findings, as they come."""
+    """Findings, as they come. What an exchange answers may repeat what it was sent: `hide` keeps that out."""
 
     def __init__(self) -> None:
         self.findings: list[Finding] = []
+        self._hidden: list[str] = []
+
+    def hide(self, text: str) -> None:
+        """A signature or a token, which is as good as a password."""
+        self._hidden.append(text)
 
     def note(self, check: str, grade: Grade, found: str, wanted: str = "") -> None:
+        for text in self._hidden:
+            found = found.replace(text, HIDDEN)
         self.findings.append(Finding(check, grade, found, wanted))
 
     def ok(self, check: str, found: str, wanted: str = "") -> None:
@@ -135,6 +144,8 @@ async def ask_time(rpc: HttpRpc, read_ns: Callable[[msgspec.Raw], int], wall_ns:
     """`public/get_time`; `read_ns` turns its result into Unix ns. Raises as `HttpRpc.call` does."""
     begun = trio.current_time()
     told_ns = await asked(rpc, "public/get_time", read_ns)
+    if not 0 < told_ns < NS_MAX:
+        raise ExchangeMalformed("public/get_time: no time of this age")
     doubt_ms = (trio.current_time() - begun) * MS_IN_SECOND / 2
     return Moment((told_ns - wall_ns()) / NS_IN_MS + doubt_ms, doubt_ms)
 

@@ -353,6 +353,17 @@ async def test_other_reasons_are_told_apart(venue: Venue, error: Exception, text
     assert told.startswith(text)
 
 
+async def test_a_signature_that_comes_back_is_not_shown(venue: Venue) -> None:
+    """It does not grow old: who has it is let in."""
+
+    def echo(params: object) -> object:
+        raise Refusal(14014, f"wrong signature {venue.signed[-1]['x-derivesignature']}")
+
+    venue.answers["private/get_subaccounts"] = venue.answers["private/session_keys"] = echo
+    ((grade, text),) = of(await venue.look(), "login")
+    assert (grade, "wrong signature [secret]" in text) == ("fail", True)
+
+
 @pytest.mark.parametrize(("ids", "has"), [([30770, 5], "5, 30770"), ([], "none")])
 async def test_a_subaccount_of_somebody_else(venue: Venue, ids: list[int], has: str) -> None:
     venue.answers["private/get_subaccounts"] = {"wallet": OWNER, "subaccount_ids": ids}
@@ -447,6 +458,7 @@ async def test_fees_of_the_account_are_told(venue: Venue) -> None:
         ({"initial_margin": "50"}, "warn", "-50 free"),
         ({"is_under_liquidation": True}, "fail", "it is being liquidated"),
         ({"failed_to_fetch": True}, "warn", "could not fetch it whole"),
+        ({"initial_margin": "NaN"}, "warn", "could not fetch it whole"),
         ({"initial_margin": None}, "fail", "no Subaccount"),
     ],
 )
@@ -494,6 +506,8 @@ def test_milliseconds_survive_seconds() -> None:
         (httpx.ConnectError("Name or service not known"), "https://exchange.example/v3: Name or service not known"),
         (Refusal(-32603, "Internal error"), "Internal error"),
         ("soon", "no int"),
+        (10**40, "no time of this age"),
+        (-1, "no time of this age"),
     ],
 )
 async def test_nobody_there(venue: Venue, answer: object, text: str) -> None:

@@ -156,6 +156,7 @@ class DeribitPreflight:
         token = await book.ask("login", asked(rpc, "public/auth", _decode_token, key.params(now_ms)), hint)
         if token is None:
             return None
+        book.hide(token.access_token)
         book.ok("login", f"as {key.client_id}")
         missing = codec.missing_scopes(RIGHTS, token.scope)
         rights = f"granted: {token.scope or 'not told'}"
@@ -180,7 +181,7 @@ class DeribitPreflight:
         equity = {row.currency: row.equity for row in summaries.summaries}
         for coin in sorted({each.instrument.settlement for each in choice.quoted}):
             has = equity.get(coin)
-            if has is None or has <= 0:
+            if has is None or not has.is_finite() or has <= 0:
                 book.warn("account", f"no {coin}", f"{coin} to trade with")
             else:
                 book.ok("account", f"{has:f} {coin}")

@@ -228,7 +228,9 @@ class _Private:
         return round(self._wall_ns() / NS_IN_MS + self._ahead_ms)
 
     def _headers(self) -> Mapping[str, str]:
-        return login_headers(login_params(self._identity.key, self._wallet, self._now_ms()))
+        params = login_params(self._identity.key, self._wallet, self._now_ms())
+        self._book.hide(params.signature)
+        return login_headers(params)
 
     async def look(self, choice: Choice, wanted: Wanted) -> None:
         if not await self._log_in():
@@ -360,7 +362,7 @@ class _Private:
             return
         free = found.initial_margin + found.open_orders_margin
         text = f"subaccount {number} ({found.margin_type}): worth {found.subaccount_value:f} USD, {free:f} free"
-        if found.failed_to_fetch:
+        if found.failed_to_fetch or not free.is_finite():
             book.warn("account", f"subaccount {number}: the exchange could not fetch it whole")
         elif found.is_under_liquidation:
             book.fail("account", f"{text}; it is being liquidated", "an account that may trade")
