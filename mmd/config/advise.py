@@ -343,6 +343,6 @@ def _not_checked(config: Config) -> list[str]:
     if any(isinstance(entry.target, Selection) for entry in config.entries):
         lines.append("which instruments the selections find: see mmdctl show, or mmdctl plan before a reload")
     if any(exchange.network is not NetworkKind.SANDBOX for exchange in config.exchanges.values()):
-        lines.append("whether the exchanges accept the credentials, and the account's balance")
+        lines.append("whether the exchanges accept the credentials, and the account's balance: mmd check --online asks")
     lines.append("exposure of inverse perpetuals and futures in coins, which needs a price")
     return lines

@@ -13,7 +13,7 @@ from mmd.cli.config_commands import Lister, Looker, add_parsers
 from mmd.config.load import load_text
 from mmd.config.model import Config
 from mmd.domain.errors import LinkLost
-from mmd.domain.instruments import Kind
+from mmd.domain.instruments import Contract, Kind
 from mmd.exchanges.preflight import Finding, Grade
 from mmd.shell.preflight import Report
 
@@ -371,6 +371,19 @@ def test_a_dry_run_lists_what_would_be_traded(capsys: pytest.CaptureFixture[str]
     said = capsys.readouterr().out
     assert load_text(said).entries
     assert said.endswith("# 2 instruments would be traded:\n#   ETH-25DEC99-3000-C\n#   ETH-25DEC99-3000-P\n")
+
+
+def test_a_dry_run_asks_the_exchange_that_was_named(capsys: pytest.CaptureFixture[str]) -> None:
+    def on_derive(exchange: str, network: str) -> tuple[dict[str, object], dict[str, float]]:
+        assert (exchange, network) == ("derive", "testnet")
+        linear = {"exchange": "derive", "base": "ETH", "contract": Contract.LINEAR, "lot": Decimal("0.1")}
+        day = expiry_ns(date(2099, 12, 25))
+        option = make_instrument("ETH-20991225-3000-C", Kind.CALL, **linear, expiry_ns=day, strike=Decimal(3000))
+        return {each.symbol: each for each in (option, make_instrument("ETH-PERP", Kind.PERPETUAL, **linear))}, {}
+
+    words = ["init", "--exchange", "derive", "--test", "--subaccount", "7", "--expiry", "20991225", "--dry-run"]
+    assert mmd(*words, "--strikes", "3000", lister=on_derive) == 0
+    assert capsys.readouterr().out.endswith("traded:\n#   ETH-20991225-3000-C\n#   ETH-PERP\n")
 
 
 def test_a_dry_run_says_what_does_not_fit(capsys: pytest.CaptureFixture[str]) -> None:
