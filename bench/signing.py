@@ -18,9 +18,9 @@ from eth_account import Account
 from eth_account.messages import encode_typed_data
 from eth_hash.auto import keccak as eth_keccak
 
+from mmd.domain.keccak import keccak256
 from mmd.domain.reasons import Side
 from mmd.exchanges.derive import amounts, lifetimes, signing
-from mmd.exchanges.derive.keccak import keccak256
 from mmd.exchanges.derive.keys import SessionKey
 from mmd.exchanges.derive.signing import Asset, SignedOrder, Signer
 

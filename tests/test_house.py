@@ -28,7 +28,16 @@ FLOORS = {
 }
 """Rooms and their floors: imports point to a lower floor or stay in the room."""
 
-SHARED = frozenset({"mmd.exchanges.api", "mmd.exchanges.jsonrpc", "mmd.exchanges.link", "mmd.exchanges.tcp"})
+SHARED = frozenset(
+    {
+        "mmd.exchanges.api",
+        "mmd.exchanges.http_rpc",
+        "mmd.exchanges.jsonrpc",
+        "mmd.exchanges.link",
+        "mmd.exchanges.preflight",
+        "mmd.exchanges.tcp",
+    }
+)
 """What all exchanges use; every other name below mmd.exchanges is an exchange of its own."""
 
 MUST_NOT_KNOW = {

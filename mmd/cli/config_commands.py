@@ -9,7 +9,8 @@ from typing import TypeVar
 
 import msgspec
 
-from mmd.config.advise import advise
+from mmd.cli.tables import Cell, Column, Style, clean, draw, page_of
+from mmd.config.advise import Advice, advise
 from mmd.config.init import InitRefused, Order, parse, to_yaml
 from mmd.config.load import load, load_text
 from mmd.config.locate import config_path
@@ -19,6 +20,7 @@ from mmd.config.render import to_yaml as render_yaml
 from mmd.config.select import resolve
 from mmd.domain.errors import ConfigError, MmdError
 from mmd.domain.instruments import Instrument
+from mmd.shell.preflight import Report, look_online
 
 EX_OK = 0
 EX_WARNINGS = 1
@@ -33,17 +35,21 @@ Listing = tuple[Mapping[str, Instrument], Mapping[str, float]]
 Lister = Callable[[str, str], Listing]
 """Asks an exchange (name, network) what it lists now. Raises MmdError or OSError where it cannot be asked."""
 
+Looker = Callable[[Config], list[Report]]
+"""Looks at every exchange of a configuration; raises nothing."""
+
 Subparsers = argparse._SubParsersAction  # argparse has no public name for it
 Parser = TypeVar("Parser", bound=argparse.ArgumentParser)
 
 
-def add_parsers(subparsers: "Subparsers[Parser]", lister: Lister | None = None) -> None:
+def add_parsers(subparsers: "Subparsers[Parser]", lister: Lister | None = None, looker: Looker = look_online) -> None:
     """Adds the commands; each sets `func` to a callable that takes the arguments and returns an exit status."""
     check = subparsers.add_parser("check", help="say everything that is wrong with a configuration")
     _add_config(check)
     check.add_argument("--strict", action="store_true", help="exit 1 where there are warnings")
+    check.add_argument("--online", action="store_true", help="then look at the exchanges too; changes nothing there")
     check.add_argument("--json", action="store_true", help="one JSON object instead of lines")
-    check.set_defaults(func=check_command)
+    check.set_defaults(func=lambda args: check_command(args, looker))
     show = subparsers.add_parser("show-config", help="print the configuration with every default filled in")
     _add_config(show)
     show.add_argument("--origin", action="store_true", help="the file and line of each value")
@@ -60,7 +66,8 @@ def _add_init(subparsers: "Subparsers[Parser]", lister: Lister | None) -> None:
     init = subparsers.add_parser(
         "init",
         help="print a first configuration",
-        description="Prints the YAML that quotes the options of one expiry. -word and --word are the same. "
+        description="Prints the YAML that quotes the options of one expiry, on derive the perpetual as well. "
+        "-word and --word are the same. "
         "EXPIRY, STRIKES, ALL_STRIKES, SIZE, SPREAD_BPS, MAX_POSITION, MAX_EXPOSURE and DRY_RUN in the "
         "environment stand in for flags that are not given.",
         allow_abbrev=False,
@@ -75,31 +82,36 @@ def _add_init(subparsers: "Subparsers[Parser]", lister: Lister | None) -> None:
     word("expiry", "YYYYMMDD", "day on which the options expire (required)")
     word("strikes", "LIST", "strikes, separated by commas")
     switch("all-strikes", "every strike of the expiry")
-    word("exchange", "NAME", "deribit (default)")
+    word("exchange", "NAME", "deribit (default) or derive")
     switch("test", "the test network")
     word("network", "NAME", "mainnet (default), testnet or sandbox")
-    word("underlying", "COIN", "ETH (default) or BTC")
+    word("underlying", "COIN", "ETH (default) or BTC; on derive any coin")
     word("spread", "BPS", "whole distance from bid to ask; default 10")
     word("min-spread", "BPS", "never less than this; default 1000")
-    word("size", "AMOUNT", "coins on each side; default 0.1")
+    word("size", "AMOUNT", "coins on each side; default 0.1, derive: 1")
     word("refresh", "SECONDS", "quotes tighten at most this often; default 1")
-    word("max-position", "AMOUNT", "coins for each instrument; default 1.0")
-    word("max-exposure", "AMOUNT", "coins in all, sum of absolute positions; default 10.0")
+    word("max-position", "AMOUNT", "coins for each instrument; default 1.0, derive: 3")
+    word("max-exposure", "AMOUNT", "coins in all, sum of absolute positions; default 10.0, derive: 25")
     word("max-notional-usd", "USD", "notional in all; default 100000")
     word("max-drawdown-usd", "USD", "loss that halts everything; default 1000")
-    word("improvement", "USD", "better the best price by this; needs --index-price; default one tick")
+    word(
+        "improvement",
+        "USD",
+        "better the best price by this; deribit: with --index-price, default one tick; derive: 0.10",
+    )
     word("index-price", "USD", "price of the coin, to turn --improvement into coins")
     word("improvement-reference-size", "AMOUNT", "look through thinner levels; default 0, off")
     word("aggression", "NUMBER", "0 joins the best price, 1 and above improves it (default)")
-    word("wallet", "ADDRESS", "has no meaning on deribit")
+    word("wallet", "ADDRESS", "of derive: the owner's address; default $DERIVE_WALLET_ADDRESS, when mmd runs")
+    word("subaccount", "NUMBER", "of derive: the wallet's subaccount that trades (required there)")
     init.add_argument("--private-key", "-private-key", nargs="?", const="", help="refused: never on the command line")
     switch("live", "write mode: live; without it the file says shadow")
     switch("dry-run", "also ask the exchange and list what would be traded")
     init.set_defaults(func=lambda args: init_command(args, lister))
 
 
-def check_command(args: argparse.Namespace) -> int:
-    """0 fine, 1 warnings under --strict, 77 a secret others can read, 78 wrong."""
+def check_command(args: argparse.Namespace, looker: Looker) -> int:
+    """0 fine, 1 warnings under --strict, 69 an exchange is not as it is wanted, 77 an exposed secret, 78 wrong."""
     path = config_path(args.config, os.environ)
     errors: list[str] = []
     config = None
@@ -108,40 +120,74 @@ def check_command(args: argparse.Namespace) -> int:
     except ConfigError as error:
         errors = error.lines
     advice = advise(config) if config is not None else None
+    errors += advice.unusable if advice else []
     exposed = advice.exposed if advice else []
-    warnings = advice.warnings if advice else []
-    if errors:
-        status = EX_CONFIG
-    elif exposed:
-        status = EX_NOPERM
-    else:
-        status = EX_WARNINGS if args.strict and warnings else EX_OK
+    reports = looker(config) if config is not None and args.online and not (errors or exposed) else []
+    status = _status(args, errors, exposed, advice.warnings if advice else [], reports)
     if args.json:
         report = {
             "ok": status == EX_OK,
             "errors": errors + exposed,
-            "warnings": warnings,
+            "warnings": advice.warnings if advice else [],
             "notes": advice.notes if advice else [],
             "not_checked": advice.not_checked if advice else [],
             "files": list(config.files) if config else [str(path)],
             "sha256": config.sha256 if config else None,
         }
-        print(msgspec.json.encode(report).decode())
+        print(msgspec.json.encode(report | ({"exchanges": reports} if args.online else {})).decode())
         return status
     for line in (*errors, *exposed):
         print(line, file=sys.stderr)
     if errors or advice is None or config is None:
         print(f"{len(errors)} error{'s'[: len(errors) != 1]}", file=sys.stderr)
         return status
-    for line in warnings:
+    _print_advice(advice, online=bool(reports))
+    if not exposed:
+        print(f"{', '.join(config.files)}: good, {_summary(config)}, {len(advice.warnings)} warnings")
+    for line in _table(reports):
+        print(line)
+    return status
+
+
+def _status(
+    args: argparse.Namespace, errors: list[str], exposed: list[str], warnings: list[str], reports: list[Report]
+) -> int:
+    grades = {finding.grade.value for report in reports for finding in report.findings}
+    if errors:
+        return EX_CONFIG
+    if exposed:
+        return EX_NOPERM
+    if "fail" in grades:
+        return EX_UNAVAILABLE
+    return EX_WARNINGS if args.strict and (warnings or "warn" in grades) else EX_OK
+
+
+def _print_advice(advice: Advice, *, online: bool) -> None:
+    for line in advice.warnings:
         print(f"warning: {line}", file=sys.stderr)
     for line in advice.notes:
         print(f"note: {line}")
-    for line in advice.not_checked:
+    for line in advice.not_checked if not online else ():
         print(f"not checked: {line}")
-    if not exposed:
-        print(f"{', '.join(config.files)}: good, {_summary(config)}, {len(warnings)} warnings")
-    return status
+
+
+COLUMNS = (Column("exchange"), Column("check"), Column(""), Column("found", words=True))
+STYLES = {"ok": Style.GOOD, "warn": Style.WARN, "fail": Style.BAD}
+
+
+def _table(reports: list[Report]) -> list[str]:
+    """One row for each thing that was looked at, and a verdict for each exchange."""
+    rows: list[list[Cell]] = []
+    verdicts: list[str] = []
+    for report in reports:
+        for each in report.findings:
+            grade = each.grade.value
+            text = f"{each.found}; wanted: {each.wanted}" if each.wanted else each.found
+            rows.append([Cell(report.exchange), Cell(each.check), Cell(grade, STYLES[grade]), Cell(text)])
+        grades = [each.grade.value for each in report.findings]
+        told = ", ".join(f"{grades.count(grade)} {grade}" for grade in STYLES)
+        verdicts.append(f"{report.exchange} ({report.network}): {told}")
+    return [*draw(page_of(sys.stdout, os.environ), COLUMNS, rows), *map(clean, verdicts)]
 
 
 def _summary(config: Config) -> str:
@@ -184,14 +230,15 @@ def _dry_run(order: Order, text: str, lister: Lister | None) -> int:
         print("mmd init: --dry-run: no exchange can be asked from here", file=sys.stderr)
         return EX_UNAVAILABLE
     try:
-        instruments, prices = lister("deribit", order.network)
+        instruments, prices = lister(order.exchange, order.network)
     except (MmdError, OSError) as error:
-        print(f"mmd init: --dry-run: deribit ({order.network}) could not be asked: {error}", file=sys.stderr)
+        place = f"{order.exchange} ({order.network})"
+        print(f"mmd init: --dry-run: {place} could not be asked: {error}", file=sys.stderr)
         return EX_UNAVAILABLE
-    index_prices = {("deribit", coin): price for coin, price in prices.items()}
+    index_prices = {(order.exchange, coin): price for coin, price in prices.items()}
     config = load_text(text, "(mmd init)")
     try:
-        resolution = resolve(config, {"deribit": instruments}, index_prices, time.time_ns())
+        resolution = resolve(config, {order.exchange: instruments}, index_prices, time.time_ns())
     except ConfigError as error:
         for line in error.lines:
             print(f"mmd init: {line}", file=sys.stderr)

@@ -2,9 +2,9 @@
 
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
 import msgspec
@@ -12,8 +12,8 @@ import msgspec
 from mmd.config.limits import kinds_named, kinds_of, narrowed, symbol_limits
 from mmd.config.locate import state_directory
 from mmd.config.model import (
+    DERIVE,
     Config,
-    Credentials,
     Entry,
     ExchangeConfig,
     Named,
@@ -24,6 +24,7 @@ from mmd.config.nodes import Finding, join
 from mmd.config.oversubscription import oversubscribed
 from mmd.config.secrets import ExposedSecret, Secret, Source
 from mmd.config.select import is_allowed
+from mmd.domain.addresses import SECRET_WANTED, parse_address, parse_secret
 from mmd.domain.errors import CredentialError
 from mmd.domain.instruments import Kind
 from mmd.domain.reasons import Mode
@@ -39,9 +40,13 @@ HOURS_IN_DAY = 24
 
 
 class Advice(msgspec.Struct, frozen=True):
-    """`exposed`: secrets whose rights are wrong, an error of its own; `warnings` count under --strict; notes never."""
+    """`exposed`: secrets whose rights are wrong, an error of its own; `unusable`: what cannot be what it should be.
+
+    `warnings` count under --strict; notes never.
+    """
 
     exposed: list[str]
+    unusable: list[str]
     warnings: list[str]
     notes: list[str]
     not_checked: list[str]
@@ -51,6 +56,7 @@ def advise(config: Config, environ: Mapping[str, str] | None = None) -> Advice:
     """Looks at secrets' files and the state directory where they can be seen from here; never at an exchange."""
     environment = os.environ if environ is None else environ
     exposed: list[str] = []
+    unusable: list[str] = []
     notes: list[str] = []
     warnings = [
         *_unused(config),
@@ -63,7 +69,7 @@ def advise(config: Config, environ: Mapping[str, str] | None = None) -> Advice:
         *_receivers(config),
         *_journal(config),
         *_disk(config, state_directory(None, config.service.state_dir, environment)),
-        *_secrets(config, environment, exposed, notes),
+        *_secrets(config, environment, exposed, unusable, notes),
     ]
     live = config.service.mode is Mode.LIVE
     for exchange in config.exchanges.values():
@@ -77,7 +83,7 @@ def advise(config: Config, environ: Mapping[str, str] | None = None) -> Advice:
     if not live:
         notes.append("service.mode: shadow: everything is decided, nothing is sent")
     lines = [str(finding) for finding in sorted(set(warnings))]
-    return Advice(exposed, lines, notes, _not_checked(config))
+    return Advice(exposed, unusable, lines, notes, _not_checked(config))
 
 
 def _at(config: Config, path: str, text: str) -> Finding:
@@ -195,7 +201,8 @@ def _exchange(config: Config, exchange: ExchangeConfig) -> list[Finding]:
         targets = [entry.target for entry in config.entries if entry.target.exchange == exchange.name]
         if not any(_may_be_of(target, protection.underlying) for target in targets):
             text = f"no instrument of {protection.underlying} is quoted on {exchange.name}"
-            found.append(_at(config, f"{path}.maker_protection[{index}].underlying", text))
+            key = "currency" if exchange.type == DERIVE else "underlying"
+            found.append(_at(config, f"{path}.maker_protection[{index}].{key}", text))
     return found + _validity(config, exchange)
 
 
@@ -265,32 +272,56 @@ def _disk(config: Config, directory: Path) -> list[Finding]:
     return [_at(config, "journal.keep_gib", f"{text}: it would be full before anything is deleted, and that halts all")]
 
 
-def _places(config: Config) -> Iterator[tuple[str, Secret, bool]]:
-    """(path, where the secret is, whether it can be done without)."""
+class _Place(NamedTuple):
+    """A secret, whether it can be done without, and what its value must be."""
+
+    path: str
+    secret: Secret
+    is_spare: bool = False
+    fault: Callable[[str], str] = lambda value: ""
+
+
+def _places(config: Config) -> Iterator[_Place]:
     for exchange in config.exchanges.values():
-        spare = exchange.network is NetworkKind.SANDBOX
+        path, spare = f"exchanges.{exchange.name}", exchange.network is NetworkKind.SANDBOX
         for key, credentials in (("credentials", exchange.credentials), ("reaper_credentials", exchange.reaper)):
-            yield from _keys(f"exchanges.{exchange.name}.{key}", credentials, spare)
+            if credentials is not None:
+                yield _Place(f"{path}.{key}.client_id", credentials.client_id, spare)
+                yield _Place(f"{path}.{key}.client_secret", credentials.client_secret, spare)
+        if (wallet := exchange.wallet) is not None:
+            if isinstance(wallet.address, Secret):
+                yield _Place(f"{path}.wallet", wallet.address, spare, _no_address)
+            yield _Place(f"{path}.session_key", wallet.session_key, spare, _no_private_key)
+            if wallet.reaper_key is not None:
+                yield _Place(f"{path}.reaper_session_key", wallet.reaper_key, spare, _no_private_key)
     for index, webhook in enumerate(config.alerts.webhooks):
         if webhook.bearer is not None:
-            yield f"alerts.webhooks[{index}].bearer", webhook.bearer, False
+            yield _Place(f"alerts.webhooks[{index}].bearer", webhook.bearer)
     heartbeat = config.alerts.heartbeat
     if heartbeat is not None and heartbeat.bearer is not None:
-        yield "alerts.heartbeat.bearer", heartbeat.bearer, False
+        yield _Place("alerts.heartbeat.bearer", heartbeat.bearer)
 
 
-def _keys(path: str, credentials: Credentials | None, spare: bool) -> Iterator[tuple[str, Secret, bool]]:
-    if credentials is not None:
-        yield f"{path}.client_id", credentials.client_id, spare
-        yield f"{path}.client_secret", credentials.client_secret, spare
+def _no_address(value: str) -> str:
+    try:
+        parse_address(value)
+    except ValueError as error:
+        return str(error)
+    return ""
 
 
-def _secrets(config: Config, environ: Mapping[str, str], exposed: list[str], notes: list[str]) -> list[Finding]:
+def _no_private_key(value: str) -> str:
+    return "" if parse_secret(value) is not None else f"holds no private key: wanted {SECRET_WANTED}"
+
+
+def _secrets(
+    config: Config, environ: Mapping[str, str], exposed: list[str], unusable: list[str], notes: list[str]
+) -> list[Finding]:
     """Tries to read each secret and forgets it at once."""
     found = []
-    for path, secret, is_spare in _places(config):
+    for path, secret, is_spare, fault in _places(config):
         try:
-            secret.reveal(environ)
+            wrong = fault(secret.reveal(environ))
         except ExposedSecret as error:
             exposed.append(str(_at(config, path, str(error))))
         except CredentialError as error:
@@ -300,6 +331,9 @@ def _secrets(config: Config, environ: Mapping[str, str], exposed: list[str], not
                 found.append(_at(config, path, str(error)))
             else:
                 notes.append(f"{path}: not checked here: {error}")
+        else:
+            if wrong:
+                unusable.append(str(_at(config, path, f"{secret}: {wrong}")))
     return found
 
 
@@ -309,6 +343,6 @@ def _not_checked(config: Config) -> list[str]:
     if any(isinstance(entry.target, Selection) for entry in config.entries):
         lines.append("which instruments the selections find: see mmdctl show, or mmdctl plan before a reload")
     if any(exchange.network is not NetworkKind.SANDBOX for exchange in config.exchanges.values()):
-        lines.append("whether the exchanges accept the credentials, and the account's balance")
+        lines.append("whether the exchanges accept the credentials, and the account's balance: mmd check --online asks")
     lines.append("exposure of inverse perpetuals and futures in coins, which needs a price")
     return lines

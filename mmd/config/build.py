@@ -12,9 +12,11 @@ from mmd.config.limits import kinds_of, narrowed, symbol_limits
 from mmd.config.loose import parse_date
 from mmd.config.meaning import OPTION_KINDS, SPREAD_KEYS
 from mmd.config.model import (
+    DERIVE,
     AlertSettings,
     AllExpiries,
     AllStrikes,
+    Chain,
     Config,
     Control,
     Credentials,
@@ -32,12 +34,13 @@ from mmd.config.model import (
     Selection,
     Service,
     Strikes,
+    Wallet,
     Webhook,
     WebhookFormat,
     WithinDays,
 )
 from mmd.config.nodes import ListNode, MapNode, Node, Place, join
-from mmd.config.schema import Schema, child, definition, fill_defaults, follow, schema
+from mmd.config.schema import Schema, child, chosen, definition, fill_defaults, schema
 from mmd.config.secrets import Secret, Source
 from mmd.domain.instruments import Contract, Kind
 from mmd.domain.reasons import Mode, Response, Severity, Switch
@@ -49,12 +52,14 @@ from mmd.domain.settings import (
     Profile,
     Protection,
     Reconciliation,
+    Reset,
     SymbolLimits,
     SymbolSettings,
 )
 
 Data = dict[str, Any]
 EXACT = Context(prec=100)  # more digits than any number that was let in
+MS_IN_SECOND = 1000
 
 
 def build(data: Data, root: Node, files: tuple[str, ...]) -> Config:
@@ -92,7 +97,7 @@ def build(data: Data, root: Node, files: tuple[str, ...]) -> Config:
 
 def normal(value: Any, node: Schema) -> Any:
     """One form for each meaning: 10, 10.0 and "10" of a decimal key are the same, as are two spellings of a day."""
-    node = follow(node)
+    node = chosen(node, value)
     if isinstance(value, dict):
         return {key: normal(each, child(node, key) or {}) for key, each in value.items()}
     if isinstance(value, list):
@@ -140,17 +145,58 @@ def _service(raw: Data) -> Service:
 def _exchange(name: str, raw: Data) -> ExchangeConfig:
     network = raw["network"]
     url = network["url"] if isinstance(network, dict) else None
-    return ExchangeConfig(
+    shared = ExchangeConfig(
         name=name,
         type=raw["type"],
         network=NetworkKind.URL if url is not None else NetworkKind(network),
         url=url,
-        credentials=_credentials(raw.get("credentials")),
-        grant=Grant(raw["grant"]),
+        credentials=None,
+        grant=Grant.CLIENT_SIGNATURE,
         sandbox=msgspec.convert(raw["sandbox"], SandboxOptions),
-        protections=msgspec.convert(raw["maker_protection"], tuple[Protection, ...]),
-        reaper=_credentials(raw["reaper_credentials"]),
         order_valid_ms=raw["order_valid_ms"],
+    )
+    return msgspec.structs.replace(shared, **(_derive(raw) if raw["type"] == DERIVE else _deribit(raw)))
+
+
+def _deribit(raw: Data) -> Data:
+    """What an entry of this type adds, also below."""
+    return {
+        "credentials": _credentials(raw.get("credentials")),
+        "grant": Grant(raw["grant"]),
+        "protections": msgspec.convert(raw["maker_protection"], tuple[Protection, ...]),
+        "reaper": _credentials(raw["reaper_credentials"]),
+    }
+
+
+def _derive(raw: Data) -> Data:
+    network = raw["network"]
+    written = network["chain"] if isinstance(network, dict) else network
+    return {
+        "chain": Chain.MAINNET if written == Chain.MAINNET else Chain.TESTNET,
+        "wallet": _wallet(raw) if "wallet" in raw else None,
+        "protections": tuple(_currency_protection(each) for each in raw["maker_protection"]),
+        "order_life_seconds": raw["order_life_seconds"],
+    }
+
+
+def _wallet(raw: Data) -> Wallet:
+    address = raw["wallet"]
+    return Wallet(
+        address=_secret(address) if isinstance(address, dict) else address,
+        session_key=_secret(raw["session_key"]),
+        subaccount=raw["subaccount"],
+        reaper_key=_secret_or_none(raw["reaper_session_key"]),
+    )
+
+
+def _currency_protection(raw: Data) -> Protection:
+    return Protection(
+        underlying=raw["currency"],
+        interval_seconds=raw["interval_ms"] / MS_IN_SECOND,
+        frozen_seconds=raw["frozen_ms"] / MS_IN_SECOND,
+        max_quantity=None if raw["max_amount"] is None else Decimal(raw["max_amount"]),
+        max_delta=None if raw["max_delta"] is None else Decimal(raw["max_delta"]),
+        reset=Reset(raw["reset"]),
     )
 
 

@@ -2,17 +2,18 @@
 
 from decimal import Decimal
 from pathlib import PurePath
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
 from mmd.config.limits import TIGHTER, Given, Limits, Tighter, given, is_wider, kinds_of, narrowed, reach_of, widest
 from mmd.config.loose import mapping, number, sequence
+from mmd.config.model import DERIVE
 from mmd.config.nodes import Finding, Node, Step, key_place, place_at
 from mmd.config.render import scalar
 from mmd.config.schema import schema
 from mmd.config.validate import finding, nearest, shown_path
 
-AMOUNTS = ("max_quantity", "max_delta", "max_vega")
+PROTECTED_LIFE_SECONDS = 900
 KEPT_SEGMENTS = 4
 MIB_IN_GIB = 1024
 
@@ -31,8 +32,7 @@ def check_guards(data: dict[str, Any], root: Node) -> list[Finding]:
             findings += _check_narrowing(entry, limits, ["instruments", index], root)
             findings += _check_size(entry, data, ["instruments", index], root)
     for name, exchange in mapping(data.get("exchanges")).items():
-        protections = sequence(mapping(exchange).get("maker_protection"))
-        findings += _check_protections(protections, ["exchanges", name, "maker_protection"], root)
+        findings += _check_protections(mapping(exchange), ["exchanges", name], root)
         findings += _check_url(mapping(mapping(exchange).get("network")), ["exchanges", name, "network"], root)
     alerts = mapping(data.get("alerts"))
     findings += _check_webhooks(sequence(alerts.get("webhooks")), root)
@@ -102,26 +102,55 @@ def _check_portfolio(portfolio: dict[str, Any], exchanges: Any, root: Node) -> l
     return findings
 
 
-def _check_protections(protections: list[Any], path: list[Step], root: Node) -> list[Finding]:
-    findings = []
+class _Terms(NamedTuple):
+    """How a type of exchange names the parts of its maker protection."""
+
+    subject: str
+    amounts: tuple[str, ...]
+    freeze: str
+    least: str
+
+
+_TERMS = {
+    "deribit": _Terms("underlying", ("max_quantity", "max_delta", "max_vega"), "frozen_seconds", "1 second"),
+    DERIVE: _Terms("currency", ("max_amount", "max_delta"), "frozen_ms", "1 millisecond"),
+}
+
+
+def _check_protections(exchange: dict[str, Any], parent: list[Step], root: Node) -> list[Finding]:
+    kind = exchange.get("type")
+    terms = _TERMS.get(kind) if isinstance(kind, str) else None
+    if terms is None:
+        return []
+    path: list[Step] = [*parent, "maker_protection"]
+    protections = sequence(exchange.get("maker_protection"))
+    findings = _check_life(exchange, parent, root) if protections else []
     seen: dict[str, int] = {}
     for index, protection in enumerate(protections):
         if not isinstance(protection, dict):
             continue
         here = [*path, index]
-        if all(protection.get(key) is None for key in AMOUNTS):
-            text = f"limits nothing; allowed: at least one of {', '.join(AMOUNTS)}"
+        if all(protection.get(key) is None for key in terms.amounts):
+            text = f"limits nothing; allowed: at least one of {', '.join(terms.amounts)}"
             findings.append(finding(root, here, text))
-        if protection.get("reset") == "automatic" and protection.get("frozen_seconds") == 0:
-            text = (
-                "is automatic, and frozen_seconds 0 freezes until it is reset; allowed: manual, or 1 second and above"
-            )
-            findings.append(finding(root, [*here, "reset"], text))
-        coin = protection.get("underlying")
+        if protection.get("reset") == "automatic" and protection.get(terms.freeze) == 0:
+            text = f"is automatic, and {terms.freeze} 0 freezes until it is reset; allowed: manual, or {terms.least}"
+            findings.append(finding(root, [*here, "reset"], f"{text} and above"))
+        coin = protection.get(terms.subject)
         if isinstance(coin, str) and seen.setdefault(coin, index) != index:
             text = f"{coin} is protected by {shown_path([*path, seen[coin]])} already; allowed: one entry for each"
-            findings.append(finding(root, [*here, "underlying"], text))
+            findings.append(finding(root, [*here, terms.subject], text))
     return findings
+
+
+def _check_life(exchange: dict[str, Any], path: list[Step], root: Node) -> list[Finding]:
+    """Derive takes no protected order that lives longer than a quarter of an hour."""
+    life = number(exchange.get("order_life_seconds"))
+    if life is None or life <= PROTECTED_LIFE_SECONDS:
+        return []
+    text = f"is {life}, and no protected order may rest that long"
+    text += f"; allowed: at most {PROTECTED_LIFE_SECONDS} with maker_protection"
+    return [finding(root, [*path, "order_life_seconds"], text)]
 
 
 def _check_journal(journal: dict[str, Any], root: Node) -> list[Finding]:

@@ -12,15 +12,22 @@ from decimal import Decimal
 import msgspec
 
 from mmd.config.loose import parse_date
+from mmd.domain.addresses import checksum, parse_address
 
+DERIBIT, DERIVE = "deribit", "derive"
 # A35 asks for 0.10 in quote currency. Deribit's coin-margined options are priced in coin, where
 # that is a small part of one tick: one tick is the least improvement there is.
 COIN_TICK = Decimal("0.0005")
+QUOTE_STEP = Decimal("0.10")
 AMOUNT = re.compile(r"[0-9]{1,15}(\.[0-9]{1,15})?")
 WHOLE_BOOK_BPS = 10000
 # For anything but options that is added later.
 COLLAR_BPS = 200
-COMMENT_COLUMN = 36
+# Of a perpetual, whose books are tight.
+PERPETUAL_SPREAD_BPS, PERPETUAL_MIN_SPREAD_BPS, PERPETUAL_BAND_BPS = 10, 5, 100
+ORDER_LIFE_SECONDS, ORDER_VALID_MS = 600, 1000
+PROTECTION_INTERVAL_MS, PROTECTION_FROZEN_MS = 5000, 60000
+COMMENT_COLUMN = 42
 
 FLAG_OF_ENVIRONMENT = {
     "EXPIRY": "expiry",
@@ -45,6 +52,8 @@ DEFAULTS = {
     "max_notional_usd": "100000",
     "max_drawdown_usd": "1000",
 }
+# What Derive's perpetuals take is 1 at the least.
+DERIVE_DEFAULTS = DEFAULTS | {"size": "1", "max_position": "3", "max_exposure": "25"}
 # (least, most); None where there is no bound. The least of a size is exclusive when 0.
 RANGES: dict[str, tuple[Decimal, Decimal | None]] = {
     "spread": (Decimal(0), Decimal(20000)),
@@ -56,15 +65,23 @@ POSITIVE = ("size", "max_position", "max_exposure", "max_notional_usd", "max_dra
 TRUE = ("true", "1", "yes", "on")
 FALSE = ("false", "0", "no", "off", "")
 WHERE_SECRETS_GO = (
-    "other users can read a command line; put it into the environment variable DERIBIT_CLIENT_SECRET, a systemd "
-    "credential ({credential: NAME}) or a file that others cannot read ({file: /PATH})"
+    "other users can read a command line; put it into the environment variable {variable}, a systemd "
+    "credential ({{credential: NAME}}) or a file that others cannot read ({{file: /PATH}})"
 )
+SECRET_VARIABLE = {DERIBIT: "DERIBIT_CLIENT_SECRET", DERIVE: "DERIVE_PRIVATE_KEY"}
+WALLET_VARIABLE = "DERIVE_WALLET_ADDRESS"
+WHOLE = re.compile(r"[1-9][0-9]{0,17}")
+COIN = re.compile(r"[A-Z0-9]{1,16}")
 Words = Mapping[str, str | bool | None]
 
 
 class Order(msgspec.Struct, frozen=True, kw_only=True):
-    """What is wanted. `strikes` empty: all of them. `improve_by` None: join the touch. Sizes in coins."""
+    """What is wanted. `strikes` empty: all of them. `improve_by` None: join the touch. Sizes in coins.
 
+    `wallet` ("": it is in the environment) and `subaccount` are of Derive.
+    """
+
+    exchange: str
     network: str
     underlying: str
     expiry: date
@@ -83,6 +100,8 @@ class Order(msgspec.Struct, frozen=True, kw_only=True):
     dry_run: bool
     secret_env: str
     notes: tuple[str, ...]
+    wallet: str = ""
+    subaccount: int = 0
 
 
 class InitRefused(Exception):
@@ -96,21 +115,23 @@ class InitRefused(Exception):
 def parse(words: Words, environ: Mapping[str, str]) -> Order:
     """Flags first, then the environment, then the defaults. Raises InitRefused."""
     work = _Words(words, environ)
-    work.refuse_what_cannot_be()
+    exchange = work.exchange()
+    work.defaults = DERIVE_DEFAULTS if exchange == DERIVE else DEFAULTS
+    work.refuse_what_cannot_be(exchange)
     expiry = work.expiry()
     strikes = work.strikes()
-    improve_by = work.improvement()
+    improve_by = work.improvement(exchange)
     figures = {name: work.figure(name) for name in (*RANGES, *POSITIVE)}
     network = work.network()
     dry_run = work.switch("dry_run")
-    underlying = work.text("underlying").upper()
-    if underlying not in ("BTC", "ETH"):
-        work.errors.append(f"--underlying: is {underlying!r}; allowed: BTC, ETH")
+    underlying = work.underlying(exchange)
+    wallet, subaccount = work.account() if exchange == DERIVE else ("", 0)
     if figures["size"] > figures["max_position"] and not work.errors:
         work.errors.append(f"--size: is {figures['size']} and above --max-position, {figures['max_position']}")
     if work.errors or expiry is None:
         raise InitRefused(work.errors)
     return Order(
+        exchange=exchange,
         network=network,
         underlying=underlying,
         expiry=expiry,
@@ -127,9 +148,17 @@ def parse(words: Words, environ: Mapping[str, str]) -> Order:
         improve_min_size=figures["improvement_reference_size"],
         live=words.get("live") is True,
         dry_run=dry_run,
-        secret_env="DERIBIT_PRIVATE_KEY" if environ.get("DERIBIT_PRIVATE_KEY") else "DERIBIT_CLIENT_SECRET",
+        secret_env=_secret_variable(exchange, environ),
         notes=tuple(work.notes),
+        wallet=wallet,
+        subaccount=subaccount,
     )
+
+
+def _secret_variable(exchange: str, environ: Mapping[str, str]) -> str:
+    """Where the secret is looked for; Deribit's has an old name too."""
+    is_old = exchange == DERIBIT and environ.get("DERIBIT_PRIVATE_KEY")
+    return "DERIBIT_PRIVATE_KEY" if is_old else SECRET_VARIABLE[exchange]
 
 
 class _Words:
@@ -138,6 +167,7 @@ class _Words:
     def __init__(self, words: Words, environ: Mapping[str, str]) -> None:
         self.words = words
         self.environ = environ
+        self.defaults = DEFAULTS
         self.errors: list[str] = []
         self.notes: list[str] = []
 
@@ -153,7 +183,7 @@ class _Words:
 
     def text(self, name: str) -> str:
         value = self.given(name)[1]
-        return value if value is not None else DEFAULTS[name]
+        return value if value is not None else self.defaults[name]
 
     def switch(self, name: str) -> bool:
         if self.words.get(name) is True:
@@ -174,7 +204,7 @@ class _Words:
         where = self.given(name)[0]
         value = self.number(where, self.text(name))
         if value is None:
-            return Decimal(DEFAULTS[name])
+            return Decimal(self.defaults[name])
         if name in POSITIVE and value == 0:
             self.errors.append(f"{where}: is 0; allowed: a number above 0")
         least, most = RANGES.get(name, (Decimal(0), None))
@@ -182,16 +212,45 @@ class _Words:
             self.errors.append(f"{where}: is {value}; allowed: {least} to {most}")
         return value
 
-    def refuse_what_cannot_be(self) -> None:
-        exchange = self.text("exchange").lower()
-        if exchange == "derive":
-            self.errors.append("--exchange: this version cannot quote derive; allowed: deribit")
-        elif exchange != "deribit":
-            self.errors.append(f"--exchange: is {exchange!r}; allowed: deribit")
+    def exchange(self) -> str:
+        chosen = self.text("exchange").lower()
+        if chosen in SECRET_VARIABLE:
+            return chosen
+        self.errors.append(f"--exchange: is {chosen!r}; allowed: {', '.join(SECRET_VARIABLE)}")
+        return DERIBIT
+
+    def refuse_what_cannot_be(self, exchange: str) -> None:
         if self.words.get("private_key") is not None:
-            self.errors.append(f"--private-key: is never taken from the command line: {WHERE_SECRETS_GO}")
-        if self.given("wallet")[1] is not None:
-            self.notes.append("--wallet has no meaning on deribit and was left out")
+            where = WHERE_SECRETS_GO.format(variable=SECRET_VARIABLE[exchange])
+            self.errors.append(f"--private-key: is never taken from the command line: {where}")
+        if exchange == DERIBIT:
+            for name in ("wallet", "subaccount"):
+                if self.given(name)[1] is not None:
+                    self.notes.append(f"--{name} has no meaning on deribit and was left out")
+
+    def account(self) -> tuple[str, int]:
+        """The wallet as it is written, or nothing where the environment will have it; the subaccount."""
+        wallet = self.given("wallet")[1] or ""
+        try:
+            wallet = checksum(parse_address(wallet)) if wallet else ""
+        except ValueError as error:
+            self.errors.append(f"--wallet: {error}")
+        subaccount = self.given("subaccount")[1]
+        if subaccount is None:
+            self.errors.append("--subaccount: is missing; allowed: the number of a subaccount, as in 30769")
+        elif not WHOLE.fullmatch(subaccount):
+            self.errors.append(f"--subaccount: is {subaccount[:40]!r}; allowed: a whole number from 1")
+        else:
+            return wallet, int(subaccount)
+        return wallet, 0
+
+    def underlying(self, exchange: str) -> str:
+        coin = self.text("underlying").upper()
+        if exchange == DERIBIT and coin not in ("BTC", "ETH"):
+            self.errors.append(f"--underlying: is {coin!r}; allowed: BTC, ETH")
+        elif not COIN.fullmatch(coin):
+            self.errors.append(f"--underlying: is {coin[:40]!r}; allowed: a coin, as in ETH")
+        return coin
 
     def network(self) -> str:
         chosen = self.given("network")[1]
@@ -232,8 +291,8 @@ class _Words:
             self.errors.append(f"{where}: 0 is no strike")
         return tuple(sorted(found))
 
-    def improvement(self) -> Decimal | None:
-        """In coin, whole ticks; None for joining the touch."""
+    def improvement(self, exchange: str) -> Decimal | None:
+        """In the options' price unit (coin: whole ticks); None for joining the touch."""
         where, value = self.given("aggression")
         aggression = self.number(where, value) if value is not None else None
         if aggression is not None and 0 < aggression < 1:
@@ -242,6 +301,13 @@ class _Words:
         if aggression == 0:
             return None
         where, value = self.given("improvement")
+        if exchange == DERIVE:  # priced in dollars
+            step = QUOTE_STEP if value is None else self.number(where, value)
+            if step == 0:
+                self.errors.append(
+                    f"{where}: is 0; allowed: a number above 0, or --aggression 0 to join the best price"
+                )
+            return step
         if value is None:
             return COIN_TICK
         usd = self.number(where, value)
@@ -260,15 +326,32 @@ class _Words:
 
 def to_yaml(order: Order) -> str:
     """The file, ready for `mmd check`."""
-    head = f"# {order.underlying} options of {order.expiry} on deribit ({order.network}). Made by mmd init."
+    what = f"{order.underlying} options of {order.expiry}"
+    if order.exchange == DERIVE:
+        what += f" and {_perpetual(order)}"
+    head = f"# {what} on {order.exchange} ({order.network}). Made by mmd init."
     lines = [head, *(f"# Note: {note}" for note in order.notes)]
-    for text, comment in [*_service_rows(order), *_spread_rows(order), *_limit_rows(order)]:
+    exchange = _derive_rows if order.exchange == DERIVE else _deribit_rows
+    for text, comment in [
+        *_service_rows(order),
+        *exchange(order),
+        *_spread_rows(order),
+        *_instrument_rows(order),
+        *_limit_rows(order),
+    ]:
         lines.append(f"{text:<{COMMENT_COLUMN}}  # {comment}" if comment else text)
     return "\n".join(lines) + "\n"
 
 
-def _service_rows(order: Order) -> list[tuple[str, str]]:
-    """(YAML, comment) pairs, also below."""
+Rows = list[tuple[str, str]]
+"""(YAML, comment) pairs."""
+
+
+def _perpetual(order: Order) -> str:
+    return f"{order.underlying}-PERP"
+
+
+def _service_rows(order: Order) -> Rows:
     means = "orders are sent" if order.live else "everything is decided, nothing is sent; write live to trade"
     return [
         ("version: 1", ""),
@@ -278,9 +361,14 @@ def _service_rows(order: Order) -> list[tuple[str, str]]:
         (f"  mode: {'live' if order.live else 'shadow'}", means),
         ("", ""),
         ("exchanges:", ""),
-        ("  deribit:", ""),
-        ("    type: deribit", ""),
+        (f"  {order.exchange}:", ""),
+        (f"    type: {order.exchange}", ""),
         (f"    network: {order.network}", "mainnet, testnet or sandbox"),
+    ]
+
+
+def _deribit_rows(order: Order) -> Rows:
+    return [
         ("    credentials:", "where they are, never what they are"),
         ("      client_id: {env: DERIBIT_CLIENT_ID}", ""),
         (f"      client_secret: {{env: {order.secret_env}}}", ""),
@@ -288,15 +376,40 @@ def _service_rows(order: Order) -> list[tuple[str, str]]:
     ]
 
 
-def _spread_rows(order: Order) -> list[tuple[str, str]]:
+def _derive_rows(order: Order) -> Rows:
+    coin = order.underlying
+    return [
+        (
+            f'    wallet: "{order.wallet}"' if order.wallet else f"    wallet: {{env: {WALLET_VARIABLE}}}",
+            "the owner's address, or where that is",
+        ),
+        (f"    session_key: {{env: {order.secret_env}}}", "where it is, never what it is; or {credential: NAME}"),
+        (f"    subaccount: {order.subaccount}", "of the wallet; the whole wallet is mmd's alone"),
+        (f"    order_valid_ms: {ORDER_VALID_MS}", "a request that takes longer to get there is refused there"),
+        (f"    order_life_seconds: {ORDER_LIFE_SECONDS}", "an order's signature ends then; renewed before"),
+        ("    maker_protection:", "the exchange pulls all our quotes of the coin"),
+        (f"      - currency: {coin}", "options and perpetual together"),
+        (f"        interval_ms: {PROTECTION_INTERVAL_MS}", "once within this time"),
+        (f"        max_amount: {order.max_exposure}", f"more than this much {coin} was bought and sold"),
+        (f"        max_delta: {order.max_position}", f"or the net delta moved by more than this much {coin};"),
+        (f"        frozen_ms: {PROTECTION_FROZEN_MS}", "it takes no quotes for so long then; 0: until a reset"),
+        ("        reset: manual", "and a person ends that, with mmdctl protection"),
+        ("", ""),
+    ]
+
+
+def _spread_rows(order: Order) -> Rows:
     coin = order.underlying
     style = [("    style: join", "at the best foreign price")]
     if order.improve_by is not None:
+        step = f"by this much {coin} per {coin}; one tick is {COIN_TICK}"
+        if order.exchange == DERIVE:
+            step = f"by this many USDC per {coin}"
         style = [
             ("    style: improve", "better than the best foreign price"),
-            (f'    improve_by: "{order.improve_by}"', f"by this much {coin} per {coin}; one tick is {COIN_TICK}"),
+            (f'    improve_by: "{order.improve_by}"', step),
         ]
-    return [
+    options = [
         ("spreads:", ""),
         ("  options:", ""),
         ("    fair: mid", ""),
@@ -308,23 +421,49 @@ def _spread_rows(order: Order) -> list[tuple[str, str]]:
         (f"    size: {order.size}", f"{coin} on each side"),
         (f"    refresh_seconds: {order.refresh_seconds}", "quotes tighten at most this often, and widen at once"),
         ("    requote: amend", "replace: cancel first, then place anew"),
-        ("", ""),
+    ]
+    return [*options, *(_perpetual_rows(order) if order.exchange == DERIVE else []), ("", "")]
+
+
+def _perpetual_rows(order: Order) -> Rows:
+    return [
+        ("  perpetual:", ""),
+        ("    fair: microprice", "the mid, drawn to the side with less on it"),
+        ("    style: around", "half the spread on each side of it"),
+        (f"    spread_bps: {PERPETUAL_SPREAD_BPS}", "the fee of a maker is paid twice out of this"),
+        (f"    min_spread_bps: {PERPETUAL_MIN_SPREAD_BPS}", "never less"),
+        (f"    band_bps: {PERPETUAL_BAND_BPS}", "no quote further from the reference than this"),
+        (f"    size: {order.size}", f"{order.underlying} on each side"),
+        (f"    refresh_seconds: {order.refresh_seconds}", "as above"),
     ]
 
 
-def _limit_rows(order: Order) -> list[tuple[str, str]]:
-    coin = order.underlying
+def _instrument_rows(order: Order) -> Rows:
     strikes = f"[{', '.join(str(strike) for strike in order.strikes)}]" if order.strikes else "all"
+    is_derive = order.exchange == DERIVE
+    perpetual = [
+        (f"  - exchange: {order.exchange}", ""),
+        (f"    symbol: {_perpetual(order)}", "the exchange's own name"),
+        ("    spread: perpetual", ""),
+    ]
     return [
         ("instruments:", ""),
         ("  - select:", ""),
-        ("      exchange: deribit", ""),
-        (f"      underlying: {coin}", ""),
+        (f"      exchange: {order.exchange}", ""),
+        (f"      underlying: {order.underlying}", ""),
+        *([("      contract: linear", "settled in USDC, as all is there")] if is_derive else []),
         (f"      expiry: {order.expiry}", "the day (UTC) on which they expire"),
         (f"      strikes: {strikes}", "of those the exchange lists"),
         ("      kinds: [call, put]", ""),
         ("    spread: options", ""),
+        *(perpetual if is_derive else []),
         ("", ""),
+    ]
+
+
+def _limit_rows(order: Order) -> Rows:
+    coin = order.underlying
+    return [
         ("limits:", "only here can a limit be made wider; an instrument may narrow it"),
         ("  per_symbol:", "in the symbol's own amount unit"),
         (f"    max_position: {order.max_position}", f"{coin}, long or short; that side stops there"),

@@ -44,7 +44,7 @@ TIGHTER: dict[str, Tighter] = {
 }
 PROPERTIES = {key: follow(node) for key, node in definition("symbol_limits")["properties"].items()}
 NULLABLE = frozenset(key for key, node in PROPERTIES.items() if "null" in node["type"])
-DATE = re.compile(r"[0-9]{1,2}[A-Z]{3}[0-9]{2}")
+DATE = re.compile(r"[0-9]{1,2}[A-Z]{3}[0-9]{2}|[0-9]{8}")
 
 
 class Given(msgspec.Struct, frozen=True):
@@ -58,9 +58,12 @@ Limits = Mapping[str, Given]
 
 
 def kinds_named(symbol: str) -> tuple[Kind, ...]:
-    """The kinds that an instrument of this name can have: BTC-PERPETUAL, BTC-27DEC26, BTC-27DEC26-60000-C tell."""
+    """The kinds that an instrument of this name can have: BTC-PERPETUAL, BTC-27DEC26, BTC-27DEC26-60000-C tell.
+
+    So do ETH-PERP and ETH-20261225-3000-C, as Derive has them.
+    """
     match symbol.upper().split("-"):
-        case [_, "PERPETUAL"]:
+        case [_, "PERPETUAL" | "PERP"]:
             return (Kind.PERPETUAL,)
         case [_, day] if DATE.fullmatch(day):
             return (Kind.FUTURE,)

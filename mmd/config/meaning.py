@@ -3,15 +3,29 @@
 Works on values the schema may already have refused, so that one run reports everything.
 """
 
+import re
 from datetime import date
 from typing import Any
 
 from mmd.config.guards import check_guards
 from mmd.config.loose import mapping, number, parse_date, sequence
+from mmd.config.model import DERIVE
 from mmd.config.nodes import Finding, Node, Step, key_place
 from mmd.config.schema import definition
 from mmd.config.validate import finding, nearest, shown_path
+from mmd.domain.addresses import ADDRESS_WANTED, parse_address
 
+NEEDED = {
+    "deribit": {"credentials": "{client_id: …, client_secret: …}"},
+    DERIVE: {
+        "wallet": f"{ADDRESS_WANTED}, or {{env: NAME}}",
+        "session_key": "{credential: NAME}, {file: /PATH} or {env: NAME}",
+        "subaccount": "the number of a subaccount, from 1",
+    },
+}
+"""What an exchange of each type needs, all of it, but in the sandbox: keys, with what may stand there."""
+
+ADDRESS = re.compile(definition("derive")["properties"]["wallet"]["oneOf"][0]["pattern"])
 OPTION_KINDS = ("call", "put")
 DATED_KINDS = (*OPTION_KINDS, "future")
 SPREAD_KEYS = tuple(definition("spread")["properties"])
@@ -31,12 +45,32 @@ def check_meaning(data: Any, root: Node) -> list[Finding]:
 def _check_exchanges(exchanges: dict[str, Any], root: Node) -> list[Finding]:
     findings = []
     for name, exchange in exchanges.items():
-        network = mapping(exchange).get("network")
-        if network is None or network == "sandbox" or not isinstance(exchange, dict) or "credentials" in exchange:
+        if not isinstance(exchange, dict):
             continue
-        text = "is missing: only network sandbox works without; allowed: {client_id: …, client_secret: …}"
-        findings.append(finding(root, ["exchanges", name, "credentials"], text))
+        path: list[Step] = ["exchanges", name]
+        kind = exchange.get("type")
+        keys = NEEDED.get(kind, {}) if isinstance(kind, str) else {}
+        is_some_written = any(key in exchange for key in keys)
+        if is_some_written or exchange.get("network") not in (None, "sandbox"):
+            reason = "" if is_some_written else " only network sandbox works without;"
+            for key in keys:
+                if key not in exchange:
+                    text = f"is missing:{reason} allowed: {keys[key]}"
+                    findings.append(finding(root, [*path, key], text))
+        findings += _check_wallet(exchange.get("wallet"), [*path, "wallet"], root)
     return findings
+
+
+def _check_wallet(wallet: Any, path: list[Step], root: Node) -> list[Finding]:
+    """What has the form of an address and is none: the schema has seen to the form."""
+    if not isinstance(wallet, str) or not ADDRESS.fullmatch(wallet):
+        return []
+    try:
+        parse_address(wallet)
+    except ValueError:
+        text = f"is {wallet}, whose upper and lower case do not fit its digits: a letter or a digit is wrong"
+        return [finding(root, path, f"{text}; allowed: the address as the wallet shows it, or all of it in lower case")]
+    return []
 
 
 def _check_spread(spread: dict[str, Any], path: list[Step], root: Node) -> list[Finding]:
@@ -91,11 +125,30 @@ def _check_selection(entry: dict[str, Any], data: dict[str, Any], path: list[Ste
     kinds = [kind for kind in sequence(select.get("kinds", list(OPTION_KINDS))) if isinstance(kind, str)]
     findings += _check_needs(select, kinds, here, root)
     findings += _check_dates(select, here, root)
+    findings += _check_offered(select, kinds, data, here, root)
     exposure = mapping(mapping(data.get("limits")).get("portfolio")).get("max_exposure")
     coin = select.get("underlying")
     if isinstance(exposure, dict) and isinstance(coin, str) and coin.isupper() and coin not in exposure:
         text = f"has no line for {coin}, which {shown_path(here)} quotes; a symbol without a limit is refused"
         findings.append(finding(root, ["limits", "portfolio", "max_exposure"], text))
+    return findings
+
+
+def _check_offered(
+    select: dict[str, Any], kinds: list[str], data: dict[str, Any], here: list[Step], root: Node
+) -> list[Finding]:
+    """What an exchange never lists."""
+    name = select.get("exchange")
+    exchange = mapping(mapping(data.get("exchanges")).get(name)) if isinstance(name, str) else {}
+    if exchange.get("type") != DERIVE:
+        return []
+    findings = []
+    contract = select.get("contract", definition("selection")["properties"]["contract"]["default"])
+    if contract in ("inverse", None):
+        text = "is inverse" if "contract" in select else "is missing, so it is inverse"
+        findings.append(finding(root, [*here, "contract"], f"{text}; allowed on derive: linear"))
+    if "future" in kinds:
+        findings.append(finding(root, [*here, "kinds"], "derive lists no future; allowed: call, put, perpetual"))
     return findings
 
 

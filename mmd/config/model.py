@@ -1,5 +1,6 @@
 """The typed, frozen configuration: everything resolved except what only an exchange can tell."""
 
+from collections.abc import Mapping
 from datetime import date
 from decimal import Decimal
 from enum import StrEnum
@@ -10,6 +11,8 @@ import msgspec
 
 from mmd.config.nodes import Place
 from mmd.config.secrets import Secret
+from mmd.domain.addresses import checksum, parse_address
+from mmd.domain.errors import CredentialError
 from mmd.domain.instruments import Contract, Kind
 from mmd.domain.reasons import Mode, Severity
 from mmd.domain.settings import (
@@ -25,6 +28,7 @@ from mmd.domain.settings import (
 )
 
 FORMAT_VERSION = 1
+DERIVE = "derive"
 
 
 class NetworkKind(StrEnum):
@@ -37,6 +41,13 @@ class NetworkKind(StrEnum):
 class Grant(StrEnum):
     CLIENT_CREDENTIALS = "client_credentials"
     CLIENT_SIGNATURE = "client_signature"
+
+
+class Chain(StrEnum):
+    """Whose signatures a server of Derive takes; a sandbox takes the test network's."""
+
+    MAINNET = "mainnet"
+    TESTNET = "testnet"
 
 
 class SandboxMarket(StrEnum):
@@ -78,6 +89,26 @@ class Credentials(msgspec.Struct, frozen=True, kw_only=True):
     client_secret: Secret
 
 
+class Wallet(msgspec.Struct, frozen=True, kw_only=True):
+    """An account of Derive: the owner's address or where it is, where the key is that signs, the number of the part.
+
+    `reaper_key`: the key of `mmd reap`, else the daemon's own.
+    """
+
+    address: str | Secret
+    session_key: Secret
+    subaccount: int
+    reaper_key: Secret | None = None
+
+    def owner(self, environ: Mapping[str, str] | None = None) -> str:
+        """The address with its checksum, read now. CredentialError for what is missing, or no address: not quoted."""
+        written = self.address if isinstance(self.address, str) else self.address.reveal(environ)
+        try:
+            return checksum(parse_address(written))
+        except ValueError as error:
+            raise CredentialError(str(error)) from None
+
+
 class SandboxOptions(msgspec.Struct, frozen=True, kw_only=True):
     """The market of `network: sandbox`; `feed` None: the one that comes with mmd."""
 
@@ -88,10 +119,11 @@ class SandboxOptions(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ExchangeConfig(msgspec.Struct, frozen=True, kw_only=True):
-    """One exchange. `url` is set for NetworkKind.URL only; credentials may be absent in the sandbox only.
+    """One exchange. `url` is set for NetworkKind.URL only, `credentials` and `wallet` are absent in the sandbox only.
 
-    `reaper`: the key of `mmd reap`, else the daemon's own. `order_valid_ms`: how long after it was sent
-    an order may still be taken by the exchange; None: for ever.
+    `credentials`, `grant` and `reaper` (the key of `mmd reap`, else the daemon's own) are of Deribit, `wallet`,
+    `chain` and `order_life_seconds` (how long an order may rest) of Derive. `order_valid_ms`: how long after it
+    was sent an order may still be taken by the exchange; None: for ever.
     """
 
     name: str
@@ -104,6 +136,9 @@ class ExchangeConfig(msgspec.Struct, frozen=True, kw_only=True):
     protections: tuple[Protection, ...] = ()
     reaper: Credentials | None = None
     order_valid_ms: int | None = 2000
+    wallet: Wallet | None = None
+    chain: Chain | None = None
+    order_life_seconds: int | None = None
 
 
 class WebhookFormat(StrEnum):

@@ -10,7 +10,7 @@ from decimal import Decimal
 import msgspec
 
 from mmd.config.limits import kinds_named, narrowed, symbol_limits
-from mmd.config.model import Config, Entry, Named, NearestExpiries, NearestToMoney
+from mmd.config.model import DERIVE, Config, Entry, Named, NearestExpiries, NearestToMoney
 from mmd.config.nodes import Finding, join
 from mmd.domain.instruments import Contract, Kind
 from mmd.domain.settings import ScopeLimits
@@ -102,10 +102,10 @@ def _too_few_orders(config: Config, path: str, limit: int | None, shares: list[S
 
 def _shares(config: Config) -> Iterator[Share]:
     """What each entry's symbols add, at least."""
-    named = [_named(entry, entry.target) for entry in config.entries if isinstance(entry.target, Named)]
+    named = [_named(config, entry.target) for entry in config.entries if isinstance(entry.target, Named)]
     for entry in config.entries:
         if isinstance(entry.target, Named):
-            yield _with_amounts(config, entry, _named(entry, entry.target))
+            yield _with_amounts(config, entry, _named(config, entry.target))
             continue
         target = entry.target
         for kind in target.kinds:
@@ -116,14 +116,15 @@ def _shares(config: Config) -> Iterator[Share]:
                 yield _with_amounts(config, entry, msgspec.structs.replace(one, count=count))
 
 
-def _named(entry: Entry, target: Named) -> Share:
-    """What the name tells: BTC-27DEC26-60000-C is inverse, BTC_USDC-PERPETUAL linear."""
+def _named(config: Config, target: Named) -> Share:
+    """What the name tells: BTC-27DEC26-60000-C is inverse, BTC_USDC-PERPETUAL linear, and all of Derive is."""
     kinds = kinds_named(target.symbol)
     head = target.symbol.upper().split("-")[0]
-    contract = Contract.LINEAR if "_" in head else Contract.INVERSE
+    is_linear = "_" in head or config.exchanges[target.exchange].type == DERIVE
+    contract = Contract.LINEAR if is_linear else Contract.INVERSE
     if len(kinds) > 1:
-        return Share(entry.target.exchange, "", None, contract, 1)
-    return Share(entry.target.exchange, head.split("_")[0], kinds[0], contract, 1)
+        return Share(target.exchange, "", None, contract, 1)
+    return Share(target.exchange, head.split("_")[0], kinds[0], contract, 1)
 
 
 def _count(entry: Entry, kind: Kind) -> int:

@@ -108,7 +108,7 @@ class _Touched:
         match path:
             case ["exchanges", str() as name, "maker_protection", *_]:
                 return [key for key in self.protected if key.startswith(f"{name}/")]
-            case ["exchanges", str(), "reaper_credentials", *_]:
+            case ["exchanges", str(), "reaper_credentials" | "reaper_session_key", *_]:
                 return []
             case ["exchanges", str() as name, *_]:
                 return [key for key, exchange in self.old_exchanges.items() if exchange == name]

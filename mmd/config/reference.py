@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from mmd.config.render import scalar
-from mmd.config.schema import Schema, follow, schema
+from mmd.config.schema import Schema, branches, follow, schema
 
 HEADER = """# Configuration
 
@@ -64,6 +64,9 @@ def _section(root: Schema, key: str) -> list[str]:
 def _rows(node: Schema, path: str) -> Iterator[str]:
     """One row for each key under `path`."""
     node = follow(node)
+    if "x-by" in node:
+        yield from _rows_by(node, path)
+        return
     required = node.get("required", [])
     for key, below in node.get("properties", {}).items():
         below = follow(below)
@@ -74,13 +77,33 @@ def _rows(node: Schema, path: str) -> Iterator[str]:
     extra = node.get("additionalProperties")
     if isinstance(extra, dict):
         here = f"{path}.{node['x-name']}"
-        if follow(extra).get("type") == "object":
+        if follow(extra).get("type") == "object" or "x-by" in follow(extra):
             yield from _rows(extra, here)
         else:
             yield _row(here, {"title": node["title"], **follow(extra)}, required=False)
     items = node.get("items")
     if isinstance(items, dict) and follow(items).get("type") == "object":
         yield from _rows(items, f"{path}[]")
+
+
+def _rows_by(node: Schema, path: str) -> Iterator[str]:
+    """What one key decides: a key that is the same whatever that key says stands here once, any other with its name."""
+    by = node["x-by"]
+    options = {branch["properties"][by]["const"]: branch for branch in branches(node)}
+    told: set[str] = set()
+    for name, branch in options.items():
+        for key, below in branch["properties"].items():
+            if key == by:
+                below = {**below, "enum": list(options)}
+                del below["const"]
+            having = [other["properties"].get(key) for other in options.values()]
+            is_common = key == by or all(other == having[0] for other in having)
+            single = {**branch, "properties": {key: below}}
+            for row in _rows(single, path):
+                text = row if is_common else row.replace(" | ", f" | {name}: ", 1)
+                if text not in told:
+                    told.add(text)
+                    yield text
 
 
 def _row(path: str, node: Schema, *, required: bool) -> str:

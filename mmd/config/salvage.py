@@ -17,7 +17,11 @@ from mmd.config.model import Config, ExchangeConfig
 from mmd.config.nodes import MapNode, Node, overlay, parse, value_of
 from mmd.domain.errors import ConfigError
 
-EXCHANGE_KEYS = ("type", "network", "credentials", "reaper_credentials", "grant", "order_valid_ms")
+EXCHANGE_KEYS = (
+    *("type", "network", "order_valid_ms"),
+    *("credentials", "reaper_credentials", "grant"),
+    *("wallet", "session_key", "subaccount", "reaper_session_key"),
+)
 # The smallest configuration that is one; what is salvaged takes its place in it.
 FRAME: dict[str, Any] = {
     "version": 1,

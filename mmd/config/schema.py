@@ -38,6 +38,20 @@ def follow(node: Schema) -> Schema:
     return {**follow(target), **{key: value for key, value in node.items() if key != "$ref"}}
 
 
+def branches(node: Schema) -> list[Schema]:
+    """The alternatives of a node that has some."""
+    return [follow(branch) for branch in node.get("oneOf", ())]
+
+
+def chosen(node: Schema, value: Any) -> Schema:
+    """Where one key says which keys there are (`x-by`), the alternative that `value` names; else the node itself."""
+    node = follow(node)
+    by = node.get("x-by")
+    if by is None or not isinstance(value, dict):
+        return node
+    return next((branch for branch in branches(node) if branch["properties"][by]["const"] == value.get(by)), node)
+
+
 def child(node: Schema, step: Step) -> Schema | None:
     """The schema of one key or item of what `node` describes; None where it describes none."""
     node = follow(node)
@@ -53,19 +67,21 @@ def child(node: Schema, step: Step) -> Schema | None:
 
 
 def _branch_child(node: Schema, step: Step) -> Schema | None:
-    for branch in node.get("oneOf", ()):
+    for branch in branches(node):
         if "type" in branch and (found := child(branch, step)) is not None:
             return found
     return None
 
 
-def at(path: list[Step]) -> Schema | None:
-    """The schema of the value at a path of the configuration."""
+def at(path: list[Step], data: Any = None) -> Schema | None:
+    """The schema of the value at a path of the configuration, which is `data`: some keys depend on others."""
     node: Schema | None = schema()
+    value: Any = data
     for step in path:
         if node is None:
             return None
-        node = child(node, step)
+        node = child(chosen(node, value), step)
+        value = None if value is None else value[step]
     return node
 
 
@@ -83,7 +99,7 @@ def reload_effect(path: list[Step]) -> str:
 
 def fill_defaults(value: Any, node: Schema) -> Any:
     """A copy of `value` with every absent key that has a default. Overrides are left as they are."""
-    node = follow(node)
+    node = chosen(node, value)
     if isinstance(value, list):
         items = node.get("items")
         return [fill_defaults(each, items) for each in value] if items else list(value)
@@ -122,6 +138,6 @@ def walk(node: Schema | None = None, path: str = "") -> Iterator[tuple[str, Sche
     if isinstance(items, dict) and follow(items).get("type") == "object":
         yield f"{path}[]", follow(items)
         yield from walk(items, f"{path}[]")
-    for branch in node.get("oneOf", ()):
+    for branch in branches(node):
         if branch.get("type") == "object":
             yield from walk(branch, path)

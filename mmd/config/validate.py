@@ -10,7 +10,7 @@ import jsonschema
 from jsonschema.exceptions import ValidationError
 
 from mmd.config.nodes import Finding, Node, Place, Step, join, key_place, place_at
-from mmd.config.schema import Schema, at, follow, schema, walk
+from mmd.config.schema import Schema, at, branches, definition, follow, schema, walk
 
 # How much one written unit is in the key's own unit.
 UNITS: dict[str, dict[str, Decimal]] = {
@@ -43,6 +43,7 @@ TYPE_NAMES = {
     "null": "null",
 }
 SHOWN_MAX = 60
+HIDDEN = "is not good, and not shown because it could be a secret"
 
 
 @functools.cache
@@ -55,18 +56,18 @@ def validate(data: Any, root: Node) -> list[Finding]:
     findings: dict[tuple[Place, str], Finding] = {}
     errors = sorted(_validator().iter_errors(data), key=lambda error: error.validator != "type")
     for error in errors:
-        for each in _findings(error, root):
+        for each in _findings(error, data, root):
             findings.setdefault((each.place, each.path), each)
     return list(findings.values())
 
 
-def _findings(error: ValidationError, root: Node) -> list[Finding]:
+def _findings(error: ValidationError, data: Any, root: Node) -> list[Finding]:
     path: list[Step] = list(error.absolute_path)
     rule = str(error.validator)
     node: Schema = follow(error.schema) if isinstance(error.schema, dict) else {}
     instance: Any = error.instance
     if rule == "oneOf":
-        return _one_of(error, node, path, root)
+        return _one_of(error, node, path, data, root)
     if rule == "additionalProperties":
         return [_unknown_key(key, node, path, root) for key in instance if key not in node["properties"]]
     if rule == "required":
@@ -76,7 +77,7 @@ def _findings(error: ValidationError, root: Node) -> list[Finding]:
     if "propertyNames" in error.absolute_schema_path:
         place = key_place(root, path, str(error.instance))
         return [Finding(place, shown_path(path), f"{shown(error.instance)} is no name; allowed: {node['x-allowed']}")]
-    whole = at(path)  # knows the key's unit, which a referenced definition does not
+    whole = at(path, data)  # knows the key's unit, which a referenced definition does not
     if whole is not None and "type" in whole and not node.get("x-secret"):
         node = whole
     return [Finding(place_at(root, path), shown_path(path), _wrong_value(error, rule, node))]
@@ -103,17 +104,41 @@ def shown(value: Any) -> str:
     return text if len(text) <= SHOWN_MAX else text[:SHOWN_MAX] + "…"
 
 
-def _one_of(error: ValidationError, node: Schema, path: list[Step], root: Node) -> list[Finding]:
-    """Into the branch that has the value's own type; a plain word of what is allowed where none has."""
-    for index, branch in enumerate(node["oneOf"]):
+def _one_of(error: ValidationError, node: Schema, path: list[Step], data: Any, root: Node) -> list[Finding]:
+    """Into the branch that is meant; a plain word of what is allowed where none is."""
+    if "x-by" in node:
+        return _by_key(error, node, path, data, root)
+    for index, branch in enumerate(branches(node)):
         if "type" not in branch or not _validator().is_type(error.instance, branch["type"]):
             continue
         if branch["type"] == "string":
             break
-        inner = [each for each in error.context or () if each.schema_path[0] == index]
-        return [finding for each in inner for finding in _findings(each, root)]
-    place = place_at(root, path)
-    return [Finding(place, shown_path(path), f"{_is(error.instance)}; allowed: {node['x-allowed']}")]
+        return _inside(error, index, data, root)
+    text = HIDDEN if node.get("x-hide") else _is(error.instance)
+    return [finding(root, path, f"{text}; allowed: {node['x-allowed']}")]
+
+
+def _by_key(error: ValidationError, node: Schema, path: list[Step], data: Any, root: Node) -> list[Finding]:
+    """Into the branch that one of the keys names."""
+    key: str = node["x-by"]
+    options = [branch["properties"][key] for branch in branches(node)]
+    names = [option["const"] for option in options]
+    instance: Any = error.instance
+    if not isinstance(instance, dict):
+        return [finding(root, path, f"is {shown(instance)}; allowed: {TYPE_NAMES['object']}")]
+    if instance.get(key) in names:
+        return _inside(error, names.index(instance[key]), data, root)
+    title = options[0]["title"]
+    text = f"is {shown(instance[key])}" if key in instance else f"is missing: {title[:1].lower() + title[1:]}"
+    wrong = [finding(root, [*path, key], f"{text}; allowed: {', '.join(names)}")]
+    meant = nearest(str(instance.get(key)), names)
+    return wrong + _inside(error, names.index(meant), data, root) if meant else wrong
+
+
+def _inside(error: ValidationError, index: int, data: Any, root: Node) -> list[Finding]:
+    """What is wrong by the rules of one branch."""
+    inner = [each for each in error.context or () if each.schema_path[0] == index]
+    return [found for each in inner for found in _findings(each, data, root)]
 
 
 def _is(value: Any) -> str:
@@ -124,12 +149,22 @@ def _unknown_key(key: str, node: Schema, path: list[Step], root: Node) -> Findin
     allowed = list(node["properties"])
     place = key_place(root, path, key)
     hint = ""
-    if near := nearest(key, allowed):
+    if other := _other_type(key, path):
+        hint = f"; it is a key of type {other};"
+    elif near := nearest(key, allowed):
         hint = f"; did you mean {near}?"
     elif homes := _homes().get(key):
         hint = f"; it belongs to {homes[0]};"
     listed = f"allowed: {', '.join(sorted(allowed))}" if allowed else "nothing is allowed here yet"
     return Finding(place, shown_path([*path, key]), f"unknown key{hint or ';'} {listed}")
+
+
+def _other_type(key: str, path: list[Step]) -> str | None:
+    """The type of exchange that has this key, for one that stands in an entry of another type."""
+    if len(path) != 2 or path[0] != "exchanges":
+        return None
+    having = [branch for branch in branches(definition("exchange")) if key in branch["properties"]]
+    return having[0]["properties"]["type"]["const"] if having else None
 
 
 def nearest(word: str, words: list[str]) -> str | None:
@@ -171,7 +206,7 @@ def _wrong_value(error: ValidationError, rule: str, node: Schema) -> str:
     if node.get("x-secret"):
         return _wrong_secret(value, node)
     if node.get("x-hide"):
-        return f"is not good, and not shown because it could be a secret; allowed: {node['x-allowed']}"
+        return f"{HIDDEN}; allowed: {node['x-allowed']}"
     if rule in ("type", "pattern") and isinstance(value, str) and (unit := _wrong_unit(value, node)):
         return unit
     allowed = _allowed(node)

@@ -170,8 +170,8 @@ class Protection(msgspec.Struct, frozen=True, kw_only=True):
     """
 
     underlying: str
-    interval_seconds: int
-    frozen_seconds: int
+    interval_seconds: float
+    frozen_seconds: float
     max_quantity: Decimal | None = None
     max_delta: Decimal | None = None
     max_vega: Decimal | None = None

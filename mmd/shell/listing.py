@@ -4,12 +4,15 @@ from collections.abc import Mapping
 
 import trio
 
-from mmd.config.model import ExchangeConfig, Grant, NetworkKind, SandboxMarket, SandboxOptions
-from mmd.domain.errors import ExchangeRefused
+from mmd.config.model import DERIVE, ExchangeConfig, Grant, NetworkKind, SandboxMarket, SandboxOptions
+from mmd.domain.errors import ExchangeRefused, LinkLost
 from mmd.domain.events import Mail
 from mmd.domain.instruments import Instrument
 from mmd.exchanges.deribit.listing import list_public
+from mmd.exchanges.derive.preflight import list_public as list_derive
+from mmd.shell.accounts import DERIVE_URLS
 from mmd.shell.clock import Clock
+from mmd.shell.preflight import http_base
 from mmd.shell.wiring import DERIBIT_URLS, wire
 
 Listing = tuple[Mapping[str, Instrument], Mapping[str, float]]
@@ -37,6 +40,10 @@ class _Nobody:
 def list_instruments(exchange: str, network: str) -> Listing:
     """Instruments by symbol and index prices in USD by coin. Raises MmdError or OSError."""
     kind = NetworkKind(network)
+    if exchange == DERIVE:
+        if kind is NetworkKind.SANDBOX:
+            raise LinkLost("the sandbox of derive lists nothing before a daemon runs it")
+        return trio.run(list_derive, exchange, http_base(DERIVE_URLS[kind])), {}
     if kind is NetworkKind.SANDBOX:
         return trio.run(_list_sandbox, exchange)
     return list_public(exchange, DERIBIT_URLS[kind])

@@ -9,17 +9,24 @@ from pathlib import Path
 import pytest
 from config_samples import GOOD, expiry_ns, make_instrument
 
-from mmd.cli.config_commands import Lister, add_parsers
+from mmd.cli.config_commands import Lister, Looker, add_parsers
 from mmd.config.load import load_text
+from mmd.config.model import Config
 from mmd.domain.errors import LinkLost
-from mmd.domain.instruments import Kind
+from mmd.domain.instruments import Contract, Kind
+from mmd.exchanges.preflight import Finding, Grade
+from mmd.shell.preflight import Report
 
 ROOT = Path(__file__).parents[2]
 
 
-def mmd(*words: str, lister: Lister | None = None) -> int:
+def nobody_asks(config: Config) -> list[Report]:
+    raise AssertionError("nobody asked for that")
+
+
+def mmd(*words: str, lister: Lister | None = None, looker: Looker = nobody_asks) -> int:
     parser = argparse.ArgumentParser(prog="mmd")
-    add_parsers(parser.add_subparsers(required=True), lister)
+    add_parsers(parser.add_subparsers(required=True), lister, looker)
     args = parser.parse_args(words)
     status: int = args.func(args)
     return status
@@ -241,6 +248,60 @@ def test_a_secret_that_others_can_read_is_77(file: Path, capsys: pytest.CaptureF
     assert "hunter2" not in said.err + said.out + capsys.readouterr().out
 
 
+# --- check --online ------------------------------------------------------------------------------
+
+
+def finds(*grades: Grade) -> Looker:
+    """Two exchanges, the first of which has these grades."""
+    findings = tuple(Finding("clock", grade, f"found {grade.value}", "a clock") for grade in grades)
+    return lambda config: [Report("deribit", "testnet", findings), Report("derive", "\x1b[2J", ())]
+
+
+@pytest.mark.parametrize(
+    ("grades", "words", "status"),
+    [
+        ([Grade.OK], [], 0),
+        ([Grade.OK, Grade.WARN], [], 0),
+        ([Grade.OK, Grade.WARN], ["--strict"], 1),
+        ([Grade.WARN, Grade.FAIL, Grade.OK], [], 69),
+        ([Grade.FAIL], ["--strict"], 69),
+    ],
+)
+def test_the_exit_status_of_a_look(
+    capsys: pytest.CaptureFixture[str], grades: list[Grade], words: list[str], status: int
+) -> None:
+    shipped = str(ROOT / "etc/mmd.yaml")
+    assert mmd("check", "-c", shipped, "--online", *words, looker=finds(*grades)) == status
+    assert mmd("check", "-c", shipped, "--online", "--json", *words, looker=finds(*grades)) == status
+
+
+def test_a_look_is_a_table_with_a_verdict(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert mmd("check", "-c", str(file), "--online", looker=finds(Grade.OK, Grade.FAIL)) == 69
+    lines = capsys.readouterr().out.splitlines()
+    assert "deribit   clock  fail  found fail; wanted: a clock" in lines
+    assert lines[-2] == "deribit (testnet): 1 ok, 0 warn, 1 fail"
+    assert "\x1b" not in lines[-1]
+    assert not any(line.startswith("not checked") for line in lines)
+
+
+def test_a_look_as_json(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert mmd("check", "-c", str(file), "--online", "--json", looker=finds(Grade.FAIL)) == 69
+    report = json.loads(capsys.readouterr().out)
+    assert not report["ok"]
+    assert report["errors"] == []
+    assert report["exchanges"][0] == {
+        "exchange": "deribit",
+        "network": "testnet",
+        "findings": [{"check": "clock", "grade": "fail", "found": "found fail", "wanted": "a clock"}],
+    }
+
+
+def test_nobody_is_asked_about_a_file_with_errors(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file.write_text(GOOD.replace("size: 10}", "size: ten}"))
+    assert mmd("check", "-c", str(file), "--online", "--json") == 78
+    assert json.loads(capsys.readouterr().out)["exchanges"] == []
+
+
 def test_show_config_is_yaml_that_means_the_same(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert mmd("show-config", "-c", str(file)) == 0
     shown = capsys.readouterr().out
@@ -286,10 +347,10 @@ def test_init_prints_a_file_that_passes(tmp_path: Path, capsys: pytest.CaptureFi
 
 
 def test_init_refuses_with_64(capsys: pytest.CaptureFixture[str]) -> None:
-    assert mmd("init", "--exchange", "derive", "--private-key", "0xabc") == 64
+    assert mmd("init", "--exchange", "binance", "--private-key", "0xabc") == 64
     said = capsys.readouterr()
     assert said.out == ""
-    assert "cannot quote derive" in said.err
+    assert "--exchange: is 'binance'; allowed: deribit, derive" in said.err
     assert "0xabc" not in said.err
 
 
@@ -310,6 +371,19 @@ def test_a_dry_run_lists_what_would_be_traded(capsys: pytest.CaptureFixture[str]
     said = capsys.readouterr().out
     assert load_text(said).entries
     assert said.endswith("# 2 instruments would be traded:\n#   ETH-25DEC99-3000-C\n#   ETH-25DEC99-3000-P\n")
+
+
+def test_a_dry_run_asks_the_exchange_that_was_named(capsys: pytest.CaptureFixture[str]) -> None:
+    def on_derive(exchange: str, network: str) -> tuple[dict[str, object], dict[str, float]]:
+        assert (exchange, network) == ("derive", "testnet")
+        linear = {"exchange": "derive", "base": "ETH", "contract": Contract.LINEAR, "lot": Decimal("0.1")}
+        day = expiry_ns(date(2099, 12, 25))
+        option = make_instrument("ETH-20991225-3000-C", Kind.CALL, **linear, expiry_ns=day, strike=Decimal(3000))
+        return {each.symbol: each for each in (option, make_instrument("ETH-PERP", Kind.PERPETUAL, **linear))}, {}
+
+    words = ["init", "--exchange", "derive", "--test", "--subaccount", "7", "--expiry", "20991225", "--dry-run"]
+    assert mmd(*words, "--strikes", "3000", lister=on_derive) == 0
+    assert capsys.readouterr().out.endswith("traded:\n#   ETH-20991225-3000-C\n#   ETH-PERP\n")
 
 
 def test_a_dry_run_says_what_does_not_fit(capsys: pytest.CaptureFixture[str]) -> None:

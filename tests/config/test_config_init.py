@@ -123,8 +123,7 @@ def test_a_flag_silences_the_other_environment_name(words: Words, environ: dict[
         ({"all_strikes": True}, "--strikes and --all-strikes: allowed: one of the two"),
         ({"strikes": "2800,,x"}, "--strikes: is ''; allowed: a number"),
         ({"strikes": "0"}, "0 is no strike"),
-        ({"exchange": "derive"}, "this version cannot quote derive"),
-        ({"exchange": "binance"}, "--exchange: is 'binance'; allowed: deribit"),
+        ({"exchange": "binance"}, "--exchange: is 'binance'; allowed: deribit, derive"),
         ({"underlying": "DOGE"}, "--underlying: is 'DOGE'; allowed: BTC, ETH"),
         ({"private_key": "0xabc"}, "--private-key: is never taken from the command line"),
         ({"private_key": ""}, "--private-key: is never taken from the command line"),
@@ -147,7 +146,7 @@ def test_refusals(words: Words, text: str) -> None:
 
 
 def test_all_refusals_at_once_and_environment_names_are_named() -> None:
-    lines = refused({"exchange": "derive"}, {"SIZE": "big", "DRY_RUN": "maybe", "STRIKES": "a"})
+    lines = refused({"exchange": "binance"}, {"SIZE": "big", "DRY_RUN": "maybe", "STRIKES": "a"})
     assert len(lines) == 5
     assert any(line.startswith("$SIZE: is 'big'") for line in lines)
     assert any(line.startswith("$DRY_RUN") for line in lines)

@@ -104,7 +104,7 @@ def test_the_reaper_may_have_a_key_of_its_own() -> None:
 
 
 def test_the_reapers_key_has_the_shape_of_the_daemons() -> None:
-    node = definition("exchange")["properties"]
+    node = definition("deribit")["properties"]
     ours, reapers = follow(node["credentials"]), follow(node["reaper_credentials"])
     assert set(ours["properties"]) == set(reapers["properties"]) == set(ours["required"]) == set(reapers["required"])
 

@@ -15,10 +15,11 @@ from typing import Any
 import msgspec
 import pytest
 
+from mmd.domain.addresses import ORDER, checksum, parse_address
 from mmd.domain.errors import CredentialError
+from mmd.domain.keccak import keccak256
 from mmd.exchanges.derive import signing
-from mmd.exchanges.derive.keccak import keccak256
-from mmd.exchanges.derive.keys import _ORDER, SessionKey, checksum, parse_address
+from mmd.exchanges.derive.keys import SessionKey
 
 SECRET = "59c6995e998f97a5a0044966f0945389dc9e86dae88c7a8412f4603b6b78690d"
 ADDRESS = "0x70997970C51812dc3A010C7d01b50e0d17dc79C8"
@@ -59,7 +60,7 @@ BAD = [
     pytest.param(SECRET[:-1] + "g", id="no digit"),
     pytest.param(SECRET[:-1] + "\u0663", id="a digit of another script"),
     pytest.param("00" * 32, id="zero"),
-    pytest.param(f"{_ORDER:064x}", id="the order of the group"),
+    pytest.param(f"{ORDER:064x}", id="the order of the group"),
     pytest.param("ff" * 32, id="beyond the order"),
 ]
 
@@ -93,7 +94,7 @@ def test_a_bad_key_is_refused_and_not_quoted(text: str) -> None:
 
 def test_the_smallest_and_the_largest_key() -> None:
     assert SessionKey("00" * 31 + "01").name == "0x7E5F4552091A69125d5DfCb7b8C2659029395Bdf"
-    assert SessionKey(f"{_ORDER - 1:064x}").sign(keccak256(b""))
+    assert SessionKey(f"{ORDER - 1:064x}").sign(keccak256(b""))
 
 
 # --- not telling it ------------------------------------------------------------------------------

@@ -14,9 +14,10 @@ from eth_keys.backends import NativeECCBackend
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from mmd.domain.addresses import ORDER, checksum
+from mmd.domain.keccak import keccak256
 from mmd.domain.reasons import Side
 from mmd.exchanges.derive import amounts, keys, lifetimes, rfq, signing
-from mmd.exchanges.derive.keccak import keccak256
 from mmd.exchanges.derive.signing import Asset, Domain, Signer
 
 VECTORS: list[dict[str, Any]] = json.loads((Path(__file__).parent / "data/derive_signing.json").read_bytes())["vectors"]
@@ -162,8 +163,8 @@ def test_typehashes() -> None:
 
 # --- against eth-account -------------------------------------------------------------------------
 
-secrets = st.integers(1, keys._ORDER - 1).map(lambda number: number.to_bytes(32))
-addresses = st.binary(min_size=20, max_size=20).map(keys.checksum)
+secrets = st.integers(1, ORDER - 1).map(lambda number: number.to_bytes(32))
+addresses = st.binary(min_size=20, max_size=20).map(checksum)
 values = st.integers(0, amounts.INT128_MAX // amounts.STEP).map(lambda number: number * amounts.STEP)
 sizes = values.filter(bool)
 domains = st.builds(Domain, st.integers(0, 2**64), addresses, st.text(max_size=20), st.text(max_size=5))
@@ -287,7 +288,7 @@ def test_another_implementation_of_the_curve_agrees(secret: bytes, digest: bytes
     theirs = NATIVE.PrivateKey(secret).sign_msg_hash(digest).to_bytes()
     assert signature == theirs[:64] + bytes([theirs[64] + 27])
     assert signature[64] in (27, 28)
-    assert int.from_bytes(signature[32:64]) <= keys._ORDER // 2
+    assert int.from_bytes(signature[32:64]) <= ORDER // 2
 
 
 # --- amounts -------------------------------------------------------------------------------------

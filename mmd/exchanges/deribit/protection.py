@@ -57,8 +57,8 @@ def mmp_params(index: str, wanted: Protection) -> MmpParams:
     quantity, delta = limits["max_quantity"], limits["max_delta"]
     return MmpParams(
         index_name=index,
-        interval=wanted.interval_seconds,
-        frozen_time=wanted.frozen_seconds,
+        interval=round(wanted.interval_seconds),
+        frozen_time=round(wanted.frozen_seconds),
         quantity_limit=quantity,
         delta_limit=delta,
         vega_limit=limits["max_vega"],

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 
 import msgspec
 
+from mmd.domain.keccak import keccak256
 from mmd.domain.reasons import Side
-from mmd.exchanges.derive.keccak import keccak256
 from mmd.exchanges.derive.signing import Asset, check_amount, int_word, uint_word
 
 

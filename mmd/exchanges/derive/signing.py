@@ -9,10 +9,11 @@ against the official library (tests/exchanges/test_derive_signing.py).
 
 import msgspec
 
+from mmd.domain.addresses import checksum, parse_address
+from mmd.domain.keccak import keccak256
 from mmd.domain.reasons import Side
 from mmd.exchanges.derive.amounts import INT128_MAX, STEP, plain
-from mmd.exchanges.derive.keccak import keccak256
-from mmd.exchanges.derive.keys import SessionKey, checksum, parse_address
+from mmd.exchanges.derive.keys import SessionKey
 from mmd.exchanges.derive.messages import LoginParams
 
 MATCHING = "0xeB8d770ec18DB98Db922E9D83260A585b9F0DeAD"

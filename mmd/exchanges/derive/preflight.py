@@ -1,0 +1,405 @@
+"""A look at Derive over HTTP: never over a socket that is logged in, whose close would cancel the whole wallet.
+
+Every private call has the login's three headers, signed anew. Implements Preflight.
+Source: docs.derive.xyz, "Session login", "Rate limits", "Cancel on disconnect"; the published v3 specifications.
+"""
+
+import re
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from decimal import Decimal
+
+import httpx
+import msgspec
+
+from mmd.domain.addresses import checksum, parse_address
+from mmd.domain.errors import ExchangeMalformed, ExchangeRefused
+from mmd.domain.instruments import Instrument
+from mmd.domain.settings import Protection
+from mmd.exchanges.derive.codec import encode_request, read_ticker_answer, read_time
+from mmd.exchanges.derive.instruments import Refused, decode_instruments
+from mmd.exchanges.derive.keys import Identity
+from mmd.exchanges.derive.messages import (
+    AccountData,
+    Incidents,
+    ListingParams,
+    MmpConfig,
+    SessionKeyData,
+    SessionKeys,
+    Subaccount,
+)
+from mmd.exchanges.derive.signing import login_headers, login_params
+from mmd.exchanges.http_rpc import HttpRpc, open_rpc
+from mmd.exchanges.jsonrpc import Decoder, Request
+from mmd.exchanges.preflight import (
+    FAILURES,
+    NS_IN_MS,
+    SIDES,
+    Choice,
+    Finding,
+    Grade,
+    Moment,
+    Notebook,
+    Wanted,
+    asked,
+    judge_budget,
+    judge_choice,
+    listing,
+    reach,
+)
+
+TYPES = ("perp", "option")
+LISTINGS_MAX = 3  # of one type and coin, where rows come and go between its pages
+WINDOW_SECONDS = 5  # budgets are of fixed windows, so all of one can be spent at once
+EXPIRY_HOUR = 8
+KEY_SOON_DAYS = 7
+SECONDS_IN_DAY = 86_400
+EVERYTHING = frozenset({"admin", "trade:all"})
+ENOUGH = ("trade", "account_info")
+NOT_THERE = frozenset({12000, 12001, 12002})
+WALLET_UNKNOWN, WRONG_WALLET, SIGNER_UNKNOWN, KEY_UNKNOWN = 14000, 14020, 14023, 14026
+_OPTION_DAY = re.compile(r"[A-Z0-9]+-([0-9]{8})-[0-9_]+-[CP]", re.ASCII)
+
+
+class _Subaccounts(msgspec.Struct):
+    """Result of private/get_subaccounts."""
+
+    subaccount_ids: list[int]
+
+
+_decode_incidents: Decoder[Incidents] = Decoder(Incidents)
+_decode_subaccounts: Decoder[_Subaccounts] = Decoder(_Subaccounts)
+_decode_subaccount: Decoder[Subaccount] = Decoder(Subaccount)
+_decode_account: Decoder[AccountData] = Decoder(AccountData)
+_decode_keys: Decoder[SessionKeys] = Decoder(SessionKeys)
+_decode_mmp: Decoder[list[MmpConfig]] = Decoder(list[MmpConfig])
+
+
+def encode_params(request: Request) -> bytes:
+    """The body of a POST: the params alone, the method is in the path."""
+    return encode_request(request.params)
+
+
+class DerivePreflight:
+    """`identity` None: only what is public is looked at."""
+
+    def __init__(
+        self,
+        *,
+        name: str,
+        network: str,
+        base: str,
+        identity: Identity | None,
+        wall_ns: Callable[[], int],
+        transport: httpx.AsyncBaseTransport | None = None,
+    ) -> None:
+        """`base`: as in https://api.derive.xyz/v3; `transport` replaces sockets."""
+        self.name = name
+        self.network = network
+        self._base = base
+        self._identity = identity
+        self._wall_ns = wall_ns
+        self._transport = transport
+
+    async def look(self, wanted: Wanted) -> list[Finding]:
+        book = Notebook()
+        async with open_rpc(self._base, encode_params, transport=self._transport) as rpc:
+            moment = await reach(book, rpc, read_time, self._wall_ns, wanted)
+            if moment is None:
+                return book.findings
+            incidents = await book.ask("status", asked(rpc, "public/get_live_incidents", _decode_incidents))
+            for incident in incidents.incidents if incidents is not None else ():
+                book.warn("status", f"{incident.severity} incident: {incident.label} {incident.message}".strip())
+            choice = await self._instruments(book, rpc, wanted)
+            if self._identity is not None:
+                await _Private(book, rpc, self._identity, self._wall_ns, moment).look(choice, wanted)
+        return book.findings
+
+    async def _instruments(self, book: Notebook, rpc: HttpRpc, wanted: Wanted) -> Choice:
+        listed: dict[str, Instrument] = {}
+        refused: list[Refused] = []
+        prices: dict[str, float] = {}
+        for coin in wanted.coins:
+            for kind in TYPES:
+                try:
+                    found, bad = await list_instruments(rpc, self.name, kind, coin)
+                except FAILURES as error:
+                    book.fail("instruments", str(error))
+                    return Choice()
+                listed |= found
+                refused += bad
+            if f"{coin}-PERP" in listed:
+                price = await book.ask("index", index_price(rpc, coin))
+                if price is not None:
+                    prices[coin] = price
+        for row in refused:
+            if row.symbol in wanted.named:
+                book.fail("instruments", f"{row.symbol} cannot be quoted: {row.reason}")
+        now_ns = self._wall_ns()
+        ends = {name: at_ns for name in wanted.named if name not in listed and (at_ns := _ended_ns(name, now_ns))}
+        choice = wanted.choose(listed, prices, ends)
+        judge_choice(book, choice, prices)
+        return choice
+
+
+# --- what is public ------------------------------------------------------------------------------
+
+
+async def list_public(exchange: str, base: str) -> dict[str, Instrument]:
+    """Everything that is listed, by symbol. Raises as `HttpRpc.call` does."""
+    listed: dict[str, Instrument] = {}
+    async with open_rpc(base, encode_params) as rpc:
+        for kind in TYPES:
+            listed |= (await list_instruments(rpc, exchange, kind))[0]
+    return listed
+
+
+async def list_instruments(
+    rpc: HttpRpc, exchange: str, kind: str, coin: str | msgspec.UnsetType = msgspec.UNSET
+) -> tuple[dict[str, Instrument], list[Refused]]:
+    """All pages of one type (perp, option), of one coin or of all. Raises as `HttpRpc.call` does.
+
+    A listing whose number of rows changes between two pages is read anew: a row may have moved over the border.
+    """
+    for _ in range(LISTINGS_MAX):
+        listed: dict[str, Instrument] = {}
+        refused: list[Refused] = []
+        params, count, pages = ListingParams(kind, currency=coin), None, 1
+        while params.page <= pages:
+            try:
+                page = await asked(
+                    rpc, "public/get_all_instruments", lambda raw: decode_instruments(raw, exchange), params
+                )
+            except ExchangeRefused as error:
+                if error.code in NOT_THERE:
+                    return {}, []
+                raise
+            count = page.count if count is None else count
+            if page.count != count:
+                break
+            pages = page.pages
+            listed |= {symbol: each.instrument for symbol, each in page.listed.items()}
+            refused += page.refused
+            params = msgspec.structs.replace(params, page=params.page + 1)
+        else:
+            return listed, refused
+    raise ExchangeMalformed(f"public/get_all_instruments: the number of {kind}s changes with every page")
+
+
+async def index_price(rpc: HttpRpc, coin: str) -> float:
+    """The index in USD, as the ticker of the perpetual tells it. Raises as `HttpRpc.call` does."""
+    ticker = await asked(
+        rpc, "public/get_ticker", lambda raw: read_ticker_answer(raw, 0), {"instrument_name": f"{coin}-PERP"}
+    )
+    return ticker.index
+
+
+def _ended_ns(symbol: str, now_ns: int) -> int | None:
+    """When an option expired, by its name; None for what lives, and for what is none."""
+    found = _OPTION_DAY.fullmatch(symbol)
+    if found is None:
+        return None
+    try:
+        day = datetime.strptime(found[1], "%Y%m%d").replace(hour=EXPIRY_HOUR, tzinfo=UTC)
+    except ValueError:
+        return None
+    at_ns = int(day.timestamp()) * 1_000_000_000
+    return at_ns if at_ns <= now_ns else None
+
+
+# --- what is ours --------------------------------------------------------------------------------
+
+
+class _Private:
+    """The private half of one look."""
+
+    def __init__(
+        self, book: Notebook, rpc: HttpRpc, identity: Identity, wall_ns: Callable[[], int], moment: Moment
+    ) -> None:
+        self._book = book
+        self._rpc = rpc
+        self._identity = identity
+        self._wallet = checksum(parse_address(identity.wallet))
+        self._wall_ns = wall_ns
+        self._ahead_ms = moment.ahead_ms
+
+    def _now_ms(self) -> int:
+        """By the exchange's clock."""
+        return round(self._wall_ns() / NS_IN_MS + self._ahead_ms)
+
+    def _headers(self) -> Mapping[str, str]:
+        params = login_params(self._identity.key, self._wallet, self._now_ms())
+        self._book.hide(params.signature)
+        return login_headers(params)
+
+    async def look(self, choice: Choice, wanted: Wanted) -> None:
+        if not await self._log_in():
+            return
+        may_set = await self._rights()
+        await self._account(choice, wanted, may_set=may_set)
+        await self._funds()
+        await self._protection(wanted)
+
+    async def _log_in(self) -> bool:
+        """Whether key and wallet belong together, and the subaccount to them."""
+        book, key, number = self._book, self._identity.key, self._identity.subaccount
+        try:
+            found = await asked(
+                self._rpc,
+                "private/get_subaccounts",
+                _decode_subaccounts,
+                {"wallet": self._wallet},
+                self._headers(),
+            )
+        except FAILURES as error:
+            book.fail("login", self._why(error), "a key that the wallet has registered, on this network")
+            return False
+        book.ok("login", f"session key {key.name} of wallet {self._wallet}")
+        numbers = sorted(found.subaccount_ids)
+        if number not in numbers:
+            has = listing([str(each) for each in numbers]) or "none"
+            book.fail("subaccount", f"{number} is none of this wallet's: it has {has}", "one of them")
+            return False
+        book.ok("subaccount", f"{number} of {listing([str(each) for each in numbers])}")
+        return True
+
+    def _why(self, error: Exception) -> str:
+        """In the words of whoever has to mend it."""
+        code = error.code if isinstance(error, ExchangeRefused) else 0
+        if code in (WRONG_WALLET, SIGNER_UNKNOWN, KEY_UNKNOWN):
+            return f"session key {self._identity.key.name} does not belong to wallet {self._wallet}: {error}"
+        if code == WALLET_UNKNOWN:
+            return f"wallet {self._wallet} has no account here: {error}"
+        return f"session key {self._identity.key.name}: {error}"
+
+    async def _rights(self) -> bool:
+        """Whether the key may set what is of the whole account."""
+        book, key = self._book, self._identity.key
+        if key.address == parse_address(self._wallet):
+            book.warn("rights", "this is the wallet's own key, which may do everything", "a session key that may trade")
+            return True
+        keys = await book.ask(
+            "rights",
+            asked(self._rpc, "private/session_keys", _decode_keys, {"wallet": self._wallet}, self._headers()),
+        )
+        if keys is None:
+            return False
+        ours = [each for each in keys.public_session_keys if each.public_session_key.lower() == key.name.lower()]
+        if not ours:
+            book.warn("rights", f"{key.name} is not listed among the wallet's keys")
+            return False
+        return self._judge_rights(ours[0])
+
+    def _judge_rights(self, data: SessionKeyData) -> bool:
+        book, scopes = self._book, [*data.protocol_scopes, *data.offchain_scopes]
+        found = f"granted: {', '.join(scopes) or 'nothing'}"
+        may_set = bool(EVERYTHING & set(scopes))
+        extra = [scope for scope in scopes if not scope.startswith(ENOUGH)]
+        if not may_set and not any(scope.startswith("trade:") for scope in scopes):
+            book.fail("rights", found, "trade:all")
+        elif not may_set:
+            book.warn("rights", found, "trade:all: without it cancel-on-disconnect cannot be set")
+        elif extra:
+            book.warn("rights", found, "trade:all, and no more than it needs")
+        else:
+            book.ok("rights", found)
+        if data.subaccount_ids and self._identity.subaccount not in data.subaccount_ids:
+            has = listing([str(each) for each in data.subaccount_ids])
+            book.fail("rights", f"the key is for {has} only", f"subaccount {self._identity.subaccount}")
+        self._judge_expiry(data.expiry_sec)
+        return may_set
+
+    def _judge_expiry(self, expiry_sec: int) -> None:
+        days = (expiry_sec - self._now_ms() / 1000) / SECONDS_IN_DAY
+        grade = Grade.FAIL if days <= 0 else Grade.WARN if days < KEY_SOON_DAYS else Grade.OK
+        found = f"ends in {days:.1f} days" if days > 0 else f"ended {-days:.1f} days ago"
+        self._book.note("key_expiry", grade, found, f"{KEY_SOON_DAYS} days or more: nothing signed outlives its key")
+
+    async def _account(self, choice: Choice, wanted: Wanted, *, may_set: bool) -> None:
+        """What is of the whole wallet: budgets, fees, and whether a connection's end cancels everything."""
+        book = self._book
+        account = await book.ask(
+            "account",
+            asked(self._rpc, "private/get_account", _decode_account, {"wallet": self._wallet}, self._headers()),
+        )
+        if account is None:
+            return
+        rate = account.websocket_matching_tps
+        judge_budget(book, rate, rate * WINDOW_SECONDS, choice)
+        self._judge_pace(account, choice)
+        fees = account.fee_info
+        special = {} if fees is None else {name: each for name, each in msgspec.structs.asdict(fees).items() if each}
+        if special:
+            book.ok("fees", "of this account: " + ", ".join(f"{name} {each:f}" for name, each in special.items()))
+        if account.cancel_on_disconnect:
+            book.ok("cancel_on_disconnect", "on, for the whole wallet: any connection that ends cancels all of it")
+        elif may_set:
+            book.ok("cancel_on_disconnect", "off", "set at mmd's login, for the whole wallet")
+        else:
+            grade = Grade.FAIL if wanted.needs_cancel_on_disconnect else Grade.WARN
+            book.note("cancel_on_disconnect", grade, "off, and this key cannot set it", "trade:all")
+
+    def _judge_pace(self, account: AccountData, choice: Choice) -> None:
+        """Requests for one instrument have a budget of their own."""
+        for name, rate, is_option in (
+            ("perpetual", account.websocket_perp_tps, False),
+            ("option", account.websocket_option_tps, True),
+        ):
+            wanted = [each.profile for each in choice.quoted if each.instrument.is_option == is_option]
+            if rate is None or not wanted:
+                continue
+            needed = max(SIDES / max(1.0, profile.refresh_seconds) for profile in wanted)
+            grade = Grade.OK if rate >= needed else Grade.WARN
+            self._book.note("budget", grade, f"{rate:g} a second for each {name}", f"{needed:.3g} for two quotes")
+
+    async def _funds(self) -> None:
+        number, book = self._identity.subaccount, self._book
+        found = await book.ask(
+            "account",
+            asked(self._rpc, "private/get_subaccount", _decode_subaccount, {"subaccount_id": number}, self._headers()),
+        )
+        if found is None:
+            return
+        free = found.initial_margin + found.open_orders_margin
+        text = f"subaccount {number} ({found.margin_type}): worth {found.subaccount_value:f} USD, {free:f} free"
+        if found.failed_to_fetch or not free.is_finite():
+            book.warn("account", f"subaccount {number}: the exchange could not fetch it whole")
+        elif found.is_under_liquidation:
+            book.fail("account", f"{text}; it is being liquidated", "an account that may trade")
+        elif free <= 0:
+            book.warn("account", text, "free margin to quote with")
+        else:
+            book.ok("account", text)
+
+    async def _protection(self, wanted: Wanted) -> None:
+        number, book = self._identity.subaccount, self._book
+        if not wanted.protections:
+            book.ok("maker_protection", "none is configured")
+            return
+        rows = await book.ask(
+            "maker_protection",
+            asked(self._rpc, "private/get_mmp_config", _decode_mmp, {"subaccount_id": number}, self._headers()),
+        )
+        if rows is None:
+            return
+        standing = {row.currency: row for row in rows}
+        for protection in wanted.protections:
+            coin = protection.underlying
+            row = standing.get(coin)
+            if row is not None and row.is_frozen:
+                book.warn("maker_protection", f"{coin}: frozen now", "not frozen")
+            text = mmp_difference(row, protection)
+            book.ok("maker_protection", f"{coin}: {text or 'as it is wanted'}", "set at login" if text else "")
+
+
+def mmp_difference(found: MmpConfig | None, wanted: Protection) -> str:
+    """Where what stands there is not what is wanted, with both values; empty if it is."""
+    if found is None or not found.mmp_interval:
+        return "nothing is set there"
+    pairs = {
+        "mmp_interval": (found.mmp_interval, round(wanted.interval_seconds * 1000)),
+        "mmp_frozen_time": (found.mmp_frozen_time, round(wanted.frozen_seconds * 1000)),
+        "mmp_amount_limit": (found.mmp_amount_limit, wanted.max_quantity or Decimal(0)),
+        "mmp_delta_limit": (found.mmp_delta_limit, wanted.max_delta or Decimal(0)),
+    }
+    return "; ".join(f"{name} is {there}, wanted {here}" for name, (there, here) in pairs.items() if there != here)
