@@ -310,6 +310,7 @@ class _Work:
                 entry.settings,
                 limits=msgspec.structs.replace(symbol_limits(found), allowed=allowed),
                 protected=protected,
+                order_life_seconds=exchange.order_life_seconds,
                 sources={name: config.source(path) for name, path in paths.items()},
             )
         return self._settings[key]
