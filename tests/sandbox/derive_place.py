@@ -174,7 +174,7 @@ class Trader(Client):
             "direction": "buy",
             "limit_price": "2999",
             "amount": "1",
-            "max_fee": "10",
+            "max_fee": "100",
             "nonce": str(now_ms * 1_000_000 + next(self._nonces)),
             "signature_expiry_sec": now_ms // 1000 + 600,
             "signer": SESSION_KEY,
