@@ -58,6 +58,7 @@ ACTION = {
     ]
 }
 WORDS = ["address", "uint256", "int256", "int256", "uint256", "uint256", "bool"]
+NONCES = itertools.count(1)  # of all traders: they share a wallet
 MODULE = "0xB8D20c2B7a1Ad2EE33Bc50eF10876eD3035b5e7b"
 
 
@@ -136,7 +137,6 @@ class Trader(Client):
         super().__init__(socket)
         self.sandbox = sandbox
         self.pongs = 0
-        self._nonces = itertools.count(1)
 
     async def read(self):
         try:
@@ -175,7 +175,7 @@ class Trader(Client):
             "limit_price": "2999",
             "amount": "1",
             "max_fee": "100",
-            "nonce": str(now_ms * 1_000_000 + next(self._nonces)),
+            "nonce": str(now_ms * 1_000_000 + next(NONCES)),
             "signature_expiry_sec": now_ms // 1000 + 600,
             "signer": SESSION_KEY,
             "label": "mine",

@@ -482,12 +482,7 @@ async def test_cancels(autojump_clock):
         rows = ((PERP, "2999", "a"), (CALL, "39", "a"), (PUT, "5", "b"), ("BTC-PERP", "79000", "b"))
         ids = {
             name: await client.place(instrument_name=name, limit_price=price, label=label)
-            for name, price, label in (
-                (PERP, "2999", "a"),
-                (CALL, "39", "a"),
-                (PUT, "5", "b"),
-                ("BTC-PERP", "79000", "b"),
-            )
+            for name, price, label in rows
         }
         assert len(ids) == 4
         mine = {"subaccount_id": SUBACCOUNT}

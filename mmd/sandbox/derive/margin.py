@@ -5,6 +5,7 @@ portfolio margin. All figures in USDC; initial and maintenance are what is left,
 """
 
 from decimal import Decimal
+from typing import NamedTuple
 
 import msgspec
 
@@ -26,6 +27,15 @@ class Needs(msgspec.Struct, frozen=True):
     value: Decimal
     initial: Decimal
     maintenance: Decimal
+
+
+class Carried(NamedTuple):
+    """An order, as far as margin is concerned."""
+
+    listing: Listing
+    direction: Direction
+    amount: Decimal
+    price: Decimal
 
 
 class Margins(msgspec.Struct, frozen=True, kw_only=True):
@@ -76,26 +86,28 @@ def position_needs(floor: Floor, listing: Listing, size: Decimal, session_price:
     return Needs(value, value + size * _short_rate(floor, listing), value + size * SHORT_MAINTENANCE * index)
 
 
-def order_need(floor: Floor, listing: Listing, direction: Direction, amount: Decimal, price: Decimal) -> Decimal:
+def order_need(floor: Floor, order: Carried) -> Decimal:
     """What an order may need if it fills."""
-    if not contracts.is_option(listing.instrument):
-        return amount * PERP_INITIAL * _index(floor, listing)
-    return amount * (price if direction is Direction.BUY else _short_rate(floor, listing))
+    if not contracts.is_option(order.listing.instrument):
+        return order.amount * PERP_INITIAL * _index(floor, order.listing)
+    return order.amount * (order.price if order.direction is Direction.BUY else _short_rate(floor, order.listing))
 
 
-def margins(floor: Floor, account: Account) -> Margins:
-    """Everything of one account."""
+def margins(floor: Floor, account: Account, more: Carried | None = None) -> Margins:
+    """Everything of one account; of the two sides of an instrument the one that needs more counts."""
     needs = []
     for name, position in account.positions.items():
         if position.size or position.realized or position.funding:
             held = position.realized + position.funding
             needs.append(position_needs(floor, floor.listings[name], position.size, position.session_price, held))
+    orders = [
+        Carried(floor.listings[order.instrument_name], order.direction, order.remaining, order.price)
+        for order in account.open_orders.values()
+    ]
     sides: dict[str, dict[Direction, Decimal]] = {}
-    for order in account.open_orders.values():
-        listing = floor.listings[order.instrument_name]
-        need = order_need(floor, listing, order.direction, order.remaining, order.price)
-        found = sides.setdefault(order.instrument_name, {})
-        found[order.direction] = found.get(order.direction, ZERO) + need
+    for order in orders if more is None else [*orders, more]:
+        found = sides.setdefault(order.listing.instrument.instrument_name, {})
+        found[order.direction] = found.get(order.direction, ZERO) + order_need(floor, order)
     return Margins(
         collateral=account.wallet(USDC).balance,
         positions_value=sum((need.value for need in needs), ZERO),
@@ -105,13 +117,11 @@ def margins(floor: Floor, account: Account) -> Margins:
     )
 
 
-def suffices(
-    floor: Floor, account: Account, listing: Listing, direction: Direction, amount: Decimal, price: Decimal
-) -> bool:
+def suffices(floor: Floor, account: Account, more: Carried) -> bool:
     """Whether the account can carry one more order; one that only reduces a position always."""
-    position = account.positions.get(listing.instrument.instrument_name)
+    position = account.positions.get(more.listing.instrument.instrument_name)
     size = position.size if position is not None else ZERO
-    if amount <= -contracts.signed(direction, size):
+    if more.amount <= -contracts.signed(more.direction, size):
         return True
-    have = margins(floor, account)
-    return have.initial + have.open_orders >= order_need(floor, listing, direction, amount, price)
+    have = margins(floor, account, more)
+    return have.initial + have.open_orders >= ZERO

@@ -182,10 +182,8 @@ def _check_order(context: Context, account: Account, params: OrderParams, listin
         raise RpcError(11010, "Post only cannot be a market order")
     if not resting:
         _check_liquidity(context, account, params, listing)
-    direction = Direction(params.direction)
-    if not params.reduce_only and not margin.suffices(
-        context.floor, account, listing, direction, params.amount, params.limit_price
-    ):
+    carried = margin.Carried(listing, Direction(params.direction), params.amount, params.limit_price)
+    if not params.reduce_only and not margin.suffices(context.floor, account, carried):
         raise RpcError(11000, "Insufficient funds")
 
 
