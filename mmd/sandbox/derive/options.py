@@ -18,7 +18,7 @@ class Told(StrEnum):
     SEED = "seed"
 
 
-class KeyLine(msgspec.Struct, frozen=True, kw_only=True):
+class KeyLine(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A session key that the wallet has registered. No `subaccounts`: all; `expiry_sec` in Unix seconds."""
 
     address: str
@@ -28,7 +28,7 @@ class KeyLine(msgspec.Struct, frozen=True, kw_only=True):
     label: str = ""
 
 
-class WalletLine(msgspec.Struct, frozen=True, kw_only=True):
+class WalletLine(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """An owner and what is his. `usdc`: collateral of each subaccount, None = the sandbox's own balances."""
 
     address: str

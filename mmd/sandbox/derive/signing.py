@@ -25,6 +25,7 @@ ACTION_TYPE = (
 DECIMALS = 12  # that a signed number may have; the words have 18
 SCALE = 10**12
 UNITS = 10**6  # what is left of 18 decimals
+LARGEST = 1 << 127
 SIGNATURE_BYTES = 65
 
 
@@ -77,7 +78,7 @@ def domain_separator(chain_id: int) -> bytes:
 
 
 def word(value: Decimal) -> int:
-    """A decimal in units of 1e-18. Unsigned for more than 12 decimals, which the exchange refuses."""
+    """A decimal in units of 1e-18. Unsigned for more than 12 decimals, or 127 bits."""
     exponent = value.as_tuple().exponent
     if not isinstance(exponent, int) or abs(value.adjusted()) > 60:
         raise Unsigned(f"{value} is no number that can be signed")
@@ -85,6 +86,8 @@ def word(value: Decimal) -> int:
     count, rest = divmod(numerator * SCALE, denominator)
     if rest:
         raise Unsigned(f"{value} has more than {DECIMALS} decimals")
+    if abs(count) * UNITS >= LARGEST:
+        raise Unsigned(f"{value} is too large")
     return count * UNITS
 
 
