@@ -146,8 +146,10 @@ class Dialect(Answering[Link, Asked]):
             return
         wanted = {key: msgspec.json.decode(value) for key, value in asked.request.params.items()}
         now_ms, engine = self.context.now_ms, self.context.engine
-        account = self.context.floor.account(str(wanted.get("subaccount_id", "")), now_ms)
-        for order in list(account.open_orders.values()):
+        name = str(wanted.get("subaccount_id"))
+        if name not in caller.wallet.accounts:
+            return
+        for order in list(self.context.floor.account(name, now_ms).open_orders.values()):
             mine = {
                 "order_id": order.order_id,
                 "nonce": self.context.tickets.of(order).nonce,

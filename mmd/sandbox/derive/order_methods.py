@@ -243,7 +243,7 @@ def _enter(
         mmp=params.mmp,
     )
     try:
-        placed = context.engine.place(new, context.now_ms)
+        placed = context.engine.place(new, context.now_ms, bumped=False)
     except Refused as error:
         raise _refusal(error, listing) from None
     ticket = Ticket(
