@@ -125,14 +125,15 @@ async def test_an_option_ends_in_cash(autojump_clock):
         client = await house.trader("balances", "orders")
         await long_and_short(house, client)
         order_id = await client.place(instrument_name=CALL, limit_price="40")
+        await trio.sleep(1)
         client.inbox.clear()
         house.levers.expire(CALL, D("3700"))
-        assert [
-            (row["name"], row["new_balance"], row["previous_balance"]) for row in await client.told("balances")
-        ] == [
+        rows = await client.told("balances")
+        assert [(row["name"], row["new_balance"], row["previous_balance"]) for row in rows] == [
             ("USDC", "999899.1", "1000099.1"),
             (CALL, "0", "-2"),
         ]
+        assert {row["update_type"] for row in rows} == {"option_settlement"}
         (row,) = await client.told("orders")
         assert (row["order_id"], row["order_status"]) == (order_id, "expired")
         assert await client.refusal(instrument_name=CALL, limit_price="40") == 11021
