@@ -86,7 +86,8 @@ class Sandbox:
         self._flush_wake = Signal()
         self._alarm_wake = Signal()
         self.clock.shifted = self._clock_shifted
-        self.alarms.changed = self._alarm_wake.set
+        self.alarms.changed = self._watch_alarms
+        self._alarms_watched = False
         self._accrue_ms = 0
         self._nursery: trio.Nursery | None = None
         self.publisher.due_changed = self._flush_wake.set
@@ -152,7 +153,7 @@ class Sandbox:
             nursery.start_soon(self._run_market)
             nursery.start_soon(self._run_batches)
             nursery.start_soon(self._run_expiries)
-            nursery.start_soon(self._run_alarms)
+            self._watch_alarms()
             if self.options.funding_seconds > 0:
                 nursery.start_soon(self._run_funding)
             task_status.started()
@@ -187,17 +188,21 @@ class Sandbox:
                 continue
             self.publisher.flush(self.now_ms)
 
+    def _watch_alarms(self) -> None:
+        """Look at the alarms anew; a dialect that sets none has no task for them."""
+        self._alarm_wake.set()
+        if self._nursery is not None and not self._alarms_watched and self.alarms.next_ms is not None:
+            self._alarms_watched = True
+            self._nursery.start_soon(self._run_alarms)
+
     async def _run_alarms(self) -> None:
-        while True:
-            due_ms = self.alarms.next_ms
-            if due_ms is None:
-                await self._alarm_wake.wait()
-                continue
+        while (due_ms := self.alarms.next_ms) is not None:
             with trio.move_on_after(max(0.001, (due_ms - self.now_ms) / 1000)):
                 await self._alarm_wake.wait()
                 continue
             if self.alarms.ring(self.now_ms):
                 self.publish()
+        self._alarms_watched = False
 
     async def _run_expiries(self) -> None:
         last_ms = self.now_ms
