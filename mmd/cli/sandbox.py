@@ -14,18 +14,20 @@ import yaml
 
 from mmd.domain.errors import ConfigError
 from mmd.sandbox.deribit.auth import Key
+from mmd.sandbox.derive.options import MARKET_MAKER, TRADER, DeriveOptions, WalletLine
+from mmd.sandbox.derive.universe import derive_market
 from mmd.sandbox.feed import read_feed
 from mmd.sandbox.limits import Budget, Budgets
 from mmd.sandbox.markets import RECORDED_FEED, generated_market, recorded_market
 from mmd.sandbox.model import Market
-from mmd.sandbox.serve import Sandbox, SandboxOptions
+from mmd.sandbox.serve import Exchange, Sandbox, SandboxOptions
 
 EXIT_OK, EXIT_USAGE, EXIT_CANNOT_LISTEN, EXIT_CONFIG = 0, 64, 71, 78
-WEBSOCKET_PATH = "/ws/api/v2"
+WEBSOCKET_PATHS = {Exchange.DERIBIT: "/ws/api/v2", Exchange.DERIVE: "/v3/ws"}
 
 
 class AccountLine(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """One entry of the accounts file."""
+    """One entry of Deribit's accounts file; Derive's are WalletLine."""
 
     client_id: str
     client_secret: str
@@ -41,18 +43,21 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
         description="Runs an exchange with a matching engine and a live market on a local port. It speaks the "
         "exchange's own protocol over WebSocket and HTTP; prints its URL when it is ready.",
     )
-    parser.add_argument("--exchange", choices=["deribit"], default="deribit", help="whose protocol to speak")
+    parser.add_argument("--exchange", choices=list(Exchange), default=Exchange.DERIBIT, help="whose protocol to speak")
     parser.add_argument("--listen", default="127.0.0.1:8645", metavar="HOST:PORT", help="port 0: any free one")
-    parser.add_argument("--market", choices=["recorded", "generated"], default="recorded")
+    parser.add_argument(
+        "--market", choices=["recorded", "generated"], help="default: recorded; for derive there is only generated"
+    )
     parser.add_argument("--feed", type=Path, metavar="FILE", help="recorded messages to replay (default: the packaged)")
     parser.add_argument("--instruments", type=Path, metavar="FILE", help="instruments to list (default: the packaged)")
     parser.add_argument("--as-recorded", action="store_true", help="keep the recording's times and expiries")
     parser.add_argument("--seed", type=int, default=1, help="same seed, same market and ids")
     parser.add_argument("--accounts", type=Path, metavar="FILE", help="JSON or YAML list of who may log in")
-    parser.add_argument("--matching-rate", type=float, default=250.0, metavar="N", help="orders a second")
-    parser.add_argument("--matching-burst", type=float, default=1000.0, metavar="N", help="orders at once")
-    parser.add_argument("--no-rate-limits", action="store_true", help="never answer 10028")
-    parser.add_argument("--keep-open", action="store_true", help="do not close a link after 10028")
+    parser.add_argument("--matching-rate", type=float, default=250.0, metavar="N", help="deribit: orders a second")
+    parser.add_argument("--matching-burst", type=float, default=1000.0, metavar="N", help="deribit: orders at once")
+    parser.add_argument("--trader-limits", action="store_true", help="derive: the budgets of who is no market maker")
+    parser.add_argument("--no-rate-limits", action="store_true", help="refuse nothing for being too much")
+    parser.add_argument("--keep-open", action="store_true", help="deribit: do not close a link after 10028")
     parser.add_argument("--speed-bump-ms", type=int, default=0, metavar="MS", help="hold aggressive orders this long")
     parser.add_argument(
         "--notifications-first", action="store_true", help="send what an order caused before its answer"
@@ -64,10 +69,13 @@ def run(args: argparse.Namespace) -> int:
     """Serve until SIGTERM or SIGINT; returns the exit status."""
     try:
         host, port = parse_listen(args.listen)
-        keys = None if args.accounts is None else read_accounts(args.accounts)
-        market, clock = _market(args)
+        exchange = Exchange(args.exchange)
+        keys = None if args.accounts is None or exchange is not Exchange.DERIBIT else read_accounts(args.accounts)
+        market, clock = _market(args, exchange)
         options = SandboxOptions(
+            exchange=exchange,
             seed=args.seed,
+            derive=_derive(args) if exchange is Exchange.DERIVE else DeriveOptions(),
             keys=keys,
             budgets=Budgets(
                 matching=Budget(args.matching_rate, args.matching_burst),
@@ -92,8 +100,20 @@ def run(args: argparse.Namespace) -> int:
     return EXIT_OK
 
 
-def _market(args: argparse.Namespace) -> tuple[Market, Callable[[], int]]:
+def _derive(args: argparse.Namespace) -> DeriveOptions:
+    """What only Derive's dialect is told."""
+    rates = msgspec.structs.replace(TRADER if args.trader_limits else MARKET_MAKER, enforced=not args.no_rate_limits)
+    if args.accounts is None:
+        return DeriveOptions(rates=rates)
+    return DeriveOptions(rates=rates, wallets=read_wallets(args.accounts))
+
+
+def _market(args: argparse.Namespace, exchange: Exchange) -> tuple[Market, Callable[[], int]]:
     """The market that was asked for and the clock it lives on."""
+    if exchange is Exchange.DERIVE:
+        if args.market == "recorded" or args.feed is not None or args.as_recorded or args.instruments is not None:
+            raise ConfigError(["--exchange derive: there is only a generated market, of instruments of its own"])
+        return derive_market(args.seed, now_ms=time.time_ns() // 1_000_000), time.time_ns
     if args.market == "generated":
         if args.feed is not None or args.as_recorded:
             raise ConfigError(["--feed and --as-recorded need --market recorded"])
@@ -118,7 +138,7 @@ async def serve(sandbox: Sandbox, host: str, port: int) -> None:
             await nursery.start(sandbox.run)
             bound: int = await nursery.start(sandbox.serve_tcp, host, port)
             shown = f"[{host}]" if ":" in host else host
-            print(f"ws://{shown}:{bound}{WEBSOCKET_PATH}", flush=True)
+            print(f"ws://{shown}:{bound}{WEBSOCKET_PATHS[sandbox.options.exchange]}", flush=True)
             async for _ in signals:
                 nursery.cancel_scope.cancel()
                 break
@@ -153,3 +173,18 @@ def read_accounts(path: Path) -> tuple[Key, ...]:
     if doubled := {name for name in names if names.count(name) > 1}:
         raise ConfigError([f"{path}: client_id given twice: {', '.join(sorted(doubled))}"])
     return keys
+
+
+def read_wallets(path: Path) -> tuple[WalletLine, ...]:
+    """Derive's accounts file; ConfigError with what is wrong in it."""
+    # Not before it is asked for: it loads a curve and a codec.
+    from mmd.sandbox.derive.wallets import Wallets
+
+    try:
+        lines = msgspec.convert(yaml.safe_load(path.read_text()), tuple[WalletLine, ...])
+        Wallets(lines, DeriveOptions().chain_id)
+    except (yaml.YAMLError, msgspec.ValidationError, ValueError) as error:
+        raise ConfigError(
+            [f"{path}: {error}; wanted: a list of {{address, subaccounts, keys?, cancel_on_disconnect?, usdc?}}"]
+        ) from None
+    return lines

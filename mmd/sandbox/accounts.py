@@ -13,7 +13,7 @@ import msgspec
 from mmd.sandbox import contracts
 from mmd.sandbox.model import Direction, SandboxInstrument
 from mmd.sandbox.orders import ZERO, Order, SelfTrading, UserTrade
-from mmd.sandbox.protection import Protection
+from mmd.sandbox.protection import Freeze
 
 HISTORY_ORDERS = 20_000
 HISTORY_TRADES = 50_000
@@ -45,6 +45,9 @@ class Position(msgspec.Struct):
     session_price: Decimal = ZERO
     realized: Decimal = ZERO  # of this session, in the settlement currency, without funding
     funding: Decimal = ZERO  # received (negative: paid) since it was last settled
+    funding_settled: Decimal = ZERO  # received before that, ever
+    profit_settled: Decimal = ZERO  # paid out as profit, without funding, ever
+    fees: Decimal = ZERO  # paid, ever
 
     def trade(self, instrument: SandboxInstrument, direction: Direction, amount: Decimal, price: Decimal) -> Decimal:
         """Apply an execution; returns the profit it realised against the session price."""
@@ -113,7 +116,7 @@ class Account:
         self.ledger: deque[LedgerRow] = deque(maxlen=HISTORY_ROWS)
         self.self_trading = SelfTrading.REJECT_TAKER
         self.self_trading_extended = False
-        self.protections: dict[str, Protection] = {}
+        self.protections: dict[str, Freeze] = {}
         self.cancel_on_disconnect = False  # of connections opened from now on
         self.mmp_enabled = True
         """Whether the exchange has granted this account market maker protection."""
@@ -132,6 +135,12 @@ class Account:
         if found is None:
             found = self.positions[instrument_name] = Position()
         return found
+
+    def reported_size(self, instrument_name: str) -> Decimal:
+        """The size of a position as reports show it: with the drift that a test may have put on it."""
+        position = self.positions.get(instrument_name)
+        drift = self.reported_drift.get(instrument_name, ZERO)
+        return (position.size if position is not None else ZERO) + drift
 
     def order(self, order_id: str) -> Order | None:
         return self.open_orders.get(order_id) or self.closed_orders.get(order_id)
@@ -171,6 +180,7 @@ class Account:
             wallet.session_rpl += trade.profit_loss
         wallet.balance -= trade.fee
         wallet.fees += trade.fee
+        position.fees += trade.fee
         self.trades.append(trade)
         self.ledger.append(
             LedgerRow(

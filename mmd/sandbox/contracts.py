@@ -9,6 +9,7 @@ from mmd.sandbox.model import Direction, SandboxInstrument
 
 CENT_OF_A_SATOSHI = Decimal("1e-10")
 SATOSHI = Decimal("1e-8")
+ZERO = Decimal(0)
 OPTION_FEE_CAP = Decimal("0.125")  # of the option's price
 
 
@@ -66,10 +67,14 @@ def trade_fee(
 ) -> Decimal:
     """The fee of one execution in the settlement currency; negative = rebate."""
     rate = instrument.maker_commission if maker else instrument.taker_commission
+    base = ZERO if maker else instrument.base_fee
     if is_option(instrument):
         unit = rate if is_inverse(instrument) else rate * index_price
-        return min(unit, OPTION_FEE_CAP * price) * amount
-    return (rate * amount / price if is_inverse(instrument) else rate * amount * price).quantize(CENT_OF_A_SATOSHI)
+        return min(unit, OPTION_FEE_CAP * price) * amount + base
+    if is_inverse(instrument):
+        return (rate * amount / price).quantize(CENT_OF_A_SATOSHI)
+    value = amount * (index_price if instrument.fee_on_index else price)
+    return (rate * value).quantize(CENT_OF_A_SATOSHI) + base
 
 
 def profit(instrument: SandboxInstrument, size: Decimal, entry: Decimal, exit_price: Decimal) -> Decimal:

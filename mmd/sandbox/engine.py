@@ -256,6 +256,11 @@ class Engine(EngineVenue):
         self.floor.commit(now_ms)
         return cancelled
 
+    def expire(self, order: Order, now_ms: int) -> None:
+        """An open order has come to the end of its life, whatever state its book is in."""
+        self.floor.close(order, OrderState.EXPIRED, CancelReason.NONE, now_ms)
+        self.floor.commit(now_ms)
+
     def cancel_link(self, link: int, now_ms: int) -> int:
         """Cancel on disconnect: everything placed over this connection. Returns how many."""
         count = 0
@@ -382,7 +387,7 @@ class Engine(EngineVenue):
     ) -> None:
         """Refuse what would take the open protected size of one side of an instrument over max_quote_quantity."""
         protection = account.protections.get(listing.instrument.price_index)
-        most = protection.config.max_quote_quantity if protection is not None else None
+        most = protection.max_quote_quantity if protection is not None else None
         if most is None:
             return
         size = contracts.coins(listing.instrument, amount, price)

@@ -27,6 +27,7 @@ class AnswerFault(StrEnum):
     LOSE_REQUEST = "lose_request"
     REFUSE = "refuse"
     CUT = "cut"  # it had its effect, and the link dies instead of the answer
+    REPEAT = "repeat"  # answered twice
 
 
 class BookFault(StrEnum):
@@ -41,13 +42,14 @@ class BookFault(StrEnum):
 class FillFault(StrEnum):
     """What becomes of the notifications of one fill. The exchange's own books are right in any case.
 
-    SPLIT: orders are told at once, trades late.
+    SPLIT: orders are told at once, trades late. ORDERS_LATE: the other way round.
     """
 
     REPEAT = "repeat"
     DELAY = "delay"
     LOSE = "lose"
     SPLIT = "split"
+    ORDERS_LATE = "orders_late"
 
 
 Methods = str | tuple[str, ...]
@@ -107,7 +109,7 @@ class Faults:
         """Whether what a request caused is sent before its answer."""
         self.market_paused = False
         self.maintenance = False
-        """Every call is answered 11051."""
+        """Every call is answered with the dialect's error for it."""
         self.all_silent = False
         """Whether no market data is sent at all."""
         self._engine = engine
@@ -135,6 +137,9 @@ class Faults:
 
     def cut_answers(self, count: int | None, method: Methods = "private/") -> None:
         self._arm(AnswerFault.CUT, count, method)
+
+    def repeat_answers(self, count: int | None, method: Methods = "private/") -> None:
+        self._arm(AnswerFault.REPEAT, count, method)
 
     def refuse(self, count: int | None, code: int, message: str, method: Methods = "private/") -> None:
         """Answer with this error instead of doing anything."""
@@ -202,11 +207,13 @@ class Faults:
                 told += [notice, notice]
             elif armed.fault is FillFault.DELAY:
                 self._later(armed.delay_ms / 1000, partial(self._send, [notice]))
-            elif armed.fault is FillFault.SPLIT:
+            elif armed.fault is not FillFault.LOSE:
                 assert isinstance(notice, AccountChanged)  # or no fault would have been armed for it
-                told.append(AccountChanged(notice.account, notice.instrument_name, notice.orders, (), False))
+                orders = AccountChanged(notice.account, notice.instrument_name, notice.orders, (), False)
                 trades = AccountChanged(notice.account, notice.instrument_name, (), notice.trades, True)
-                self._later(armed.delay_ms / 1000, partial(self._send, [trades]))
+                now, late = (orders, trades) if armed.fault is FillFault.SPLIT else (trades, orders)
+                told.append(now)
+                self._later(armed.delay_ms / 1000, partial(self._send, [late]))
         return told
 
     def _next_fill(self, notice: Notice) -> ArmedFill | None:

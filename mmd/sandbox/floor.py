@@ -8,6 +8,7 @@ import random
 from collections import deque
 from collections.abc import Iterator, Mapping
 from decimal import Decimal
+from typing import Protocol
 
 from mmd.sandbox import contracts, funding
 from mmd.sandbox.accounts import STARTING_BALANCES, Account
@@ -38,6 +39,35 @@ class Touched:
         self.position_ended = False
 
 
+class Names(Protocol):
+    """Makes ids, each once: same seed, same ids."""
+
+    def order(self, instrument: SandboxInstrument) -> str: ...
+
+    def trade(self, instrument: SandboxInstrument) -> str: ...
+
+
+class CountedNames:
+    """Numbers from a random start, with the currency before them where it is not BTC."""
+
+    def __init__(self, chance: random.Random) -> None:
+        self._order = chance.randrange(10_000_000, 90_000_000)
+        self._trade = chance.randrange(100_000_000, 300_000_000)
+
+    def order(self, instrument: SandboxInstrument) -> str:
+        self._order += 1
+        return f"{_prefix(instrument)}{self._order}"
+
+    def trade(self, instrument: SandboxInstrument) -> str:
+        self._trade += 1
+        return f"{_prefix(instrument)}{self._trade}"
+
+
+def _prefix(instrument: SandboxInstrument) -> str:
+    group = contracts.currency_group(instrument)
+    return "" if group == "BTC" else f"{group}-"
+
+
 class Floor:
     """All state of the exchange. Ids are counted from a seeded start: same seed, same ids."""
 
@@ -60,8 +90,8 @@ class Floor:
         """How late queries list executions; a fault."""
         self._next_row = 0
         self._random = random.Random(seed)
-        self._next_order = self._random.randrange(10_000_000, 90_000_000)
-        self._next_trade = self._random.randrange(100_000_000, 300_000_000)
+        self.names: Names = CountedNames(self._random)
+        """What orders and trades are called; replaced before the first one is."""
         self._open_sides: dict[tuple[str, str, Direction], int] = {}
         self._touched: dict[tuple[str, str], Touched] = {}
         self._prints: dict[str, list[Print]] = {}
@@ -127,18 +157,12 @@ class Floor:
         return found.price if found is not None else ZERO
 
     def new_order_id(self, instrument: SandboxInstrument) -> str:
-        self._next_order += 1
-        return f"{self._prefix(instrument)}{self._next_order}"
+        return self.names.order(instrument)
 
     def new_row_id(self) -> int:
         """Ids of the transaction log, rising over all accounts."""
         self._next_row += 1
         return self._next_row
-
-    @staticmethod
-    def _prefix(instrument: SandboxInstrument) -> str:
-        group = contracts.currency_group(instrument)
-        return "" if group == "BTC" else f"{group}-"
 
     # --- matching ------------------------------------------------------------------------------
 
@@ -238,10 +262,9 @@ class Floor:
     ) -> Trade:
         instrument = listing.instrument
         self.accrue(listing, now_ms)
-        self._next_trade += 1
         listing.trade_seq += 1
         trade = Trade(
-            trade_id=f"{self._prefix(instrument)}{self._next_trade}",
+            trade_id=self.names.trade(instrument),
             trade_seq=listing.trade_seq,
             instrument_name=instrument.instrument_name,
             timestamp=now_ms,
@@ -309,6 +332,7 @@ class Floor:
             tick_direction=entry.tick_direction,
             self_trade=self_trade,
         )
+        order.fees += fill.fee
         account.record(fill, instrument, self.new_row_id())
         self.touch(order).trades.append(fill)
         if order.mmp:

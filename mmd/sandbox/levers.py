@@ -31,9 +31,10 @@ from mmd.sandbox.orders import (
 )
 from mmd.sandbox.truth import Truth
 
-ORDERS: Methods = ("private/buy", "private/sell")
-ORDERS_AND_EDITS: Methods = ("private/buy", "private/sell", "private/edit")
+ORDERS: Methods = ("private/buy", "private/sell", "private/order")
+ORDERS_AND_EDITS: Methods = (*ORDERS, "private/edit", "private/replace")
 CANCELS: Methods = "private/cancel"  # and all that begin so: cancel_by_label, cancel_all, ...
+LOGINS: Methods = ("public/auth", "public/login")
 AGGRESSOR = "aggressor"
 NUDGE_SECONDS = 0.25
 HOUR_MS = 3_600_000
@@ -41,6 +42,11 @@ HOUR_MS = 3_600_000
 
 class Levers(Truth):
     """ValueError for what cannot be done now; Refused for an unknown instrument or an order the engine refuses."""
+
+    # Errors by which levers refuse where the test names none, as Deribit has them: code and message.
+    ORDER_REFUSED = (11030, "other_reject")
+    CANCEL_REFUSED = (10012, "book_closed")
+    CANCEL_MISSED = (10004, "order_not_found")
 
     # --- clock ---------------------------------------------------------------------------------
 
@@ -152,30 +158,37 @@ class Levers(Truth):
     def refuse_orders(
         self,
         count: int | None = 1,
-        code: int = 11030,
-        message: str = "other_reject",
+        code: int | None = None,
+        message: str = "",
         methods: Methods = ORDERS_AND_EDITS,
     ) -> None:
-        """The next such requests are answered with this error and do nothing."""
+        """The next such requests are answered with this error (None: ORDER_REFUSED) and do nothing."""
+        code, message = (code, message) if code is not None else self.ORDER_REFUSED
         self._panel.faults.refuse(count, code, message, methods)
 
     def refuse_cancels(
-        self, count: int | None = None, code: int = 10012, message: str = "book_closed", methods: Methods = CANCELS
+        self, count: int | None = None, code: int | None = None, message: str = "", methods: Methods = CANCELS
     ) -> None:
-        """The next cancels (None: all) are answered with this error; the orders rest on."""
+        """The next cancels (None: all) are answered with this error (None: CANCEL_REFUSED); the orders rest on."""
+        code, message = (code, message) if code is not None else self.CANCEL_REFUSED
         self._panel.faults.refuse(count, code, message, methods)
 
-    def fill_before_cancels(self, count: int | None = 1, code: int = 10004, message: str = "order_not_found") -> None:
+    def fill_before_cancels(self, count: int | None = 1, code: int | None = None, message: str = "") -> None:
         """The orders that the next cancels mean are filled just before, so that the fill wins the race.
 
-        private/cancel is answered with `code` (0: the engine's own 11008 already_filled); cancels by label,
-        instrument or currency count 0, as on the exchange.
+        private/cancel is answered with `code` (None: CANCEL_MISSED; 0: what the engine says of a filled order);
+        cancels by label, instrument or currency count 0, as on the exchange.
         """
+        code, message = (code, message) if code is not None else self.CANCEL_MISSED
         self._panel.faults.race_cancels(count, code, message, CANCELS)
 
     def cut_answers(self, count: int | None = 1, methods: Methods = ORDERS) -> None:
         """The next such requests are carried out; instead of their answers their links are cut."""
         self._panel.faults.cut_answers(count, methods)
+
+    def repeat_answers(self, count: int | None = 1, methods: Methods = ORDERS_AND_EDITS) -> None:
+        """The next such requests are answered twice."""
+        self._panel.faults.repeat_answers(count, methods)
 
     def disarm(self) -> None:
         """Forget every armed fault of requests, fills, user channels and book messages."""
@@ -198,6 +211,10 @@ class Levers(Truth):
     def split_fills(self, count: int, milliseconds: int, account: str | None = None) -> None:
         """Of the next fills the orders are told at once, filled, and the trades so much later; queries know both."""
         self._panel.faults.fault_fills(FillFault.SPLIT, count, account, milliseconds)
+
+    def tell_orders_late(self, count: int, milliseconds: int, account: str | None = None) -> None:
+        """The other way round: of the next fills the trades are told at once, and the orders so much later."""
+        self._panel.faults.fault_fills(FillFault.ORDERS_LATE, count, account, milliseconds)
 
     def list_trades_late(self, milliseconds: int) -> None:
         """Queries list executions only so long after they happened (0: at once); orders and positions show them."""
@@ -345,7 +362,7 @@ class Levers(Truth):
 
     def cut_logins(self, count: int) -> None:
         """The next connections that log in are cut instead of being answered."""
-        self._panel.faults.cut_answers(count, "public/auth")
+        self._panel.faults.cut_answers(count, LOGINS)
 
     def lose_orders(self, *, told: bool, forget: bool = False) -> int:
         """The matching engine falls over and is back at once: connections stand, and no open order has survived.

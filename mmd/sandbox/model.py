@@ -34,7 +34,7 @@ class TickStep(msgspec.Struct, frozen=True):
 
 
 class SandboxInstrument(msgspec.Struct, frozen=True, kw_only=True):
-    """One listed instrument; field names and units as in `public/get_instruments`."""
+    """One listed instrument; field names and units as in Deribit's `public/get_instruments`."""
 
     instrument_name: str
     instrument_id: int
@@ -57,6 +57,9 @@ class SandboxInstrument(msgspec.Struct, frozen=True, kw_only=True):
     strike: Decimal | None = None
     option_type: str | None = None  # "call" or "put"
     max_leverage: int | None = None
+    max_trade_amount: Decimal | None = None
+    base_fee: Decimal = Decimal(0)  # of a taker, besides the rate
+    fee_on_index: bool = False  # futures: the rate is of the index, not of the price
 
     @property
     def is_perpetual(self) -> bool:

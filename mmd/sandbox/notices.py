@@ -25,6 +25,12 @@ class AccountChanged(msgspec.Struct, frozen=True):
     position_changed: bool
 
 
+class CashChanged(msgspec.Struct, frozen=True):
+    """Money came or went without a trade: a settlement, or funding."""
+
+    account: str
+
+
 class TopChanged(msgspec.Struct, frozen=True):
     """The best bid or ask, or its size, is another."""
 
@@ -64,6 +70,7 @@ Notice = (
     | TopChanged
     | TradesPrinted
     | AccountChanged
+    | CashChanged
     | ReferenceChanged
     | IndexChanged
     | StateChanged

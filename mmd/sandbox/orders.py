@@ -31,6 +31,7 @@ class OrderState(StrEnum):
     FILLED = "filled"
     CANCELLED = "cancelled"
     SPEED_BUMPED = "speed_bumped"
+    EXPIRED = "expired"  # Derive only
 
 
 class CancelReason(StrEnum):
@@ -42,6 +43,7 @@ class CancelReason(StrEnum):
     SELF_TRADE = "self_trade_prevention"
     REDUCE_ONLY = "reduce_only"
     NOT_FILLED = "not_filled"
+    KEY_GONE = "session_key_deregistered"  # Derive only
     NONE = ""
 
 
@@ -145,6 +147,7 @@ class Order(msgspec.Struct, kw_only=True, eq=False):
     state: OrderState = OrderState.OPEN
     filled: Decimal = ZERO
     cost: Decimal = ZERO  # sum of price x amount over the fills
+    fees: Decimal = ZERO  # paid over the fills
     replaced: bool = False
     cancel_reason: CancelReason = CancelReason.NONE
     release_ms: int = 0  # end of the speed bump

@@ -4,6 +4,8 @@ Deltas are transaction deltas (option delta minus option mark price in coins), v
 by absolute value. Quantities are gross, in coins.
 """
 
+from abc import ABC, abstractmethod
+
 import msgspec
 
 
@@ -19,18 +21,30 @@ class ProtectionConfig(msgspec.Struct, frozen=True, kw_only=True):
     max_quote_quantity: float | None = None
 
 
-class Protection:
-    """The running window. `frozen_until` in ms: None = not frozen, 0 = until reset."""
+class Freeze(ABC):
+    """What stops an account's protected orders. `frozen_until` in ms: None = not frozen, 0 = until reset."""
 
-    def __init__(self, config: ProtectionConfig) -> None:
-        self.config = config
+    max_quote_quantity: float | None = None
+
+    def __init__(self) -> None:
         self.frozen_until: int | None = None
-        self._window_start: int | None = None
-        self._quantity = self._delta = self._vega = 0.0
+
+    @property
+    @abstractmethod
+    def frozen_ms(self) -> int:
+        """How long a freeze lasts; 0: until reset."""
+
+    @abstractmethod
+    def forget(self) -> None:
+        """Count from nothing again."""
+
+    @abstractmethod
+    def add(self, quantity: float, delta: float, vega: float, now_ms: int) -> bool:
+        """Count a fill of a protected order; True when it trips a limit, which starts the freeze."""
 
     def reset(self) -> None:
         self.frozen_until = None
-        self._window_start = None
+        self.forget()
 
     def is_frozen(self, now_ms: int) -> bool:
         if self.frozen_until is None:
@@ -42,10 +56,27 @@ class Protection:
 
     def trip(self, now_ms: int) -> None:
         """Start the freeze."""
-        self.frozen_until = now_ms + self.config.frozen_time * 1000 if self.config.frozen_time else 0
+        self.frozen_until = now_ms + self.frozen_ms if self.frozen_ms else 0
+
+
+class Protection(Freeze):
+    """Deribit's: a window that starts at its first trade."""
+
+    def __init__(self, config: ProtectionConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.max_quote_quantity = config.max_quote_quantity
+        self._window_start: int | None = None
+        self._quantity = self._delta = self._vega = 0.0
+
+    @property
+    def frozen_ms(self) -> int:
+        return self.config.frozen_time * 1000
+
+    def forget(self) -> None:
+        self._window_start = None
 
     def add(self, quantity: float, delta: float, vega: float, now_ms: int) -> bool:
-        """Count a fill of a protected order; True when it trips a limit, which starts the freeze."""
         frozen = self.is_frozen(now_ms)
         if self._window_start is None or now_ms >= self._window_start + self.config.interval * 1000:
             self._window_start = now_ms

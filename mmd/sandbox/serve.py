@@ -3,25 +3,26 @@
 import time
 from collections.abc import Callable, Mapping
 from decimal import Decimal
+from enum import StrEnum
 
 import msgspec
 import trio
 from trio.testing import memory_stream_pair
 
 from mmd.sandbox.accounts import STARTING_BALANCES
+from mmd.sandbox.alarms import Alarms
 from mmd.sandbox.clock import Clock, ShiftedVenue
-from mmd.sandbox.deribit.auth import Key, Registry
-from mmd.sandbox.deribit.context import Context
-from mmd.sandbox.deribit.dialect import Dialect
-from mmd.sandbox.deribit.publisher import Publisher
+from mmd.sandbox.deribit import voice as deribit
+from mmd.sandbox.deribit.auth import Key
+from mmd.sandbox.derive.options import DeriveOptions
 from mmd.sandbox.engine import Engine
 from mmd.sandbox.faults import Faults
-from mmd.sandbox.levers import Levers
 from mmd.sandbox.limits import Budgets
 from mmd.sandbox.listing import next_settlement
 from mmd.sandbox.model import InstrumentState, Market
 from mmd.sandbox.notices import Notice
 from mmd.sandbox.server import Server
+from mmd.sandbox.voice import Voice
 from mmd.sandbox.wire import Signal
 
 PAUSED_STEP_MS = 100
@@ -30,14 +31,25 @@ LONGEST_SLEEP_SECONDS = 3600.0
 LIVE = (InstrumentState.OPEN, InstrumentState.LOCKED)
 
 
+class Exchange(StrEnum):
+    """Whose protocol is spoken."""
+
+    DERIBIT = "deribit"
+    DERIVE = "derive"
+
+
 class SandboxOptions(msgspec.Struct, frozen=True, kw_only=True):
-    """`keys` None: any credentials open an account of that client id. `balances` are what a new account has.
+    """Of Deribit alone: `budgets`, and `keys` (None: any credentials open an account of that client id). Of Derive
+
+    alone: `derive`. `balances` are what a new account has.
 
     `funding_seconds`: how often accrued funding is paid into balances, besides the daily settlement (0: only
     there). `without_mmp`: accounts without the right to market maker protection.
     """
 
+    exchange: Exchange = Exchange.DERIBIT
     seed: int = 0
+    derive: DeriveOptions = DeriveOptions()
     budgets: Budgets = Budgets()
     keys: tuple[Key, ...] | None = None
     balances: Mapping[str, Decimal] = msgspec.field(default_factory=lambda: STARTING_BALANCES)
@@ -62,28 +74,38 @@ class Sandbox:
         self.clock = Clock(wall_clock_ns)
         self.name = f"sandbox begun at {wall_clock_ns()}"  # what happened in another one is nothing to this one
         self.engine = Engine(seed=options.seed, balances=options.balances, speed_bump_ms=options.speed_bump_ms)
-        self.publisher = Publisher(self.engine.floor, lambda: self.faults)
-        registry = Registry(None if options.keys is None else list(options.keys), options.seed)
-        context = Context(self.engine, registry, options.budgets, self.publisher, self.wall_us, self.want)
+        self.engine.floor.without_mmp = options.without_mmp
+        self.alarms = Alarms()
         self.faults = Faults(self.engine, self.publish, self.send, self.later, self._cut)
         self.faults.notifications_first = options.notifications_first
-        self.server = Server(Dialect(context, self.faults, self.publish))
+        voice = self._voice(options)
+        self.publisher, self.levers = voice.publisher, voice.levers
+        self.server = Server(voice.dialect)
         self._wanted: set[str] = set()
         self._market_wake = Signal()
         self._flush_wake = Signal()
-        self.clock.shifted = self._flush_wake.set
-        self.levers = Levers(self)
+        self._alarm_wake = Signal()
+        self.clock.shifted = self._clock_shifted
+        self.alarms.changed = self._watch_alarms
+        self._alarms_watched = False
         self._accrue_ms = 0
         self._nursery: trio.Nursery | None = None
         self.publisher.due_changed = self._flush_wake.set
-        for key in options.keys or ():
-            if key.balances:
-                self.engine.floor.given_balances[key.client_id] = {**options.balances, **key.balances}
-        self.engine.floor.without_mmp = options.without_mmp
         for instrument in market.instruments():
             self.engine.floor.list_instrument(instrument)
         market.start(ShiftedVenue(self.engine, self.clock), self.clock.true_ms)
         self.publish()
+
+    def _voice(self, options: SandboxOptions) -> Voice:
+        if options.exchange is Exchange.DERIVE:
+            from mmd.sandbox.derive import voice as derive  # no sooner: it loads a curve and a codec
+
+            return derive.speak(self, options.derive, options.seed)
+        return deribit.speak(self, options.keys, options.budgets, options.seed)
+
+    def _clock_shifted(self) -> None:
+        self._flush_wake.set()
+        self._alarm_wake.set()
 
     def wall_us(self) -> int:
         """The exchange's clock, Unix µs; a lever can make it wrong."""
@@ -131,6 +153,7 @@ class Sandbox:
             nursery.start_soon(self._run_market)
             nursery.start_soon(self._run_batches)
             nursery.start_soon(self._run_expiries)
+            self._watch_alarms()
             if self.options.funding_seconds > 0:
                 nursery.start_soon(self._run_funding)
             task_status.started()
@@ -164,6 +187,22 @@ class Sandbox:
                 await self._flush_wake.wait()
                 continue
             self.publisher.flush(self.now_ms)
+
+    def _watch_alarms(self) -> None:
+        """Look at the alarms anew; a dialect that sets none has no task for them."""
+        self._alarm_wake.set()
+        if self._nursery is not None and not self._alarms_watched and self.alarms.next_ms is not None:
+            self._alarms_watched = True
+            self._nursery.start_soon(self._run_alarms)
+
+    async def _run_alarms(self) -> None:
+        while (due_ms := self.alarms.next_ms) is not None:
+            with trio.move_on_after(max(0.001, (due_ms - self.now_ms) / 1000)):
+                await self._alarm_wake.wait()
+                continue
+            if self.alarms.ring(self.now_ms):
+                self.publish()
+        self._alarms_watched = False
 
     async def _run_expiries(self) -> None:
         last_ms = self.now_ms

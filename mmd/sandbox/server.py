@@ -1,47 +1,39 @@
 """The port of the sandbox: one stream in, HTTP until a request asks for a WebSocket, the dialect behind both."""
 
 import itertools
-from urllib.parse import parse_qsl, unquote, urlsplit
+from typing import Any, Generic, TypeVar
+from urllib.parse import urlsplit
 
 import h11
 import trio
 import trio_websocket
 
-from mmd.sandbox.deribit.auth import Grant
-from mmd.sandbox.deribit.dialect import HTTP_STATUS, Deferred, Dialect
-from mmd.sandbox.deribit.link import Link
-from mmd.sandbox.deribit.rpc import (
-    HEARTBEAT,
-    MAX_REQUEST_BYTES,
-    TEST_REQUEST,
-    Params,
-    Request,
-    RpcError,
-    answer,
-)
+from mmd.sandbox.answering import Answering, Deferred, HttpCall
+from mmd.sandbox.link import Link
+from mmd.sandbox.rpc import MAX_REQUEST_BYTES
 from mmd.sandbox.wire import Rewound, Signal, text_frame
 
 MAX_HEAD_BYTES = 64 * 1024
 MAX_MESSAGE_BYTES = 4 * 1024 * 1024
 HANDSHAKE_SECONDS = 30.0
 GOODBYE_SECONDS = 2.0
-IDLE_SECONDS = 600.0
 HTTP_SECONDS = 900.0
-WEBSOCKET_PATHS = ("/ws/api/v2", "/den/ws")
-HTTP_BASE = "/api/v2"
 LOST = (trio.BrokenResourceError, trio.ClosedResourceError)
 GONE = (*LOST, trio_websocket.ConnectionClosed)
 
+L = TypeVar("L", bound=Link)
 
-class Server:
+
+class Server(Generic[L]):
     """Serves streams. `links` are the open WebSocket connections, for faults and inspection."""
 
-    def __init__(self, dialect: Dialect) -> None:
+    def __init__(self, dialect: Answering[L, Any]) -> None:
         self.dialect = dialect
-        self.links: dict[int, Link] = {}
+        self.links: dict[int, L] = {}
         self.refused_until = 0.0
         """Connections that come before this time (the transport's clock) are dropped at once."""
         self._numbers = itertools.count(1)
+        self._streams: dict[int, Rewound] = {}
         self._resumed: dict[int, trio.Event] = {}
 
     def cut(self, account: str | None) -> int:
@@ -52,15 +44,15 @@ class Server:
             self._resume(link)
         return len(links)
 
-    def _links_of(self, account: str | None) -> list[Link]:
-        links = self.links.values()
-        return [link for link in links if account is None or (link.grant is not None and link.grant.account == account)]
+    def _links_of(self, account: str | None) -> list[L]:
+        return [link for link in self.links.values() if account is None or link.speaks_for(account)]
 
     def stall(self, account: str | None) -> int:
         """Leave connections half-open: they stand, and nothing passes in either direction. Returns how many."""
         links = [link for link in self._links_of(account) if not link.stalled]
         for link in links:
             self._resumed[link.number] = trio.Event()
+            self._streams[link.number].hold()
             link.stall(True)
         return len(links)
 
@@ -72,7 +64,8 @@ class Server:
             self._resume(link)
         return len(links)
 
-    def _resume(self, link: Link) -> None:
+    def _resume(self, link: L) -> None:
+        self._streams[link.number].release()
         resumed = self._resumed.pop(link.number, None)
         if resumed is not None:
             resumed.set()
@@ -102,7 +95,7 @@ class Server:
                 )
             if request is None:
                 nursery.cancel_scope.cancel()
-            elif urlsplit(request.path).path.rstrip("/") not in WEBSOCKET_PATHS:
+            elif urlsplit(request.path).path.rstrip("/") not in self.dialect.websocket_paths:
                 await request.reject(404, body=b"not found")
                 nursery.cancel_scope.cancel()
             else:
@@ -114,12 +107,15 @@ class Server:
 
     async def _talk(self, socket: trio_websocket.WebSocketConnection, stream: Rewound, nursery: trio.Nursery) -> None:
         wake, beat = Signal(), Signal()
-        link = Link(next(self._numbers), websocket=True, wake=wake.set, beat=beat.set)
+        link = self.dialect.link(next(self._numbers), websocket=True, wake=wake.set, beat=beat.set)
         self.links[link.number] = link
+        self._streams[link.number] = stream
         try:
             async with trio.open_nursery() as tasks:
                 tasks.start_soon(self._write, link, socket, stream, wake, tasks.cancel_scope)
                 tasks.start_soon(self._watch, link, beat)
+                if self.dialect.ping_seconds is not None:
+                    tasks.start_soon(self._ping, link, socket, self.dialect.ping_seconds)
                 try:
                     while link.close_reason is None:
                         message = await socket.get_message()
@@ -135,10 +131,11 @@ class Server:
                     tasks.cancel_scope.cancel()
         finally:
             del self.links[link.number]
+            del self._streams[link.number]
             self._resumed.pop(link.number, None)
             self.dialect.closed(link)
 
-    async def _flows(self, link: Link) -> bool:
+    async def _flows(self, link: L) -> bool:
         """Wait while the link is stalled; False when it closed meanwhile."""
         resumed = self._resumed.get(link.number)
         if resumed is not None:
@@ -147,7 +144,7 @@ class Server:
 
     async def _write(
         self,
-        link: Link,
+        link: L,
         socket: trio_websocket.WebSocketConnection,
         stream: Rewound,
         wake: Signal,
@@ -166,7 +163,8 @@ class Server:
             if link.cut or link.stalled:
                 break
             if outgoing and socket.closed is None:
-                link.active_at = trio.current_time()
+                if self.dialect.writing_is_life:
+                    link.active_at = trio.current_time()
                 try:
                     await stream.send_all(b"".join(map(text_frame, outgoing)))
                 except LOST:
@@ -177,27 +175,35 @@ class Server:
         await trio.aclose_forcefully(stream)
         scope.cancel()
 
-    async def _watch(self, link: Link, beat: Signal) -> None:
+    async def _watch(self, link: L, beat: Signal) -> None:
         """Heartbeats, and the end of a link that ignores them or is silent for too long."""
         interval: float | None = None
         beat_at = link.active_at = trio.current_time()
         while link.close_reason is None:
-            idle_at = link.active_at + IDLE_SECONDS
+            idle_at = link.active_at + self.dialect.idle_seconds
             if interval != link.heartbeat_seconds:
                 interval = link.heartbeat_seconds
                 beat_at = trio.current_time() + (interval or 0.0)
             with trio.move_on_at(idle_at if interval is None else min(idle_at, beat_at)):
                 await beat.wait()
             now = trio.current_time()
-            if now >= link.active_at + IDLE_SECONDS:
+            if now >= link.active_at + self.dialect.idle_seconds:
                 link.close("idle")
             elif interval is not None and now >= beat_at:
-                if link.test_pending:
-                    link.close("heartbeat")
-                link.test_pending = True
-                link.push(HEARTBEAT)
-                link.push(TEST_REQUEST)
+                self.dialect.beat(link)
                 beat_at = now + interval
+
+    async def _ping(self, link: L, socket: trio_websocket.WebSocketConnection, seconds: float) -> None:
+        """Send WebSocket Pings; a Pong is a sign of life."""
+        while link.close_reason is None:
+            await trio.sleep(seconds)
+            if link.stalled:
+                continue
+            try:
+                await socket.ping()
+            except trio_websocket.ConnectionClosed:
+                return
+            link.active_at = trio.current_time()
 
     # --- HTTP ----------------------------------------------------------------------------------
 
@@ -223,8 +229,8 @@ class Server:
                     connection.start_next_cycle()
             except h11.RemoteProtocolError as error:
                 if connection.our_state in (h11.IDLE, h11.SEND_RESPONSE):
-                    reason = _http_error(RpcError(11050, "bad_request", {"reason": str(error)}))
-                    await _respond(connection, stream, error.error_status_hint, reason)
+                    status = error.error_status_hint
+                    await _respond(connection, stream, status, self.dialect.no_request(status, str(error)))
         return b""
 
     async def _answer_http(
@@ -232,11 +238,11 @@ class Server:
     ) -> bool:
         """Run one request and answer it; False when the connection ends with it."""
         if len(body) > MAX_REQUEST_BYTES:
-            too_large = _http_error(RpcError(-32600, "request entity too large"))
+            too_large = self.dialect.no_request(413, "request entity too large")
             await _respond(connection, stream, 413, too_large, close=True)
             return False
-        link = Link(next(self._numbers), websocket=False)
-        deferred = self._call(link, head, body)
+        link = self.dialect.link(next(self._numbers), websocket=False)
+        deferred = self.dialect.http(link, _http_call(head, body))
         if deferred is not None:
             await _later(deferred)
         answers = link.take()
@@ -245,42 +251,6 @@ class Server:
         status = link.http_status if link.http_status is not None else 200
         await _respond(connection, stream, status, answers[0], close=link.close_reason is not None)
         return link.close_reason is None
-
-    def _call(self, link: Link, head: h11.Request, body: bytes) -> Deferred | None:
-        """Run one HTTP request through the dialect."""
-        target = head.target.decode("ascii", errors="replace")
-        verb = head.method.decode("ascii", errors="replace")
-        parts = urlsplit(target)
-        path = unquote(parts.path).rstrip("/")
-        us_in = self.dialect.context.wall_us()
-        if path != HTTP_BASE and not path.startswith(HTTP_BASE + "/"):
-            link.http_status = 404
-            link.push(_http_error(RpcError(-32601, "Method not found")))
-            return None
-        method = path[len(HTTP_BASE) + 1 :]
-        grant: Grant | None = None
-        for name, value in head.headers:
-            if name == b"authorization":
-                try:
-                    grant = self._grant(link, value.decode("latin-1"), verb, target, body)
-                except RpcError as error:
-                    link.http_status = HTTP_STATUS.get(error.code, 400)
-                    now_us = self.dialect.context.wall_us()
-                    link.push(answer(None, None, us_in, now_us, error))
-                    return None
-        if verb == "GET":
-            values = dict(parse_qsl(parts.query, keep_blank_values=True))
-            params = Params(values)
-            return self.dialect.run(link, Request(method=method), params, us_in, grant)
-        if verb == "POST":
-            return self.dialect.handle(link, body, grant, method)
-        link.http_status = 405
-        link.push(_http_error(RpcError(-32600, "Invalid Request", {"reason": "GET or POST"})))
-        return None
-
-    def _grant(self, link: Link, header: str, verb: str, target: str, body: bytes) -> Grant:
-        registry, now_ms = self.dialect.context.registry, self.dialect.context.now_ms
-        return registry.from_header(header, verb, target, body, now_ms)
 
 
 async def _later(deferred: Deferred) -> None:
@@ -324,8 +294,13 @@ def _spelled(head: h11.Request) -> bytes:
     return b"\r\n".join(lines) + b"\r\n\r\n"
 
 
-def _http_error(error: RpcError) -> bytes:
-    return answer(None, None, 0, 0, error)
+def _http_call(head: h11.Request, body: bytes) -> HttpCall:
+    return HttpCall(
+        head.method.decode("ascii", errors="replace"),
+        head.target.decode("ascii", errors="replace"),
+        {name.decode("ascii", errors="replace"): value.decode("latin-1") for name, value in head.headers},
+        body,
+    )
 
 
 async def _respond(

@@ -3,29 +3,33 @@
 import copy
 from collections.abc import Callable
 from decimal import Decimal
-from typing import Protocol
+from typing import Any, Protocol
 
 from mmd.sandbox.accounts import Account, LedgerRow, Wallet
+from mmd.sandbox.alarms import Alarms
 from mmd.sandbox.clock import Clock
-from mmd.sandbox.deribit.publisher import Publisher
 from mmd.sandbox.engine import Engine
 from mmd.sandbox.faults import Faults
 from mmd.sandbox.model import Direction
 from mmd.sandbox.orders import ZERO, Order, UserTrade
+from mmd.sandbox.publisher import Publisher
 from mmd.sandbox.server import Server
 
 
 class Panel(Protocol):
-    """What the levers hang on: a running `Sandbox`."""
+    """What dialects and levers hang on: a `Sandbox`. `alarms` ring by the exchange's clock while it runs."""
 
     engine: Engine
     faults: Faults
-    publisher: Publisher
-    server: Server
+    publisher: Publisher[Any]
+    server: Server[Any]
     clock: Clock
+    alarms: Alarms
 
     @property
     def now_ms(self) -> int: ...
+
+    def wall_us(self) -> int: ...
 
     def publish(self) -> None: ...
 

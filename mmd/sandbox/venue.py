@@ -8,7 +8,7 @@ from mmd.sandbox.book import Anonymous
 from mmd.sandbox.floor import Floor
 from mmd.sandbox.listing import IndexPrice, Listing
 from mmd.sandbox.model import Direction, InstrumentState, Reference, SandboxInstrument, Trade
-from mmd.sandbox.notices import IndexChanged, Notice, ReferenceChanged, StateChanged
+from mmd.sandbox.notices import CashChanged, IndexChanged, Notice, ReferenceChanged, StateChanged
 from mmd.sandbox.orders import ZERO, CancelReason, OrderState, TimeInForce
 
 
@@ -154,6 +154,7 @@ class EngineVenue:
                 wallet.session_rpl -= interest
                 self._log(account, listing, position, listing.mark_price, interest, "settlement", now_ms, interest)
                 position.funding -= interest  # less than a satoshi waits for the next time
+                position.funding_settled += interest
 
     def settle(self, now_ms: int) -> None:
         """The daily settlement: futures profit and funding are paid into balances, good-til-day orders go."""
@@ -186,6 +187,8 @@ class EngineVenue:
         self._log(account, listing, position, price, gain, kind, now_ms, interest, position.realized, floating)
         position.realized = ZERO
         position.funding -= interest  # less than a satoshi waits for the next time
+        position.funding_settled += interest
+        position.profit_settled += gain - interest
         position.session_price = price if position.size else ZERO
 
     def deliver(self, name: str, delivery_price: Decimal, now_ms: int) -> None:
@@ -261,3 +264,4 @@ class EngineVenue:
             profit_as_cashflow=True,
         )
         account.ledger.append(row)
+        self.floor.notices.append(CashChanged(account.account_id))

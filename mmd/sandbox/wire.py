@@ -4,12 +4,22 @@ import trio
 
 
 class Rewound(trio.abc.Stream):
-    """Gives `first` back to the next reader; whole writes of several tasks never mix."""
+    """Gives `first` back to the next reader; whole writes of several tasks never mix, and wait while it is held."""
 
     def __init__(self, stream: trio.abc.Stream, first: bytes) -> None:
         self._stream = stream
         self._first = first
         self._writing = trio.StrictFIFOLock()
+        self._free = trio.Event()
+        self._free.set()
+
+    def hold(self) -> None:
+        """Write nothing until `release`, whoever wants to: answers to a client's pings neither."""
+        self._free = trio.Event()
+
+    def release(self) -> None:
+        """End `hold`."""
+        self._free.set()
 
     async def receive_some(self, max_bytes: int | None = None) -> bytes:
         if self._first:
@@ -20,6 +30,8 @@ class Rewound(trio.abc.Stream):
         return bytes(await self._stream.receive_some(max_bytes))
 
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
+        if not self._free.is_set():
+            await self._free.wait()
         async with self._writing:
             await self._stream.send_all(data)
 

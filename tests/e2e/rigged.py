@@ -19,14 +19,15 @@ import trio
 from mmd.cli import sandbox as program
 from mmd.cli.mmd import main
 from mmd.domain.errors import MmdError
+from mmd.sandbox.answering import Deferred
 from mmd.sandbox.deribit.auth import Grant
-from mmd.sandbox.deribit.dialect import Deferred
 from mmd.sandbox.deribit.link import Link
-from mmd.sandbox.deribit.rpc import Params, Request
+from mmd.sandbox.deribit.rpc import Params
 from mmd.sandbox.engine import Engine
 from mmd.sandbox.levers import ORDERS_AND_EDITS
 from mmd.sandbox.model import Direction
 from mmd.sandbox.orders import Order, Refused
+from mmd.sandbox.rpc import Request
 from mmd.sandbox.serve import Sandbox
 
 OUR_LABEL = "mmd-e2e-"

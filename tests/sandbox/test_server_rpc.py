@@ -336,7 +336,7 @@ async def test_the_speed_bump_delays_the_answer_only_of_takers(autojump_clock):
 
 
 def test_json_numbers_are_exact():
-    from mmd.sandbox.deribit.rpc import decode_request
+    from mmd.sandbox.rpc import decode_request
 
     request = decode_request(json.dumps({"id": 1, "method": "m", "params": {"price": 0.1}}))
     from mmd.sandbox.deribit.rpc import Params

@@ -11,12 +11,12 @@ from mmd.sandbox.deribit.render_account import (
     ledger_json,
     order_json,
     position_json,
-    reported_size,
     summary_json,
 )
-from mmd.sandbox.deribit.rpc import RpcError, invalid_param
+from mmd.sandbox.deribit.rpc import invalid_param
 from mmd.sandbox.orders import SelfTrading
-from mmd.sandbox.protection import Protection, ProtectionConfig
+from mmd.sandbox.protection import Freeze, Protection, ProtectionConfig
+from mmd.sandbox.rpc import RpcError
 
 LIMIT_DECIMALS = 4
 
@@ -33,7 +33,7 @@ def get_positions(context: Context, call: Call) -> object:
     for name in {**account.positions, **account.reported_drift}:
         listing = context.floor.listings[name]
         group = contracts.currency_group(listing.instrument)
-        if reported_size(account, name) and currency in ("ANY", group) and kind in ("any", listing.instrument.kind):
+        if account.reported_size(name) and currency in ("ANY", group) and kind in ("any", listing.instrument.kind):
             rows.append(position_json(context.floor, account, listing))
     return rows
 
@@ -199,7 +199,7 @@ def _limit(call: Call, name: str) -> float | None:
     return float(value) if value is not None else None
 
 
-def _protections(context: Context, call: Call) -> dict[str, Protection]:
+def _protections(context: Context, call: Call) -> dict[str, Freeze]:
     """The account's protections by index. 13040 for an account without the right to any."""
     account = context.floor.account(call.account, context.now_ms)
     if not account.mmp_enabled:
@@ -252,7 +252,11 @@ def _config_json(config: ProtectionConfig) -> Json:
 def get_mmp_config(context: Context, call: Call) -> object:
     protections = _protections(context, call)
     wanted = call.params.text("index_name", "")
-    return [_config_json(row.config) for name, row in protections.items() if wanted in ("", name)]
+    return [
+        _config_json(row.config)
+        for name, row in protections.items()
+        if isinstance(row, Protection) and wanted in ("", name)
+    ]
 
 
 def get_mmp_status(context: Context, call: Call) -> object:

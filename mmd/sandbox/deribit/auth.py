@@ -9,7 +9,8 @@ from decimal import Decimal
 
 import msgspec
 
-from mmd.sandbox.deribit.rpc import Params, RpcError, invalid_param, unauthorized
+from mmd.sandbox.deribit.rpc import Params, invalid_param, unauthorized
+from mmd.sandbox.rpc import RpcError
 
 SIGNATURE_AGE_MS = 60_000
 NONCES_KEPT = 20_000  # before those that are too old to be used again are forgotten

@@ -4,13 +4,15 @@ from collections.abc import Callable
 from decimal import Decimal, InvalidOperation
 from typing import Any
 
+from mmd.sandbox.channels import Channel, LatestChannel, TimedChannel, Topic
 from mmd.sandbox.deribit import channels, render
 from mmd.sandbox.deribit.auth import READ, Grant
-from mmd.sandbox.deribit.channels import Channel, Topic
-from mmd.sandbox.deribit.rpc import RpcError
+from mmd.sandbox.deribit.link import Link
+from mmd.sandbox.deribit.rpc import TAIL, encode, notification_head
 from mmd.sandbox.floor import Floor
 from mmd.sandbox.listing import AVERAGING_MS, Listing, next_settlement
 from mmd.sandbox.model import InstrumentState
+from mmd.sandbox.rpc import RpcError
 
 INTERVALS = {"raw": 0, "100ms": 100, "agg2": 1000}
 KINDS = frozenset({"future", "option", "spot", "future_combo", "option_combo", "combo", "any"})
@@ -28,15 +30,31 @@ def resolution_ms(text: str) -> int:
 class Catalogue:
     """Opens channels over a floor. None = there is no such channel for this caller."""
 
+    tail = TAIL
+    head = staticmethod(notification_head)
+    encode = staticmethod(encode)
+
     def __init__(self, floor: Floor) -> None:
         self.floor = floor
 
-    def open(self, name: str, grant: Grant | None) -> Channel | None:
+    def is_private(self, name: str) -> bool:
+        return name.startswith("user.")
+
+    def owner(self, name: str, link: Link) -> str:
+        return link.grant.account if link.grant is not None and self.is_private(name) else ""
+
+    def is_guarded(self, name: str) -> bool:
+        return self.is_private(name) or name.endswith(".raw")
+
+    def groups(self, listing: Listing) -> tuple[Topic, ...]:
+        return channels.instrument_topics(listing)
+
+    def open(self, name: str, link: Link) -> Channel | None:
         """Raises 13778 for a raw public channel without a login."""
         parts = name.split(".")
         if parts[0] == "user":
-            return self._user(name, parts, grant)
-        if parts[-1] == "raw" and grant is None:
+            return self._user(name, parts, link.grant)
+        if parts[-1] == "raw" and link.grant is None:
             raise RpcError(13778, "raw_subscriptions_not_available_for_unauthorized")
         match parts:
             case ["book" | "ticker" | "quote" | "incremental_ticker" | "perpetual", instrument, *rest]:
@@ -55,7 +73,7 @@ class Catalogue:
             case [topic, index]:
                 return self._index(name, topic, index)
             case ["markprice", "options", index] if index in self.floor.indexes:
-                return channels.TimedChannel(name, self.floor, [], 1000, lambda now_ms: self._marks(index, now_ms))
+                return TimedChannel(name, self.floor, [], 1000, lambda now_ms: self._marks(index, now_ms))
         return None
 
     # --- one instrument ------------------------------------------------------------------------
@@ -74,15 +92,15 @@ class Catalogue:
             case "book", [group, depth, interval] if group in GROUPS and depth in DEPTHS and interval in INTERVALS:
                 channel = self._grouped(name, listing, group, int(depth), INTERVALS[interval])
             case "ticker", [interval] if interval in INTERVALS:
-                channel = channels.LatestChannel(name, self.floor, watched, INTERVALS[interval], ticker)
+                channel = LatestChannel(name, self.floor, watched, INTERVALS[interval], ticker)
             case "incremental_ticker", []:
                 channel = channels.IncrementalTicker(name, self.floor, watched, ticker)
             case "quote", []:
-                channel = channels.LatestChannel(
+                channel = LatestChannel(
                     name, self.floor, [("top", instrument)], 0, lambda now_ms: render.quote_json(listing)
                 )
             case "perpetual", [interval] if interval in INTERVALS and listing.instrument.is_perpetual:
-                channel = channels.LatestChannel(
+                channel = LatestChannel(
                     name,
                     self.floor,
                     [("reference", instrument)],
@@ -99,7 +117,7 @@ class Catalogue:
         except InvalidOperation:
             return None
         topics = [("book", listing.instrument.instrument_name)]
-        return channels.LatestChannel(
+        return LatestChannel(
             name, self.floor, topics, interval_ms, lambda now_ms: render.grouped_json(listing, step, depth)
         )
 
@@ -127,7 +145,7 @@ class Catalogue:
                 "cost": render.money(last.cost),
             }
 
-        channel = channels.LatestChannel(name, self.floor, [("trades", listing.instrument.instrument_name)], 100, bar)
+        channel = LatestChannel(name, self.floor, [("trades", listing.instrument.instrument_name)], 100, bar)
         channel.instrument_name = listing.instrument.instrument_name
         return channel
 
@@ -168,8 +186,8 @@ class Catalogue:
             return None
         look, timed = looks[topic]
         if timed:
-            return channels.TimedChannel(name, self.floor, [], 1000, lambda now_ms: look(index, now_ms))
-        return channels.LatestChannel(name, self.floor, [("index", index)], 0, lambda now_ms: look(index, now_ms))
+            return TimedChannel(name, self.floor, [], 1000, lambda now_ms: look(index, now_ms))
+        return LatestChannel(name, self.floor, [("index", index)], 0, lambda now_ms: look(index, now_ms))
 
     def _price(self, index: str, now_ms: int) -> Any:
         found = self.floor.indexes[index]

@@ -1,8 +1,4 @@
-"""Subscription channels: what a name means, what a notice does to it, what it sends.
-
-A channel is shared by all its subscribers: it is rendered and encoded once. `note` takes a notice,
-`take` returns the data to send now (also several, also none), `first` what a new subscriber gets.
-"""
+"""Deribit's subscription channels: what a notice does to each, what it sends."""
 
 from collections.abc import Sequence
 from decimal import Decimal
@@ -10,10 +6,9 @@ from typing import Any
 
 from mmd.sandbox import contracts
 from mmd.sandbox.book import BookChanged
+from mmd.sandbox.channels import Channel, RowsChannel, Topic
 from mmd.sandbox.deribit import render
-from mmd.sandbox.deribit.link import Link
 from mmd.sandbox.deribit.render_account import order_json, portfolio_json, position_json, user_trade_json
-from mmd.sandbox.deribit.rpc import notification_head
 from mmd.sandbox.floor import Floor
 from mmd.sandbox.listing import Listing
 from mmd.sandbox.notices import (
@@ -25,39 +20,14 @@ from mmd.sandbox.notices import (
     TradesPrinted,
 )
 
-Topic = tuple[str, ...]
 # By price: whether the subscribers know the level, and its new total.
 Pending = dict[Decimal, tuple[bool, Decimal]]
 
 
-class Channel:
-    """`interval_ms` 0 sends at once. `timed`: sends at every interval, asked or not."""
-
-    timed = False
-    is_market_data = True
-
-    def __init__(self, name: str, floor: Floor, topics: Sequence[Topic], interval_ms: int) -> None:
-        self.name = name
-        self.head = notification_head(name)
-        self.floor = floor
-        self.topics = tuple(topics)
-        self.interval_ms = interval_ms
-        self.links: dict[int, Link] = {}
-        self.instrument_name = ""  # of the market-data channels of one instrument
-        self.account = ""  # of the channels that are one account's own
-
-    def first(self, now_ms: int) -> list[Any]:
-        return []
-
-    def note(self, notice: Notice) -> None:
-        """Remember what `take` needs."""
-
-    def take(self, now_ms: int) -> list[Any]:
-        return []
-
-
 class BookChannel(Channel):
     """`book.{i}.{interval}`: a snapshot, then numbered changes; batches merge what happened to a level."""
+
+    is_book = True
 
     def __init__(self, name: str, floor: Floor, listing: Listing, interval_ms: int) -> None:
         instrument = listing.instrument.instrument_name
@@ -100,6 +70,9 @@ class BookChannel(Channel):
         self._asks.clear()
         return [data]
 
+    def broken(self, message: Any) -> Any:
+        return message | {"prev_change_id": message["prev_change_id"] + 1}
+
 
 def _level_changes(pending: Pending) -> list[Any]:
     changes: list[Any] = []
@@ -109,38 +82,6 @@ def _level_changes(pending: Pending) -> list[Any]:
         elif existed:
             changes.append(("delete", price, 0.0))
     return changes
-
-
-class LatestChannel(Channel):
-    """Sends the newest state when something changed; batches conflate."""
-
-    def __init__(self, name: str, floor: Floor, topics: Sequence[Topic], interval_ms: int, look: Any) -> None:
-        super().__init__(name, floor, topics, interval_ms)
-        self._look = look
-
-    def first(self, now_ms: int) -> list[Any]:
-        data = self._look(now_ms)
-        return [] if data is None else [data]
-
-    def take(self, now_ms: int) -> list[Any]:
-        return self.first(now_ms)
-
-
-class TimedChannel(LatestChannel):
-    """Sends at every interval what changed since."""
-
-    timed = True
-
-    def __init__(self, name: str, floor: Floor, topics: Sequence[Topic], interval_ms: int, look: Any) -> None:
-        super().__init__(name, floor, topics, interval_ms, look)
-        self._last: Any = None
-
-    def take(self, now_ms: int) -> list[Any]:
-        data = self._look(now_ms)
-        if data is None or data == self._last:
-            return []
-        self._last = data
-        return [data]
 
 
 class IncrementalTicker(Channel):
@@ -167,21 +108,13 @@ class IncrementalTicker(Channel):
         return [{"type": "change"} | changed | always]
 
 
-class TradesChannel(Channel):
+class TradesChannel(RowsChannel):
     """`trades.*`: an array of what was printed."""
 
-    def __init__(self, name: str, floor: Floor, topics: Sequence[Topic], interval_ms: int) -> None:
-        super().__init__(name, floor, topics, interval_ms)
-        self._rows: list[Any] = []
-
-    def note(self, notice: Notice) -> None:
+    def rows(self, notice: Notice) -> list[Any]:
         assert isinstance(notice, TradesPrinted)
         listing = self.floor.listings[notice.instrument_name]
-        self._rows.extend(render.trade_json(listing, entry) for entry in notice.prints)
-
-    def take(self, now_ms: int) -> list[Any]:
-        rows, self._rows = self._rows, []
-        return [rows] if rows else []
+        return [render.trade_json(listing, entry) for entry in notice.prints]
 
 
 class UserOrdersChannel(Channel):
@@ -206,22 +139,14 @@ class UserOrdersChannel(Channel):
         return [rows] if rows else []
 
 
-class UserTradesChannel(Channel):
+class UserTradesChannel(RowsChannel):
     """`user.trades.*`: an array of own executions."""
 
     is_market_data = False
 
-    def __init__(self, name: str, floor: Floor, topics: Sequence[Topic], interval_ms: int) -> None:
-        super().__init__(name, floor, topics, interval_ms)
-        self._rows: list[Any] = []
-
-    def note(self, notice: Notice) -> None:
+    def rows(self, notice: Notice) -> list[Any]:
         assert isinstance(notice, AccountChanged)
-        self._rows.extend(user_trade_json(self.floor, trade) for trade in notice.trades)
-
-    def take(self, now_ms: int) -> list[Any]:
-        rows, self._rows = self._rows, []
-        return [rows] if rows else []
+        return [user_trade_json(self.floor, trade) for trade in notice.trades]
 
 
 class UserChangesChannel(Channel):

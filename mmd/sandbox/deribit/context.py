@@ -7,12 +7,13 @@ import msgspec
 
 from mmd.sandbox.deribit.auth import Grant, Registry
 from mmd.sandbox.deribit.link import Link
-from mmd.sandbox.deribit.publisher import Publisher
-from mmd.sandbox.deribit.rpc import Params, RpcError, invalid_param
+from mmd.sandbox.deribit.rpc import Params, invalid_param
 from mmd.sandbox.engine import Engine
 from mmd.sandbox.floor import Floor
 from mmd.sandbox.limits import Budgets, Limiter
 from mmd.sandbox.listing import Listing
+from mmd.sandbox.publisher import Publisher
+from mmd.sandbox.rpc import RpcError
 
 NAME = re.compile(r"[A-Z0-9]+(_[A-Z0-9]+)?(-[A-Za-z0-9_]+)*")
 
@@ -25,7 +26,7 @@ class Context:
         engine: Engine,
         registry: Registry,
         budgets: Budgets,
-        publisher: Publisher,
+        publisher: Publisher[Link],
         wall_us: Callable[[], int],
         want: Callable[[str], None],
     ) -> None:
@@ -71,20 +72,6 @@ class Call(msgspec.Struct, gc=False):
         """Private methods only: their grant is checked before they run."""
         assert self.grant is not None
         return self.grant.account
-
-
-class Later(msgspec.Struct, frozen=True):
-    """A result that exists only at `at_ms`: `finish` makes it then."""
-
-    at_ms: int
-    finish: Callable[[], object]
-
-
-class NoAnswer:
-    """The result of a method that answers nothing."""
-
-
-NO_ANSWER = NoAnswer()
 
 
 class Method(msgspec.Struct, frozen=True):

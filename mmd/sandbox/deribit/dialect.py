@@ -1,28 +1,19 @@
-"""One call from bytes to answer: framing, faults, login, scopes, rate limits, the method, the notifications.
-
-No waiting here: what must come later is returned as `Deferred` and finished by the transport.
-"""
+"""Deribit's JSON-RPC: framing, login, scopes, rate limits, the method; over WebSocket and HTTP."""
 
 from collections.abc import Callable
+from urllib.parse import parse_qsl, unquote, urlsplit
 
 import msgspec
 
+from mmd.sandbox.answering import Answering, Deferred, HttpCall, http_error
 from mmd.sandbox.deribit import account_methods, market_methods, session_methods, trading_methods
 from mmd.sandbox.deribit.auth import Grant
-from mmd.sandbox.deribit.context import Call, Context, Later, Method, NoAnswer, websocket_only
+from mmd.sandbox.deribit.context import Call, Context, Method, websocket_only
 from mmd.sandbox.deribit.link import Link
-from mmd.sandbox.deribit.rpc import (
-    Malformed,
-    Params,
-    Request,
-    RpcError,
-    answer,
-    decode_request,
-    refusal,
-    unauthorized,
-)
-from mmd.sandbox.faults import NO_FAULT, AnswerFault, ArmedAnswer, Faults
+from mmd.sandbox.deribit.rpc import HEARTBEAT, TEST_REQUEST, Params, answer, refusal, unauthorized
+from mmd.sandbox.faults import Faults
 from mmd.sandbox.orders import OrderState, Refused
+from mmd.sandbox.rpc import Malformed, Request, RpcError, decode_request
 
 METHODS: dict[str, Method] = {
     **session_methods.METHODS,
@@ -31,44 +22,57 @@ METHODS: dict[str, Method] = {
     **account_methods.METHODS,
 }
 
-
+HTTP_BASE = "/api/v2"
 HTTP_STATUS = {10000: 401, 13004: 401, 13009: 401, 13021: 403, 10028: 429, 11051: 503}
 """How an error is told to HTTP clients; all others are 400."""
 
 
-class Deferred(msgspec.Struct, frozen=True):
-    """Call `finish` after this many seconds; it pushes the answer to the link, or defers again."""
+class Asked(msgspec.Struct):
+    """A call that was read. `grant`: who the transport says is calling; else the link's own login or a token."""
 
-    seconds: float
-    finish: Callable[[], "Deferred | None"]
+    request: Request
+    params: Params
+    us_in: int
+    grant: Grant | None
+
+    @property
+    def method(self) -> str:
+        return self.request.method
 
 
-class Dialect:
+class Dialect(Answering[Link, Asked]):
     """`publish` hands what the engine reports to the subscribers."""
 
+    websocket_paths = ("/ws/api/v2", "/den/ws")
+    idle_seconds = 600.0
+
     def __init__(self, context: Context, faults: Faults, publish: Callable[[], None]) -> None:
+        super().__init__(faults, publish, context.wall_us)
         self.context = context
-        self.faults = faults
-        self.publish = publish
+
+    def link(
+        self,
+        number: int,
+        *,
+        websocket: bool,
+        wake: Callable[[], None] = lambda: None,
+        beat: Callable[[], None] = lambda: None,
+    ) -> Link:
+        return Link(number, websocket=websocket, wake=wake, beat=beat)
 
     # --- one call ------------------------------------------------------------------------------
 
     def handle(self, link: Link, body: bytes | str, grant: Grant | None = None, method: str = "") -> Deferred | None:
-        """Run one JSON-RPC call. The answer is pushed to `link`, now or by the Deferred.
-
-        `grant`: who the transport says is calling (an HTTP header); else the link's own login or a token.
-        `method`: what is called where the body does not say.
-        """
-        us_in = self.context.wall_us()
+        """Run one JSON-RPC call. `method`: what is called where the body does not say."""
+        us_in = self.wall_us()
         try:
             request = decode_request(body, method)
         except Malformed as error:
-            link.http_status = 400
-            link.push(answer(error.request_id, None, us_in, self.context.wall_us(), error.error))
+            http_error(link, 400, answer(error.request_id, None, us_in, self.wall_us(), error.error))
             return None
         if link.websocket and request.id is None:
             error_ = RpcError(-32600, "Invalid Request", {"param": "id", "reason": "value required"})
-            link.push(answer(None, None, us_in, self.context.wall_us(), error_))
+            link.push(answer(None, None, us_in, self.wall_us(), error_))
             return None
         return self.run(link, request, Params(request.params), us_in, grant)
 
@@ -76,84 +80,53 @@ class Dialect:
         self, link: Link, request: Request, params: Params, us_in: int, grant: Grant | None = None
     ) -> Deferred | None:
         """The same for a call that is parsed already (a query string)."""
-        fault = self.faults.next_answer(request.method)
-        if fault.fault is AnswerFault.LOSE_REQUEST:
+        return self.carry(link, Asked(request, params, us_in, grant))
+
+    def http(self, link: Link, call: HttpCall) -> Deferred | None:
+        parts = urlsplit(call.target)
+        path = unquote(parts.path).rstrip("/")
+        us_in = self.wall_us()
+        if path != HTTP_BASE and not path.startswith(HTTP_BASE + "/"):
+            http_error(link, 404, _unasked(RpcError(-32601, "Method not found")))
             return None
-        if fault.fault is AnswerFault.DELAY_REQUEST:
-
-            def arrive() -> Deferred | None:
-                return self._carry_out(link, request, params, self.context.wall_us(), grant, NO_FAULT)
-
-            return Deferred(fault.delay_ms / 1000, arrive)
-        return self._carry_out(link, request, params, us_in, grant, fault)
-
-    def _carry_out(
-        self, link: Link, request: Request, params: Params, us_in: int, grant: Grant | None, fault: ArmedAnswer
-    ) -> Deferred | None:
-        error: RpcError | None = None
-        result: object = None
-        place = link.place()  # what the method itself pushes (snapshots) follows its answer
-        try:
-            if fault.fault is AnswerFault.REFUSE:
-                raise RpcError(fault.code, fault.message)
-            if fault.fault is AnswerFault.RACE:
-                self._fill_meant(link, params, grant)
-                if fault.code and request.method == "private/cancel":
-                    raise RpcError(fault.code, fault.message)
-            result = self._call(link, request, params, grant)
-        except RpcError as raised:
-            error = raised
-        except Refused as raised:
-            error = refusal(raised)
-        if isinstance(result, NoAnswer):
-            self.publish()
-            return None
-        if isinstance(result, Later):
-            self.publish()
-            return self._defer_result(link, request, result, us_in, fault)
-
-        payload = answer(request.id, result, us_in, self.context.wall_us(), error)
-        if error is not None:
-            link.http_status = HTTP_STATUS.get(error.code, 400)
-        deferred = self._deliver(link, payload, place, fault)
-        if error is not None and error.code == 10028 and self.context.budgets.closes:
-            link.close("too_many_requests")
-        return deferred
-
-    def _deliver(self, link: Link, payload: bytes, place: int | None, fault: ArmedAnswer) -> Deferred | None:
-        """Push an answer, at its place among the notifications it caused, as far as the fault lets it through."""
-        match fault.fault:
-            case AnswerFault.LOSE_ANSWER | AnswerFault.CUT:
-                self.publish()
-                if fault.fault is AnswerFault.CUT:
-                    link.cut_off()
+        method = path[len(HTTP_BASE) + 1 :]
+        grant: Grant | None = None
+        header = call.headers.get("authorization")
+        if header is not None:
+            registry, now_ms = self.context.registry, self.context.now_ms
+            try:
+                grant = registry.from_header(header, call.verb, call.target, call.body, now_ms)
+            except RpcError as error:
+                refused = answer(None, None, us_in, self.wall_us(), error)
+                http_error(link, HTTP_STATUS.get(error.code, 400), refused)
                 return None
-            case AnswerFault.DELAY:
-                self.publish()
-                return Deferred(fault.delay_ms / 1000, lambda: link.push(payload))
-        if self.faults.notifications_first:
-            self.publish()
-            link.push(payload)
-        else:
-            link.push(payload, place)
-            self.publish()
+        if call.verb == "GET":
+            values = dict(parse_qsl(parts.query, keep_blank_values=True))
+            return self.run(link, Request(method=method), Params(values), us_in, grant)
+        if call.verb == "POST":
+            return self.handle(link, call.body, grant, method)
+        http_error(link, 405, _unasked(RpcError(-32600, "Invalid Request", {"reason": "GET or POST"})))
         return None
 
-    def _defer_result(self, link: Link, request: Request, later: Later, us_in: int, fault: ArmedAnswer) -> Deferred:
-        def finish() -> Deferred | None:
-            result, error = None, None
-            try:
-                result = later.finish()
-            except Refused as raised:
-                error = refusal(raised)
-            payload = answer(request.id, result, us_in, self.context.wall_us(), error)
-            return self._deliver(link, payload, None, fault)
+    def no_request(self, status: int, reason: str) -> bytes:
+        if status == 413:
+            return _unasked(RpcError(-32600, reason))
+        return _unasked(RpcError(11050, "bad_request", {"reason": reason}))
 
-        return Deferred(max(0.0, (later.at_ms * 1000 - self.context.wall_us()) / 1e6), finish)
+    def payload(self, asked: Asked, result: object, error: RpcError | None) -> bytes:
+        return answer(asked.request.id, result, asked.us_in, self.wall_us(), error)
 
-    def _fill_meant(self, link: Link, params: Params, grant: Grant | None) -> None:
-        """Fill every resting order that this cancel names by id, label or instrument (all of the account's else)."""
-        caller = grant or self._grant(link, params)
+    def refusal(self, error: Refused) -> RpcError:
+        return refusal(error)
+
+    def failed(self, link: Link, asked: Asked, error: RpcError) -> None:
+        link.http_status = HTTP_STATUS.get(error.code, 400)
+        if error.code == 10028 and self.context.budgets.closes:
+            link.close("too_many_requests")
+
+    def fill_meant(self, link: Link, asked: Asked) -> None:
+        """By id, label or instrument; all of the account's where the cancel names none."""
+        caller, params = asked.grant or self._grant(link, asked.params), asked.params
         if caller is None:
             return
         engine, now_ms = self.context.engine, self.context.now_ms
@@ -164,21 +137,21 @@ class Dialect:
             if order.state is OrderState.OPEN and all(params.text(key, mine) == mine for key, mine in named):
                 engine.hit(order, None, now_ms)
 
-    def _call(self, link: Link, request: Request, params: Params, grant: Grant | None) -> object:
-        method = METHODS.get(request.method)
+    def call(self, link: Link, asked: Asked) -> object:
+        method = METHODS.get(asked.method)
         if method is None:
             raise RpcError(-32601, "Method not found")
         if self.faults.maintenance:
             raise RpcError(11051, "system_maintenance")
-        caller = grant or self._grant(link, params)
+        caller = asked.grant or self._grant(link, asked.params)
         owner = caller.account if caller is not None else link.owner
-        if not self.context.limiter.allow(owner, method.budget, self.context.wall_us() / 1e6):
+        if not self.context.limiter.allow(owner, method.budget, self.wall_us() / 1e6):
             raise RpcError(10028, "too_many_requests")
         if method.websocket and not link.websocket:
             raise websocket_only()
         if method.scope is not None:
             self._check_scope(method.scope, caller)
-        return method.run(self.context, Call(link, params, caller))
+        return method.run(self.context, Call(link, asked.params, caller))
 
     def _grant(self, link: Link, params: Params) -> Grant | None:
         now_ms = self.context.now_ms
@@ -198,7 +171,15 @@ class Dialect:
             raise RpcError(13021, "forbidden", {"reason": f"{group}:{level} scope required"})
         self.context.floor.account(caller.account, self.context.now_ms)
 
-    # --- the end of a link ---------------------------------------------------------------------
+    # --- the life of a link --------------------------------------------------------------------
+
+    def beat(self, link: Link) -> None:
+        """Ask for a sign of life; who owes one from the last time is closed."""
+        if link.test_pending:
+            link.close("heartbeat")
+        link.test_pending = True
+        link.push(HEARTBEAT)
+        link.push(TEST_REQUEST)
 
     def closed(self, link: Link) -> None:
         """A connection is gone: its subscriptions, tokens and, where armed, its orders go too. Once."""
@@ -211,3 +192,8 @@ class Dialect:
         if link.cancel_on_disconnect and not link.logged_out:
             self.context.engine.cancel_link(link.number, self.context.now_ms)
             self.publish()
+
+
+def _unasked(error: RpcError) -> bytes:
+    """An answer to what is no call."""
+    return answer(None, None, 0, 0, error)

@@ -91,17 +91,11 @@ def user_trade_json(floor: Floor, trade: UserTrade) -> Json:
     return data
 
 
-def reported_size(account: Account, name: str) -> Decimal:
-    """The size of a position as reports show it: with the drift that a test may have put on it."""
-    position = account.positions.get(name)
-    return (position.size if position is not None else ZERO) + account.reported_drift.get(name, ZERO)
-
-
 def position_json(floor: Floor, account: Account, listing: Listing) -> Json:
     """A position, also one of size 0."""
     instrument, reference = listing.instrument, listing.reference
     position = account.positions.get(instrument.instrument_name) or Position()
-    size = reported_size(account, instrument.instrument_name)
+    size = account.reported_size(instrument.instrument_name)
     mark, index = listing.mark_price, floor.index_price(instrument.price_index)
     floating = floating_profit(instrument, position, mark)
     usd = index if contracts.is_inverse(instrument) else Decimal(1)

@@ -1,7 +1,4 @@
-"""JSON-RPC framing: requests in, answers and notifications out, errors with Deribit's codes.
-
-Numbers never pass through float: parameters are kept raw until a method says what it wants of them.
-"""
+"""JSON-RPC as Deribit has it: answers and notifications out, errors with its codes, parameters read."""
 
 from collections.abc import Mapping
 from decimal import Decimal, InvalidOperation
@@ -10,8 +7,7 @@ from typing import Any
 import msgspec
 
 from mmd.sandbox.orders import Refuse, Refused
-
-MAX_REQUEST_BYTES = 32 * 1024
+from mmd.sandbox.rpc import RpcError
 
 CODES: dict[Refuse, int] = {
     Refuse.QTY_TOO_LOW: 10002,
@@ -47,16 +43,6 @@ _encoder = msgspec.json.Encoder(decimal_format="number")
 encode = _encoder.encode
 
 
-class RpcError(Exception):
-    """An answer that is an error."""
-
-    def __init__(self, code: int, message: str, data: object = None) -> None:
-        super().__init__(f"{message} ({code})")
-        self.code = code
-        self.message = message
-        self.data = data
-
-
 def refusal(error: Refused) -> RpcError:
     """The wire form of the engine's refusal."""
     return RpcError(CODES[error.why], str(error))
@@ -70,56 +56,6 @@ def unauthorized(reason: str = "invalid_token") -> RpcError:
     return RpcError(13009, "unauthorized", {"reason": reason, "param": "token"})
 
 
-class Request(msgspec.Struct):
-    """One call. `id` None: none was given."""
-
-    method: str = ""
-    params: dict[str, msgspec.Raw] = {}
-    id: int | str | float | None = None
-    jsonrpc: str = "2.0"
-
-
-class _OnlyId(msgspec.Struct):
-    id: int | str | None = None
-
-
-_decode = msgspec.json.Decoder(Request).decode
-_decode_id = msgspec.json.Decoder(_OnlyId).decode
-
-
-class Malformed(Exception):
-    """A body that is no request; `error` is the answer, `request_id` what could be read of the id."""
-
-    def __init__(self, error: RpcError, request_id: int | str | None) -> None:
-        super().__init__(str(error))
-        self.error = error
-        self.request_id = request_id
-
-
-def decode_request(body: bytes | str, method: str = "") -> Request:
-    """Parse one JSON-RPC call; `method` where the body names none. Raises Malformed."""
-    size = len(body) if isinstance(body, bytes) else len(body.encode())
-    if size > MAX_REQUEST_BYTES:
-        raise Malformed(RpcError(-32600, "request entity too large"), None)
-    try:
-        request = _decode(body)
-    except msgspec.ValidationError as error:
-        try:
-            request_id = _decode_id(body).id
-        except msgspec.ValidationError:
-            request_id = None
-        raise Malformed(RpcError(-32600, "Invalid Request", {"reason": str(error)}), request_id) from None
-    except msgspec.DecodeError:
-        raise Malformed(RpcError(-32700, "Parse error"), None) from None
-    request.method = request.method or method
-    if not request.method:
-        request_id = request.id if not isinstance(request.id, float) else None
-        raise Malformed(
-            RpcError(-32600, "Invalid Request", {"param": "method", "reason": "value required"}), request_id
-        )
-    return request
-
-
 def answer(
     request_id: int | str | float | None, result: object, us_in: int, us_out: int, error: RpcError | None = None
 ) -> bytes:
@@ -130,10 +66,7 @@ def answer(
     if error is None:
         message["result"] = result
     else:
-        body: dict[str, object] = {"message": error.message, "code": error.code}
-        if error.data is not None:
-            body["data"] = error.data
-        message["error"] = body
+        message["error"] = error.body()
     message["usIn"] = us_in
     message["usOut"] = us_out
     message["usDiff"] = us_out - us_in

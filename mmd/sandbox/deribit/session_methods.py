@@ -1,10 +1,12 @@
 """Methods about the connection itself: login, hello, heartbeat, cancel on disconnect, subscriptions."""
 
 from mmd import __version__
+from mmd.sandbox.answering import NO_ANSWER
 from mmd.sandbox.deribit.auth import READ, READ_WRITE
-from mmd.sandbox.deribit.context import NO_ANSWER, Call, Context, Method
+from mmd.sandbox.deribit.context import Call, Context, Method
 from mmd.sandbox.deribit.render import Json
-from mmd.sandbox.deribit.rpc import RpcError, invalid_param
+from mmd.sandbox.deribit.rpc import invalid_param
+from mmd.sandbox.rpc import RpcError
 
 VERSION = f"1.2.26-mmd-{__version__}"
 MAX_CHANNELS = 500

@@ -4,12 +4,13 @@ from collections.abc import Callable, Iterable
 from decimal import Decimal
 
 from mmd.sandbox import contracts
+from mmd.sandbox.answering import Later
 from mmd.sandbox.deribit.auth import READ, READ_WRITE
-from mmd.sandbox.deribit.context import Call, Context, Later, Method
+from mmd.sandbox.deribit.context import Call, Context, Method
 from mmd.sandbox.deribit.market_methods import KINDS, SORTINGS, count_of
 from mmd.sandbox.deribit.render import Json
 from mmd.sandbox.deribit.render_account import order_json, user_trade_json
-from mmd.sandbox.deribit.rpc import Params, RpcError, invalid_param
+from mmd.sandbox.deribit.rpc import Params, invalid_param
 from mmd.sandbox.listing import Listing
 from mmd.sandbox.model import Direction
 from mmd.sandbox.orders import (
@@ -24,6 +25,7 @@ from mmd.sandbox.orders import (
     TimeInForce,
     UserTrade,
 )
+from mmd.sandbox.rpc import RpcError
 
 LABEL_MAX = 64
 RECENT_TRADES_MS = 24 * 3_600_000

@@ -1,16 +1,17 @@
 """Fan-out: notices of the engine to channels, channels to links. One rendering and encoding per channel."""
 
 from collections.abc import Callable
+from typing import Generic, Protocol, TypeVar
 
 from mmd.sandbox.book import BookChanged
-from mmd.sandbox.deribit.catalogue import Catalogue
-from mmd.sandbox.deribit.channels import BookChannel, Channel, Topic, instrument_topics
-from mmd.sandbox.deribit.link import Link
-from mmd.sandbox.deribit.rpc import TAIL, encode, notification_head
+from mmd.sandbox.channels import Channel, Topic
 from mmd.sandbox.faults import BookFault, Faults
 from mmd.sandbox.floor import Floor
+from mmd.sandbox.link import Link
+from mmd.sandbox.listing import Listing
 from mmd.sandbox.notices import (
     AccountChanged,
+    CashChanged,
     IndexChanged,
     InstrumentCreated,
     Notice,
@@ -21,13 +22,40 @@ from mmd.sandbox.notices import (
     TradesPrinted,
 )
 
+L = TypeVar("L", bound=Link)
+S = TypeVar("S", bound=Link, contravariant=True)
 
-class Publisher:
+
+class Catalogue(Protocol[S]):
+    """Which channels an exchange has, and what its messages look like around their data."""
+
+    tail: bytes
+
+    def head(self, name: str, /) -> bytes: ...
+
+    def encode(self, data: object, /) -> bytes: ...
+
+    def is_private(self, name: str) -> bool: ...
+
+    def is_guarded(self, name: str) -> bool:
+        """Whether the rights to a channel are looked at again for every subscriber."""
+
+    def owner(self, name: str, link: S) -> str:
+        """Whose own channel a name means on this link: an account, or "" for everybody's."""
+
+    def groups(self, listing: Listing) -> tuple[Topic, ...]:
+        """The groups under which channels find an instrument."""
+
+    def open(self, name: str, link: S) -> Channel | None:
+        """None: there is no such channel for this link."""
+
+
+class Publisher(Generic[L]):
     """`due_changed` is called when `next_flush_ms` may have become earlier."""
 
-    def __init__(self, floor: Floor, faults: Callable[[], Faults]) -> None:
+    def __init__(self, floor: Floor, catalogue: Catalogue[L], faults: Callable[[], Faults]) -> None:
         self.floor = floor
-        self.catalogue = Catalogue(floor)
+        self.catalogue = catalogue
         self.due_changed: Callable[[], None] = lambda: None
         self._faults = faults
         self._channels: dict[tuple[str, str], Channel] = {}
@@ -42,24 +70,25 @@ class Publisher:
 
     # --- subscriptions -------------------------------------------------------------------------
 
-    def subscribe(self, link: Link, name: str, now_ms: int) -> bool:
+    def subscribe(self, link: L, name: str, now_ms: int) -> bool:
         """Follow a channel; its opening messages are queued. False when there is no such channel for this link."""
         if name in link.channels:
             return True
-        account = link.grant.account if link.grant is not None and name.startswith("user.") else ""
+        account = self.catalogue.owner(name, link)
         channel = self._channels.get((account, name))
-        if channel is None or account or name.endswith(".raw"):  # rights are looked at every time
-            opened = self.catalogue.open(name, link.grant)
+        if channel is None or self.catalogue.is_guarded(name):
+            opened = self.catalogue.open(name, link)
             if opened is None:
                 return False
             if channel is None:
                 channel = opened
                 channel.account = account
+                channel.head = self.catalogue.head(name)
                 self._add(channel)
         elif channel.interval_ms:
             self._emit(channel, now_ms)  # so that the chain of the others goes on from the snapshot's number
         for data in channel.first(now_ms):
-            link.push(channel.head + encode(data) + TAIL)
+            link.push(self._message(channel, data))
         channel.links[link.number] = link
         link.channels[name] = channel
         if channel.timed:
@@ -76,9 +105,9 @@ class Publisher:
         return True
 
     def unsubscribe_all(self, link: Link, *, private: bool | None = None) -> None:
-        """`private` True: only user channels; False: only the others; None: all."""
+        """`private` True: only private channels; False: only the others; None: all."""
         for name in list(link.channels):
-            if private is None or name.startswith("user.") == private:
+            if private is None or self.catalogue.is_private(name) == private:
                 self.unsubscribe(link, name)
 
     def _add(self, channel: Channel) -> None:
@@ -111,7 +140,7 @@ class Publisher:
 
     def broadcast(self, name: str, data: object) -> None:
         """Send to the subscribers of a channel that follows nothing of the engine."""
-        payload = notification_head(name) + encode(data) + TAIL
+        payload = self.catalogue.head(name) + self.catalogue.encode(data) + self.catalogue.tail
         for (_, other), channel in list(self._channels.items()):
             if other == name:
                 for link in channel.links.values():
@@ -122,7 +151,7 @@ class Publisher:
         if found is None:
             if len(self._groups) > len(self.floor.listings):  # some are listed no more
                 self._groups.clear()
-            found = self._groups[name] = instrument_topics(self.floor.listings[name])
+            found = self._groups[name] = self.catalogue.groups(self.floor.listings[name])
         return found
 
     def _topics(self, notice: Notice) -> list[Topic]:
@@ -144,6 +173,8 @@ class Publisher:
                 return [*(("state", *where) for where in self._where(name)), ("reference", name)]
             case InstrumentCreated(instrument):
                 return [("creation", *where) for where in self._where(instrument.instrument_name)]
+            case CashChanged(account):
+                return [("wallet", account)]
             case ProtectionTriggered(account, index):
                 return [("mmp", account, index), ("mmp", account, "all")]
 
@@ -175,6 +206,9 @@ class Publisher:
             if channel.timed and channel.links:
                 self._due[interval_ms][id(channel)] = channel
 
+    def _message(self, channel: Channel, data: object) -> bytes:
+        return channel.head + self.catalogue.encode(data) + self.catalogue.tail
+
     def _emit(self, channel: Channel, now_ms: int) -> None:
         messages = channel.take(now_ms)
         if not messages:
@@ -182,7 +216,7 @@ class Publisher:
         fault = BookFault.NONE
         if channel.instrument_name:
             faults = self._faults()
-            if isinstance(channel, BookChannel):
+            if channel.is_book:
                 fault = faults.book_fault(channel.instrument_name, channel.name)
             elif faults.is_silent(channel.instrument_name):
                 fault = BookFault.DROP
@@ -191,9 +225,8 @@ class Publisher:
         if fault is BookFault.DROP:
             return
         for message in messages:
-            broken = fault is BookFault.BREAK
-            data = message | {"prev_change_id": message["prev_change_id"] + 1} if broken else message
-            payload = channel.head + encode(data) + TAIL
+            data = channel.broken(message) if fault is BookFault.BREAK else message
+            payload = self._message(channel, data)
             for link in channel.links.values():
                 link.push(payload)
                 if fault is BookFault.DUPLICATE:
