@@ -13,7 +13,7 @@ from mmd.domain.events import OrderAcked, OrderClosed, OrderFilled
 from mmd.domain.instruments import Contract, Instrument, Kind
 from mmd.domain.reasons import Fault, Side
 from mmd.exchanges.deribit import codec, orders
-from mmd.exchanges.deribit.errors import ERRORS, meaning
+from mmd.exchanges.deribit.errors import ERRORS
 from mmd.exchanges.deribit.instruments import Refused, decode_instruments
 from mmd.exchanges.deribit.messages import Limits
 from mmd.exchanges.jsonrpc import Request, decode_head
@@ -454,7 +454,7 @@ def test_an_account_with_numbers_that_cannot_be_is_malformed(name: str) -> None:
 def test_errors_of_the_examples(examples: dict[str, Any]) -> None:
     band = decode_head(json.dumps(examples["buy rejected: price band, limit in the message"]).encode())
     assert band.error is not None
-    event = orders.refused(PlaceOrder(LABEL, Side.BID, 1, 1), band.error, 2)
+    event = ERRORS.refused(PlaceOrder(LABEL, Side.BID, 1, 1), band.error, 2)
     assert (type(event).__name__, event.detail) == ("OrderRefused", "price_too_high 0.0455 (10007)")
 
 
@@ -478,13 +478,13 @@ def test_errors_of_the_examples(examples: dict[str, Any]) -> None:
     ],
 )
 def test_error_table(code: int, name: str, fault: Fault, gone: bool) -> None:
-    told = meaning(code)
+    told = ERRORS.meaning(code)
     assert (told.name, told.fault, told.gone) == (name, fault, gone)
 
 
 def test_error_table_is_whole() -> None:
-    assert len(ERRORS) > 110
-    assert {told.fault for told in ERRORS.values()} == set(Fault)
+    assert len(ERRORS.known) > 110
+    assert {told.fault for told in ERRORS.known.values()} == set(Fault)
 
 
 # --- login, subscriptions, limits ----------------------------------------------------------------

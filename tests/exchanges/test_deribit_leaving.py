@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 
 from mmd.domain.events import OrderFilled, TradeLinkUp
 from mmd.exchanges.deribit.feed import TIDY_MS
-from mmd.exchanges.deribit.news import News
 from mmd.exchanges.deribit.trading import MAX_CLOSED, _forget
+from mmd.exchanges.news import News
 
 Clock = trio.testing.MockClock
 HOUR_SECONDS = 3600.0

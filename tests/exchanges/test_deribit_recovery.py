@@ -21,7 +21,7 @@ from mmd.domain.events import (
     TradeLinkUp,
 )
 from mmd.domain.ids import base36
-from mmd.exchanges.deribit.known import CASH_REACH_MS, OVERLAP_MS, Known
+from mmd.exchanges.known import CASH_REACH_MS, OVERLAP_MS, Known
 
 Clock = trio.testing.MockClock
 TRADES = "private/get_user_trades_by_instrument_and_time"

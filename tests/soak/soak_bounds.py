@@ -10,8 +10,8 @@ import msgspec
 import trio._core._run as trio_run
 
 from mmd.core import own, pnl
-from mmd.exchanges import jsonrpc, link
-from mmd.exchanges.deribit import book, feed, trading
+from mmd.exchanges import jsonrpc, levels, link
+from mmd.exchanges.deribit import feed, trading
 from mmd.sandbox import accounts, floor, tape
 from mmd.sandbox.deribit import auth
 from mmd.shell import cases, diary
@@ -39,7 +39,7 @@ BOUNDS = (
     Bound(trading, "MAX_CLOSED", 40, each=4, holders=("Trading._closed", "Trading._sent", "Trading._marked")),
     Bound(jsonrpc, "MAX_EXPIRED", 20),
     Bound(link, "MASKS", 4, holders=("Link._masks",)),
-    Bound(book, "KNOWN_TEXTS", 8, holders=("Numbers.known",)),
+    Bound(levels, "KNOWN_TEXTS", 8, holders=("Numbers.known",)),
     Bound(feed, "TIDY_MS", 300_000),
     Bound(diary, "KEPT", 300, holders=("Diary._lines",)),
     Bound(cases, "KEPT_CLOSED", 20, holders=("CaseBook._closed",)),

@@ -19,7 +19,8 @@ less than one a second; 75 where ten symbols never hold still.
 import trio
 
 from mmd.domain.errors import ExchangeAmbiguous, ExchangeMalformed, ExchangeRefused
-from mmd.exchanges.deribit.connection import Connection, House
+from mmd.exchanges.connection import Connection, House
+from mmd.exchanges.deribit.dialect import told_us
 from mmd.exchanges.deribit.inquiry import Inquiry
 from mmd.exchanges.deribit.messages import OrderData
 from mmd.exchanges.deribit.record import OrderRecord
@@ -122,7 +123,7 @@ class Audit:
         async with trio.open_nursery() as nursery:
             for symbol in late[:STUBBORN]:
                 nursery.start_soon(self._ask_alone, connection, symbol)
-        before_ms = self._house.exchange_ms() - CATCH_UP_MS
+        before_ms = self._house.clock.now_ms() - CATCH_UP_MS
         for symbol in self._inquiry.known.stale(symbols, before_ms)[:CATCH_UPS]:
             try:
                 await self._inquiry.catch_up(connection, symbol)
@@ -143,7 +144,7 @@ class Audit:
             found_orders, unread = self._inquiry.read_orders(connection, head.result)
             for order in found_orders:
                 listed.setdefault(order.instrument_name, []).append(order)
-            told_ms = self._house.told_us(head) // 1000
+            told_ms = told_us(self._house, head) // 1000
             for symbol, count in before.items():
                 if symbol in unread:
                     continue

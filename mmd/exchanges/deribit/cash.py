@@ -1,7 +1,7 @@
 """Cash that moved without a trade: funding and deliveries, out of Deribit's transaction log.
 
 The log is asked for one kind of row at a time (`query`), so that our own trades do not fill its pages; its
-requests have credits of their own (`House.charge`), and cost none of the matching engine's:
+requests have credits of their own (`dialect.credits`), and cost none of the matching engine's:
 
 - settlement, of perpetuals: funding. `total_interest_pl` is the session's funding, `interest_pl` what
   of it was not on a trade's row before; the first is taken where it is given. The rest of such a row
@@ -27,8 +27,8 @@ from mmd.domain.events import CashMoved
 from mmd.domain.instruments import Instrument, Kind
 from mmd.domain.reasons import CashKind
 from mmd.domain.units import whole
-from mmd.exchanges.deribit.connection import Connection, House
-from mmd.exchanges.deribit.errors import is_for_now
+from mmd.exchanges.connection import Connection, House
+from mmd.exchanges.deribit.errors import ERRORS
 from mmd.exchanges.deribit.inquiry import Inquiry
 from mmd.exchanges.deribit.messages import LogHead, LogPage, LogParams, LogRow
 from mmd.exchanges.deribit.orders import finite
@@ -135,7 +135,7 @@ class CashLog:
         """The questions that the watched symbols make necessary, and from when on."""
         wanted: dict[tuple[str, str], int] = {}
         begun: dict[str, int] = {}
-        now_ms = self._house.exchange_ms()
+        now_ms = self._house.clock.now_ms()
         for symbol in self._house.watched:
             instrument = self._house.instruments.get(symbol)
             if instrument is None:
@@ -158,11 +158,11 @@ class CashLog:
 
     async def _ask(self, connection: Connection, currency: str, kind: str, follow: Follow) -> None:
         follow.due_at = trio.current_time() + (EAGER_SECONDS if self._eager else POLL_SECONDS)
-        asked_ms = self._house.exchange_ms()
+        asked_ms = self._house.clock.now_ms()
         try:
             found = await self._read(connection, currency, kind, follow)
         except (ExchangeRefused, ExchangeAmbiguous) as error:
-            follow.refused = isinstance(error, ExchangeRefused) and not is_for_now(error.code)
+            follow.refused = isinstance(error, ExchangeRefused) and not ERRORS.is_for_now(error.code)
             wait_seconds = RARE_SECONDS if follow.refused else follow.again_seconds
             follow.again_seconds = min(AGAIN_MAX_SECONDS, 2.0 * follow.again_seconds)
             follow.due_at = trio.current_time() + wait_seconds
@@ -189,7 +189,7 @@ class CashLog:
         A row that cannot be read is told and left out; it is tried again while it is asked for.
         """
         house = self._house
-        params = LogParams(currency, follow.since_ms - OVERLAP_MS, house.exchange_ms() + OVERLAP_MS, kind)
+        params = LogParams(currency, follow.since_ms - OVERLAP_MS, house.clock.now_ms() + OVERLAP_MS, kind)
         found: list[tuple[str, CashMoved]] = []
         passed: dict[int | str, int] = {}
         problem = ""
@@ -227,7 +227,7 @@ class CashLog:
         Raises LinkLost, ExchangeRefused, ExchangeAmbiguous, ExchangeMalformed.
         """
         house = self._house
-        now_ms = house.exchange_ms()
+        now_ms = house.clock.now_ms()
         from_ms = min(now_ms, (instrument.expiry_ns or 0) // MS) - DAY_MS
         params = LogParams(instrument.settlement, from_ms, now_ms + OVERLAP_MS, DELIVERY)
         found: list[CashMoved] = []

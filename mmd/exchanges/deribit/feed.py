@@ -12,9 +12,9 @@ from mmd.domain.events import BookTop, DataLinkDown, DataLinkUp
 from mmd.domain.instruments import Instrument
 from mmd.domain.reasons import Why
 from mmd.exchanges.api import LinkStats
+from mmd.exchanges.connection import Connection, House
 from mmd.exchanges.deribit import codec
 from mmd.exchanges.deribit.book import L2Book
-from mmd.exchanges.deribit.connection import Connection, House
 from mmd.exchanges.deribit.errors import RAW_NEEDS_AUTH
 from mmd.exchanges.deribit.instruments import Refused, decode_instrument, decode_instruments
 from mmd.exchanges.jsonrpc import Head, Sent
@@ -68,8 +68,6 @@ class Feed:
     """Implements Duty for market data."""
 
     name = "data"
-    heartbeat_seconds = 30
-    scope = "connection account:read trade:read wallet:none"
 
     def __init__(self, house: House) -> None:
         self.stats = LinkStats()
@@ -361,7 +359,7 @@ class Feed:
     def _drop_expired(self) -> None:
         """What nobody watches, and has been expired so long that no answer about it is waited for."""
         house = self._house
-        now_ms = house.exchange_ms()
+        now_ms = house.clock.now_ms()
         if now_ms < self._tidy_ms:
             return
         self._tidy_ms = now_ms + TIDY_MS

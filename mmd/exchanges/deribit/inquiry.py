@@ -22,10 +22,9 @@ import trio
 from mmd.domain.errors import ExchangeAmbiguous, ExchangeMalformed, ExchangeRefused, LinkLost
 from mmd.domain.events import OpenOrder, OrdersReported, PositionReported, TradeLinkUp
 from mmd.domain.reasons import Fault
+from mmd.exchanges.connection import Connection, House
 from mmd.exchanges.deribit import orders, rows
-from mmd.exchanges.deribit.connection import Connection, House
-from mmd.exchanges.deribit.errors import meaning
-from mmd.exchanges.deribit.known import Known
+from mmd.exchanges.deribit.dialect import told_us
 from mmd.exchanges.deribit.lookup import FAILURES, seconds_past
 from mmd.exchanges.deribit.messages import (
     CancelParams,
@@ -38,6 +37,7 @@ from mmd.exchanges.deribit.messages import (
 from mmd.exchanges.deribit.paging import fetch_trades
 from mmd.exchanges.deribit.record import OrderRecord
 from mmd.exchanges.jsonrpc import Head
+from mmd.exchanges.known import Known
 
 QUIET_TRIES = 3
 STRAY_SECONDS = 5.0
@@ -176,7 +176,7 @@ class Inquiry:
                 await self.catch_up(connection, symbol)
             except FAILURES as error:
                 silent += isinstance(error, ExchangeAmbiguous) and symbol not in self._trials
-                if silent > 1 or _is_of_the_link(error):
+                if silent > 1 or self._is_of_the_link(error):
                     raise
                 failed[symbol] = str(error)
 
@@ -243,7 +243,7 @@ class Inquiry:
 
     async def catch_up(self, connection: Connection, symbol: str) -> None:
         """Post the fills that may have been missed. Before the first position report there is nothing to miss."""
-        asked_ms = self._house.exchange_ms()
+        asked_ms = self._house.clock.now_ms()
         since_ms = self.known.missing_since_ms(symbol, asked_ms)
         if since_ms is not None:
             posted = self._partly.setdefault(symbol, {})
@@ -356,7 +356,7 @@ class Inquiry:
                 params = LabelParams(instrument.settlement, order.label)
                 await connection.call("private/cancel_by_label", params)
         except FAILURES as error:
-            if _fault(error) is Fault.AUTH:
+            if self._house.fault(error) is Fault.AUTH:
                 raise
             self._house.sink.report("order.stray_not_cancelled", f"{order.label} ({order.order_id}): {error}")
             connection.nursery.start_soon(self._look_again)
@@ -392,7 +392,7 @@ class Inquiry:
             try:
                 await connection.call("private/get_positions", {"currency": settlement}, apply=take)
             except (ExchangeRefused, ExchangeMalformed) as error:
-                if _is_of_the_link(error):
+                if self._is_of_the_link(error):
                     raise
                 failed.update(dict.fromkeys(group, str(error)))
             left = [symbol for symbol in left if symbol not in done and symbol not in failed]
@@ -409,15 +409,10 @@ class Inquiry:
             except ExchangeMalformed as error:
                 self.doubt([symbol])
                 return str(error)
-        house.sink.post(symbol, msgspec.structs.replace(event, exchange_ns=house.told_us(head) * 1000))
+        house.sink.post(symbol, msgspec.structs.replace(event, exchange_ns=told_us(house, head) * 1000))
         if symbol in house.watched:
-            self.known.begin(symbol, house.told_us(head))
+            self.known.begin(symbol, told_us(house, head))
         return ""
 
-
-def _fault(error: Exception) -> Fault | None:
-    return meaning(error.code).fault if isinstance(error, ExchangeRefused) else None
-
-
-def _is_of_the_link(error: Exception) -> bool:
-    return _fault(error) in OF_THE_LINK
+    def _is_of_the_link(self, error: Exception) -> bool:
+        return self._house.fault(error) in OF_THE_LINK

@@ -9,13 +9,14 @@ from mmd.domain.actions import CancelOrder, QueryOrder
 from mmd.domain.errors import ExchangeAmbiguous, ExchangeMalformed, ExchangeRefused, LinkLost
 from mmd.domain.events import OrderAbsent, OrderAcked, OrderClosed, OrderRefused, RequestLost
 from mmd.domain.reasons import Fault
+from mmd.exchanges.connection import Connection, House
 from mmd.exchanges.deribit import orders
-from mmd.exchanges.deribit.connection import Connection, House
-from mmd.exchanges.deribit.known import OVERLAP_MS, Known
+from mmd.exchanges.deribit.dialect import told_us
 from mmd.exchanges.deribit.messages import LabelParams, OrderData, UserTradeData
 from mmd.exchanges.deribit.paging import fetch_trades
 from mmd.exchanges.deribit.record import OrderRecord
 from mmd.exchanges.jsonrpc import Head
+from mmd.exchanges.known import OVERLAP_MS, Known
 
 FIND_TRIES = 4
 FIND_PAUSE_SECONDS = 0.25
@@ -25,7 +26,7 @@ FAILURES = (ExchangeRefused, ExchangeAmbiguous, ExchangeMalformed)
 
 def seconds_past(house: House, exchange_ms: int) -> float:
     """Until the exchange's clock is surely past that."""
-    return (exchange_ms - house.exchange_ms()) / 1000 + LATE_SECONDS
+    return (exchange_ms - house.clock.now_ms()) / 1000 + LATE_SECONDS
 
 
 class Lookup:
@@ -105,7 +106,7 @@ class Lookup:
         found: OrderData | None = None
         why = ""
         for _ in range(FIND_TRIES):
-            asked_ms = house.exchange_ms()
+            asked_ms = house.clock.now_ms()
             missing_ms = known.missing_since_ms(symbol, asked_ms)
             since_ms = news_ms = started_ms - OVERLAP_MS if missing_ms is None else missing_ms
             if found is not None and counted:
@@ -152,7 +153,7 @@ class Lookup:
 
         def take(head: Head) -> None:
             nonlocal found, why, told_ms
-            told_ms = told_ms or self._house.told_us(head) // 1000
+            told_ms = told_ms or told_us(self._house, head) // 1000
             found = orders.choose(orders.decode_orders(head.result), symbol, params.label)
             if found is not None:
                 why = settle(found)

@@ -18,7 +18,6 @@ from mmd.domain.reasons import Fault, Side
 from mmd.domain.units import whole
 from mmd.exchanges.api import Account
 from mmd.exchanges.deribit.codec import IMMEDIATE_OR_CANCEL
-from mmd.exchanges.deribit.errors import meaning
 from mmd.exchanges.deribit.messages import (
     OrderData,
     OrderResult,
@@ -28,7 +27,7 @@ from mmd.exchanges.deribit.messages import (
     UserChanges,
     UserTradeData,
 )
-from mmd.exchanges.jsonrpc import Decoder, RpcError
+from mmd.exchanges.jsonrpc import Decoder
 
 MS = 1_000_000
 CLOSED_STATES = frozenset({"filled", "cancelled", "rejected"})
@@ -184,16 +183,6 @@ def reply(order: Order, raw: msgspec.Raw, instrument: Instrument, received_ns: i
 def not_cancelled(order: CancelOrder, received_ns: int) -> OrderRefused:
     """The cancel was answered, and the order still rests."""
     return OrderRefused(order.label, Fault.STATE, "not_cancelled", "the order is still open", False, received_ns)
-
-
-def refused(order: Order, error: RpcError, received_ns: int, remark: str = "") -> OrderRefused | Lost:
-    """An error answer: a definite no, or, where the table says so, an outcome to look up. `remark`: for people."""
-    told = meaning(error.code)
-    if told.fault is Fault.AMBIGUOUS:
-        return Lost(order.label, f"{told.name} ({error.code}): {error.text}", received_ns)
-    gone = told.gone and not isinstance(order, PlaceOrder | ReduceOrder)
-    detail = f"{error.text} ({error.code})" + (f": {remark}" if remark else "")
-    return OrderRefused(order.label, told.fault, told.name, detail, gone, received_ns)
 
 
 def accounts(summaries: Summaries) -> list[Account]:

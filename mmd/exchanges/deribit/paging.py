@@ -4,11 +4,11 @@ from collections.abc import Callable
 from typing import Protocol
 
 from mmd.domain.errors import ExchangeMalformed
+from mmd.exchanges.connection import Connection, House
 from mmd.exchanges.deribit import rows
-from mmd.exchanges.deribit.connection import Connection, House
-from mmd.exchanges.deribit.known import OVERLAP_MS
 from mmd.exchanges.deribit.messages import TradePage, TradesParams, UserTradeData
 from mmd.exchanges.jsonrpc import Head
+from mmd.exchanges.known import OVERLAP_MS
 
 RECENT_MS = 23 * 3_600_000  # the exchange keeps older trades in another drawer ("historical")
 
@@ -52,7 +52,7 @@ async def fetch_trades(
             else:
                 posted[trade.trade_id, trade.order_id] = trade
 
-    now_ms = house.exchange_ms()
+    now_ms = house.clock.now_ms()
     drawers = (True, False) if since_ms < now_ms - RECENT_MS else (False,)
     for historical in drawers:
         start_ms, more = since_ms, True

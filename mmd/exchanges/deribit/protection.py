@@ -19,8 +19,8 @@ from mmd.domain.errors import ExchangeAmbiguous, ExchangeMalformed, ExchangeRefu
 from mmd.domain.events import ProtectionReported, ProtectionTripped
 from mmd.domain.settings import Protection, Reset
 from mmd.exchanges.api import ProtectionStatus
+from mmd.exchanges.connection import Connection, House
 from mmd.exchanges.deribit import codec
-from mmd.exchanges.deribit.connection import Connection, House
 from mmd.exchanges.deribit.messages import IndexParams, MmpConfig, MmpParams, MmpStatus
 from mmd.exchanges.jsonrpc import Decoder
 
@@ -234,7 +234,7 @@ class Protections:
         row = _decode_status(data)
         if guard is None or row.mmp_group or row.block_rfq:
             return
-        frozen_ms = _freeze(row, self._house.exchange_ms())
+        frozen_ms = _freeze(row, self._house.clock.now_ms())
         if frozen_ms is None:
             return
         guard.frozen_ms = frozen_ms
@@ -371,7 +371,7 @@ class Protections:
         now = trio.current_time()
         guard.due_at = now + CHECK_SECONDS
         if frozen_ms:
-            end = now + max(0, frozen_ms - self._house.exchange_ms()) / 1000 + PAST_FREEZE_SECONDS
+            end = now + max(0, frozen_ms - self._house.clock.now_ms()) / 1000 + PAST_FREEZE_SECONDS
             guard.due_at = min(guard.due_at, end)
         elif guard.reset_at is not None:
             guard.due_at = min(guard.due_at, guard.reset_at)
@@ -406,7 +406,7 @@ class Protections:
 
     async def _read_freeze(self, connection: Connection, guard: Guard) -> int | None:
         raw = await connection.call("private/get_mmp_status", IndexParams(guard.index))
-        return read_freeze(raw, guard.index, self._house.exchange_ms())
+        return read_freeze(raw, guard.index, self._house.clock.now_ms())
 
     async def _read_config(self, connection: Connection, guard: Guard) -> MmpConfig | None:
         raw = await connection.call("private/get_mmp_config", IndexParams(guard.index))

@@ -4,7 +4,7 @@ from typing import Protocol
 
 from mmd.domain.events import OrderClosed
 from mmd.exchanges.deribit.messages import UserTradeData
-from mmd.exchanges.deribit.news import News
+from mmd.exchanges.news import News
 
 
 class OrderRecord(Protocol):

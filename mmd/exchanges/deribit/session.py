@@ -8,25 +8,25 @@ import trio
 
 from mmd.core.budget import Budget
 from mmd.domain.actions import Request
-from mmd.domain.errors import ExchangeAmbiguous, ExchangeMalformed, ExchangeRefused, LinkLost
+from mmd.domain.errors import ExchangeRefused, LinkLost
 from mmd.domain.events import CashMoved, OpenOrder
 from mmd.domain.ids import LABEL_MAX
 from mmd.domain.instruments import Instrument
 from mmd.domain.settings import Protection
 from mmd.exchanges.api import Account, Capabilities, Dial, LinkStats, ProtectionStatus, Sink
+from mmd.exchanges.connection import Connection, House, LoginRefused
 from mmd.exchanges.deribit import codec, expired
-from mmd.exchanges.deribit.connection import Connection, Credentials, House, LoginRefused
+from mmd.exchanges.deribit.dialect import Credentials, credits, make_dialect
+from mmd.exchanges.deribit.errors import ERRORS
 from mmd.exchanges.deribit.feed import Feed
 from mmd.exchanges.deribit.messages import InstrumentParams
 from mmd.exchanges.deribit.trading import RESERVE_SHARE, Trading
-from mmd.exchanges.link import open_link
+from mmd.exchanges.reconnect import LongDuty, Reconnect
 
 PATH = "/ws/api/v2"
-CONNECT_SECONDS = 10.0
-BACKOFF_FIRST_SECONDS = 0.5
-BACKOFF_MAX_SECONDS = 10.0
-THROTTLED_SECONDS = 10.0  # after too_many_requests
-STEADY_SECONDS = 10.0  # a connection that lasted this long was a good one
+DATA_SCOPE = "connection account:read trade:read wallet:none"
+TRADE_SCOPE = "connection account:read_write trade:read_write wallet:none"
+DATA_HEARTBEAT_SECONDS, TRADE_HEARTBEAT_SECONDS = 30, 10
 
 # The lowest tier, until the account says what it has.
 TIER_RATE, TIER_BURST = 5.0, 20.0
@@ -68,13 +68,10 @@ class Deribit:
         """
         self.name = name
         self.budget = Budget(TIER_RATE, TIER_BURST, TIER_BURST * RESERVE_SHARE)
-        self._dial = dial
-        self._host = host
-        self._path = path
         self._house = House(
             name=name,
             service=service,
-            credentials=Credentials(client_id, client_secret, grant),
+            errors=ERRORS,
             wall_clock_ns=wall_clock_ns,
             rng=rng,
             started_ns=started_ns,
@@ -83,10 +80,31 @@ class Deribit:
         )
         self._feed = Feed(self._house)
         self._trading = Trading(self._house)
+        self._credentials = Credentials(client_id, client_secret, grant)
+        paces = credits()
+        links = (
+            (self._feed, DATA_SCOPE, DATA_HEARTBEAT_SECONDS),
+            (self._trading, TRADE_SCOPE, TRADE_HEARTBEAT_SECONDS),
+        )
+        self._links = [
+            Reconnect(
+                self._house,
+                duty,
+                make_dialect(
+                    self._house, self._credentials, paces, link=duty.name, scope=scope, heartbeat_seconds=seconds
+                ),
+                dial,
+                host,
+                path,
+                self._login_refused,
+            )
+            for duty, scope, seconds in links
+        ]
         self._stats = {"data": self._feed.stats, "trade": self._trading.stats}
         self._refused_here = trio.Event()
         self._fatal: LoginRefused | None = None
         self._started = False
+        self._scope: trio.CancelScope
 
     # --- what is known ---
 
@@ -104,7 +122,7 @@ class Deribit:
 
         Always a finite number; 0.0 before the first answer, so known whenever a link is up.
         """
-        return self._house.skew.skew_ms
+        return self._house.clock.skew_ms
 
     @property
     def event_lag_seconds(self) -> float | None:
@@ -131,8 +149,9 @@ class Deribit:
         """
         self._house.sink = sink
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(self._keep, self._feed, nursery.cancel_scope)
-            nursery.start_soon(self._keep, self._trading, nursery.cancel_scope)
+            self._scope = nursery.cancel_scope
+            for link in self._links:
+                nursery.start_soon(link.keep)
             nursery.start_soon(self._deliver_refusals)
             await self._feed.listed.wait()
             await self._trading.first_up.wait()
@@ -141,56 +160,10 @@ class Deribit:
         if self._fatal is not None:
             raise self._fatal
 
-    async def _keep(self, duty: Feed | Trading, run_scope: trio.CancelScope) -> None:
-        """Connect, serve, wait, again."""
-        failures = 0
-        while True:
-            began = trio.current_time()
-            why, wait_seconds = await self._connect_and_serve(duty)
-            steady = trio.current_time() - began >= STEADY_SECONDS and duty.stats.up
-            failures = 0 if steady else failures + 1
-            duty.down(why)
-            if self._fatal is not None:
-                run_scope.cancel()
-            delay = max(wait_seconds, self._backoff(failures))
-            self._house.sink.report("link.lost", f"{self.name} {duty.name}: {why}; again in {delay:.1f} s")
-            await self._house.sink.deliver()
-            await trio.sleep(delay)
-
-    async def _connect_and_serve(self, duty: Feed | Trading) -> tuple[str, float]:
-        """One connection from dial to end. Returns why it ended and the least time to wait."""
-        why, wait_seconds = "", 0.0
-        connection: Connection | None = None
-        try:
-            with trio.fail_after(CONNECT_SECONDS):
-                stream, link = await open_link(self._dial, self._host, self._path)
-        except LinkLost as error:
-            return str(error), 0.0
-        except trio.TooSlowError:
-            return f"no connection within {CONNECT_SECONDS:g} s", 0.0
-        try:
-            connection = Connection(link, self._house, duty)
-            await connection.run()
-        except* LoginRefused as group:
-            why, wait_seconds = self._login_refused(duty, _leaf(group)), BACKOFF_MAX_SECONDS
-        except* (LinkLost, ExchangeRefused, ExchangeAmbiguous, ExchangeMalformed) as group:
-            why = why or str(_leaf(group))
-        finally:
-            await trio.aclose_forcefully(stream)
-        if connection is not None and connection.throttled:
-            wait_seconds = max(wait_seconds, THROTTLED_SECONDS)
-        return why, wait_seconds
-
-    def _login_refused(self, duty: Feed | Trading, error: BaseException) -> str:
-        assert isinstance(error, LoginRefused)
-        self._house.sink.report("login.refused", f"{self.name} {duty.name}: {error}")
+    def _login_refused(self, error: LoginRefused) -> None:
         if not self._started:
             self._fatal = error
-        return f"login refused: {error}"
-
-    def _backoff(self, failures: int) -> float:
-        longest = min(BACKOFF_MAX_SECONDS, BACKOFF_FIRST_SECONDS * 2.0 ** min(failures, 10))
-        return max(BACKOFF_FIRST_SECONDS, longest * self._house.rng.uniform(0.5, 1.0))
+            self._scope.cancel()
 
     async def _deliver_refusals(self) -> None:
         """`submit` is called from within `deliver`: what it had to refuse is delivered from here."""
@@ -265,7 +238,7 @@ class Deribit:
 
     async def expired_ns(self, symbol: str) -> int | None:
         """Raises LinkLost, ExchangeAmbiguous, ExchangeMalformed."""
-        now_ns = self._house.exchange_ms() * expired.NS_PER_MS
+        now_ns = self._house.clock.now_ms() * expired.NS_PER_MS
         named_ns = expired.expiry_ns(symbol)
         if named_ns is not None and named_ns <= now_ns:
             return named_ns
@@ -285,16 +258,8 @@ class Deribit:
         raw = await self._ready(self._feed).call("public/get_index_price", {"index_name": index})
         return codec.read_index(raw)
 
-    def _ready(self, duty: Feed | Trading) -> Connection:
+    def _ready(self, duty: LongDuty) -> Connection:
         connection = duty.connection
         if connection is None or not connection.ready:
             raise LinkLost(f"the {duty.name} link of {self.name} is down")
         return connection
-
-
-def _leaf(group: BaseExceptionGroup[BaseException]) -> BaseException:
-    """The first error inside nested groups."""
-    error: BaseException = group
-    while isinstance(error, BaseExceptionGroup):
-        error = error.exceptions[0]
-    return error

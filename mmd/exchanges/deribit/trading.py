@@ -27,18 +27,18 @@ from mmd.domain.events import Mail, OrderAcked, OrderClosed, OrderFilled, OrderR
 from mmd.domain.ids import label_prefix
 from mmd.domain.reasons import Fault
 from mmd.exchanges.api import Account, LinkStats
+from mmd.exchanges.connection import Connection, House
 from mmd.exchanges.deribit import codec, orders, rows
 from mmd.exchanges.deribit.audit import Audit
 from mmd.exchanges.deribit.cancels import Cancels
 from mmd.exchanges.deribit.cash import CashLog
-from mmd.exchanges.deribit.connection import Connection, House
-from mmd.exchanges.deribit.errors import QUEUE_FULL, TIMED_OUT, is_for_now, meaning
+from mmd.exchanges.deribit.errors import ERRORS
 from mmd.exchanges.deribit.inquiry import Inquiry
 from mmd.exchanges.deribit.lookup import Lookup
 from mmd.exchanges.deribit.messages import OrderData, UserTradeData
-from mmd.exchanges.deribit.news import News
 from mmd.exchanges.deribit.protection import Protections
 from mmd.exchanges.jsonrpc import Head, Sent
+from mmd.exchanges.news import News
 
 ORDER_SECONDS = 5.0  # deadline of an order's answer
 ARMED_SECONDS = 60.0  # how often cancel-on-disconnect is read back
@@ -59,8 +59,6 @@ class Trading:
     """Implements Duty for orders."""
 
     name = "trade"
-    heartbeat_seconds = 10
-    scope = "connection account:read_write trade:read_write wallet:none"
 
     def __init__(self, house: House) -> None:
         self.stats = LinkStats()
@@ -120,7 +118,7 @@ class Trading:
         valid_ms, house = self._house.order_valid_ms, self._house
         if valid_ms is None:
             return 0
-        return self._sent.get(label) or round(house.started_ns / 1_000_000 + house.skew.skew_ms) + valid_ms
+        return self._sent.get(label) or round(house.started_ns / 1_000_000 + house.clock.skew_ms) + valid_ms
 
     def unsettled_until_ms(self, symbol: str) -> int:
         """Until when (the exchange's clock) an order of this symbol may appear or change unannounced; 0: none may."""
@@ -175,7 +173,7 @@ class Trading:
 
     def answered(self, sent: Sent, head: Head, received_ns: int) -> None:
         symbol, order = sent.context.symbol, sent.context.order
-        if head.error is not None and head.error.code == QUEUE_FULL:
+        if head.error is not None and head.error.code in ERRORS.queue_full:
             self._cancels.refused()
         if not sent.expired:
             self._landed(order)
@@ -184,10 +182,10 @@ class Trading:
         instrument = self._house.instruments[symbol]
         if head.error is not None:
             self.protections.refused(symbol, head.error.code, head.error.text)
-            remark = self._why_late() if head.error.code == TIMED_OUT else ""
-            self._post(symbol, [orders.refused(order, head.error, received_ns, remark)])
+            remark = self._why_late() if head.error.code == ERRORS.timed_out else ""
+            self._post(symbol, [ERRORS.refused(order, head.error, received_ns, remark)])
             self._post_closing(symbol, order.label)
-            if meaning(head.error.code).fault is Fault.AUTH and self.connection is not None:
+            if ERRORS.meaning(head.error.code).fault is Fault.AUTH and self.connection is not None:
                 # Cancels are refused as well now. A new login can send them, and the loss itself cancels.
                 self.connection.drop(f"the login is not valid any more: {sent.method}: {head.error.text}")
             return
@@ -274,7 +272,7 @@ class Trading:
 
     def _send_order(self, connection: Connection, symbol: str, request: Order) -> None:
         valid = self._house.order_valid_ms
-        now_ms = self._house.exchange_ms()
+        now_ms = self._house.clock.now_ms()
         until = None if valid is None else now_ms + valid
         mmp = False
         if self._marked or self.protections.any_wanted:
@@ -305,7 +303,7 @@ class Trading:
         """Why an order may have come after its time, for people: the clocks are a suspect."""
         return (
             f"it came to the matching engine more than {self._house.order_valid_ms} ms after it was sent, by the "
-            f"exchange's clock, which is {self._house.skew.skew_ms:+.0f} ms from ours: a slow link, or a clock was set"
+            f"exchange's clock, which is {self._house.clock.skew_ms:+.0f} ms from ours: a slow link, or a clock was set"
         )
 
     def _mark(self, symbol: str, order: Order) -> tuple[Order, bool]:
@@ -355,7 +353,7 @@ class Trading:
             return  # spot, or the aggregate row of a combo: its legs come as rows of their own
         if not self.is_ours(trade.label):
             self.stats.unknown_labels += 1
-        if self.inquiry.known.is_in_baseline(trade):
+        if self.inquiry.known.is_in_baseline(trade.instrument_name, trade.timestamp):
             return
         self.activity.count(trade.instrument_name)
         self.fills.count(trade.instrument_name)
@@ -430,7 +428,7 @@ class Trading:
             raw = await connection.call("private/get_cancel_on_disconnect", {"scope": "connection"})
         except ExchangeRefused as error:
             self._house.sink.report("cancel_on_disconnect.refused", str(error))
-            if is_for_now(error.code):
+            if ERRORS.is_for_now(error.code):
                 raise  # the next connection asks again
             return False
         return codec.decode_cancel_on_disconnect(raw).enabled
