@@ -12,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mmd.domain.events import OrderFilled, TradeLinkUp
-from mmd.exchanges.deribit.feed import TIDY_MS
 from mmd.exchanges.deribit.trading import MAX_CLOSED, _forget
+from mmd.exchanges.feed import TIDY_MS
 from mmd.exchanges.news import News
 
 Clock = trio.testing.MockClock

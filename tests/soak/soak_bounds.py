@@ -10,8 +10,8 @@ import msgspec
 import trio._core._run as trio_run
 
 from mmd.core import own, pnl
-from mmd.exchanges import jsonrpc, levels, link
-from mmd.exchanges.deribit import feed, trading
+from mmd.exchanges import feed, jsonrpc, levels, link
+from mmd.exchanges.deribit import trading
 from mmd.sandbox import accounts, floor, tape
 from mmd.sandbox.deribit import auth
 from mmd.shell import cases, diary

@@ -8,10 +8,13 @@ handed out as it is: judging prices is not this room's business.
 from bisect import bisect_left, insort
 from decimal import Decimal
 
+import msgspec
+
 from mmd.domain.errors import OffGrid
 from mmd.domain.events import BookBroken, BookTop, Level
 from mmd.domain.instruments import Instrument
 from mmd.domain.reasons import Why
+from mmd.exchanges.deribit.codec import decode_book
 from mmd.exchanges.deribit.messages import BookChange, BookData
 from mmd.exchanges.jsonrpc import Decoder
 from mmd.exchanges.levels import Numbers
@@ -135,6 +138,10 @@ class L2Book:
         if not (changed or snapshot):
             return None
         return BookTop(self.bids.top, self.asks.top, data.change_id, data.timestamp * MS, received_ns)
+
+    def take(self, data: msgspec.Raw, received_ns: int) -> BookTop | BookBroken | None:
+        """The same from the channel's bytes."""
+        return self.apply(decode_book(data), received_ns)
 
     def broken(self, why: Why, detail: str, received_ns: int) -> BookBroken:
         """Give the book up until the next snapshot."""

@@ -4,8 +4,10 @@ from random import Random
 
 import msgspec
 
+from mmd.domain.errors import ExchangeRefused
 from mmd.exchanges.connection import Connection, Dialect, House
 from mmd.exchanges.deribit import codec
+from mmd.exchanges.deribit.errors import RAW_NEEDS_AUTH
 from mmd.exchanges.jsonrpc import Head, Sent
 from mmd.exchanges.paces import Pace, Paces
 
@@ -92,6 +94,26 @@ class Heartbeat:
         if head.params.type == "test_request" and not connection.link.lost:
             connection.ask(TEST)
         return True
+
+
+class Subscribing:
+    """Implements Subscriptions. `side`: public or private."""
+
+    def __init__(self, side: str) -> None:
+        self._side = side
+
+    def request(self, names: list[str], *, on: bool) -> tuple[str, object]:
+        return f"{self._side}/{'subscribe' if on else 'unsubscribe'}", codec.channels(names)
+
+    def granted(self, raw: msgspec.Raw) -> set[str]:
+        return set(codec.decode_channels(raw))
+
+    def culprits(self, error: ExchangeRefused, names: list[str]) -> list[str]:
+        """Raw channels are for whoever is logged in: one of them costs all of the request."""
+        return [name for name in names if name.endswith(".raw")] if error.code == RAW_NEEDS_AUTH else []
+
+
+PUBLIC, PRIVATE = Subscribing("public"), Subscribing("private")
 
 
 def times(sent: Sent, head: Head) -> tuple[int, int] | None:

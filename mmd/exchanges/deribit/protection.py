@@ -19,8 +19,10 @@ from mmd.domain.errors import ExchangeAmbiguous, ExchangeMalformed, ExchangeRefu
 from mmd.domain.events import ProtectionReported, ProtectionTripped
 from mmd.domain.settings import Protection, Reset
 from mmd.exchanges.api import ProtectionStatus
+from mmd.exchanges.channels import subscribe
 from mmd.exchanges.connection import Connection, House
 from mmd.exchanges.deribit import codec
+from mmd.exchanges.deribit.dialect import PRIVATE
 from mmd.exchanges.deribit.messages import IndexParams, MmpConfig, MmpParams, MmpStatus
 from mmd.exchanges.jsonrpc import Decoder
 
@@ -391,8 +393,7 @@ class Protections:
         if guard.subscribed:
             return
         channel = codec.MMP_TRIGGER + guard.index
-        raw = await connection.call("private/subscribe", codec.channels([channel]))
-        if codec.missing_channels([channel], raw):
+        if await subscribe(connection, PRIVATE, [channel]):
             # A freeze still shows in the orders it pulls and refuses.
             self._house.sink.report("subscription.refused", channel)
         guard.subscribed = True

@@ -18,9 +18,10 @@ from mmd.exchanges.connection import Connection, House, LoginRefused
 from mmd.exchanges.deribit import codec, expired
 from mmd.exchanges.deribit.dialect import Credentials, credits, make_dialect
 from mmd.exchanges.deribit.errors import ERRORS
-from mmd.exchanges.deribit.feed import Feed
+from mmd.exchanges.deribit.market import DeribitMarket
 from mmd.exchanges.deribit.messages import InstrumentParams
 from mmd.exchanges.deribit.trading import RESERVE_SHARE, Trading
+from mmd.exchanges.feed import Feed
 from mmd.exchanges.reconnect import LongDuty, Reconnect
 
 PATH = "/ws/api/v2"
@@ -78,7 +79,7 @@ class Deribit:
             budget=self.budget,
             order_valid_ms=order_valid_ms,
         )
-        self._feed = Feed(self._house)
+        self._feed = Feed(self._house, DeribitMarket(self._house))
         self._trading = Trading(self._house)
         self._credentials = Credentials(client_id, client_secret, grant)
         paces = credits()

@@ -27,11 +27,13 @@ from mmd.domain.events import Mail, OrderAcked, OrderClosed, OrderFilled, OrderR
 from mmd.domain.ids import label_prefix
 from mmd.domain.reasons import Fault
 from mmd.exchanges.api import Account, LinkStats
+from mmd.exchanges.channels import subscribe
 from mmd.exchanges.connection import Connection, House
 from mmd.exchanges.deribit import codec, orders, rows
 from mmd.exchanges.deribit.audit import Audit
 from mmd.exchanges.deribit.cancels import Cancels
 from mmd.exchanges.deribit.cash import CashLog
+from mmd.exchanges.deribit.dialect import PRIVATE
 from mmd.exchanges.deribit.errors import ERRORS
 from mmd.exchanges.deribit.inquiry import Inquiry
 from mmd.exchanges.deribit.lookup import Lookup
@@ -463,11 +465,11 @@ class Trading:
         """Our own orders and fills. Without them nothing may be traded: the connection is given up."""
         for channel in codec.USER_CHANGES:
             try:
-                raw = await connection.call("private/subscribe", codec.channels([channel]))
+                missing = await subscribe(connection, PRIVATE, [channel])
             except ExchangeRefused as error:
                 self._house.sink.report("subscription.refused", f"{channel}: {error}")
                 continue
-            if not codec.missing_channels([channel], raw):
+            if not missing:
                 return
         raise LinkLost(f"the exchange refuses {' and '.join(codec.USER_CHANGES)}: fills would not be seen")
 

@@ -8,10 +8,13 @@ room's business.
 
 from decimal import Decimal
 
+import msgspec
+
 from mmd.domain.errors import OffGrid
 from mmd.domain.events import BookBroken, BookTop, Level
 from mmd.domain.instruments import Instrument
 from mmd.domain.reasons import Why
+from mmd.exchanges.derive.codec import decode_book
 from mmd.exchanges.derive.messages import BookData, BookLevel
 from mmd.exchanges.levels import Numbers
 
@@ -72,6 +75,10 @@ class SnapshotBook:
         self.bids, self.asks = top
         self.live = True
         return BookTop(self.bids, self.asks, data.publish_id, exchange_ns, received_ns)
+
+    def take(self, data: msgspec.Raw, received_ns: int) -> BookTop | BookBroken | None:
+        """The same from the channel's bytes."""
+        return self.apply(decode_book(data), received_ns)
 
     def _levels(self, raw: list[BookLevel]) -> list[Level]:
         """Levels by rising price. Raises OffGrid, ArithmeticError."""
