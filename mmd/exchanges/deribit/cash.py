@@ -29,10 +29,10 @@ from mmd.domain.reasons import CashKind
 from mmd.domain.units import whole
 from mmd.exchanges.connection import Connection, House
 from mmd.exchanges.deribit.errors import ERRORS
-from mmd.exchanges.deribit.inquiry import Inquiry
 from mmd.exchanges.deribit.messages import LogHead, LogPage, LogParams, LogRow
 from mmd.exchanges.deribit.orders import finite
 from mmd.exchanges.jsonrpc import Decoder
+from mmd.exchanges.known import Known
 
 MS = 1_000_000
 POLL_SECONDS = 60.0
@@ -96,9 +96,9 @@ class Follow:
 class CashLog:
     """One per exchange; survives connections, so that no row is missed between two of them."""
 
-    def __init__(self, house: House, inquiry: Inquiry) -> None:
+    def __init__(self, house: House, known: Known) -> None:
         self._house = house
-        self._inquiry = inquiry
+        self._known = known
         self._follows: dict[tuple[str, str], Follow] = {}  # by currency and kind of row
         self._begun: dict[str, int] = {}  # how far back each recovered symbol was gone, Unix ms
         self._eager = 0
@@ -142,8 +142,8 @@ class CashLog:
                 continue
             key = (instrument.settlement, SETTLEMENT if instrument.kind is Kind.PERPETUAL else DELIVERY)
             wanted.setdefault(key, now_ms)
-            from_ms = self._inquiry.known.cash_from_ms(symbol)
-            if from_ms is not None and self._inquiry.known.is_recovered(symbol):
+            from_ms = self._known.cash_from_ms(symbol)
+            if from_ms is not None and self._known.is_recovered(symbol):
                 begun[symbol] = from_ms
                 if self._begun.get(symbol) != from_ms:
                     wanted[key] = min(wanted[key], from_ms)
@@ -243,7 +243,7 @@ class CashLog:
 
     def _counts(self, symbol: str, at_ms: int) -> bool:
         """Whether a row of that time is of after the symbol's first position report."""
-        from_ms = self._inquiry.known.cash_from_ms(symbol)
+        from_ms = self._known.cash_from_ms(symbol)
         return symbol in self._house.watched and from_ms is not None and at_ms >= from_ms
 
     def _failed(self, follow: Follow, detail: str) -> None:

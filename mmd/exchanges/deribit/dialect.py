@@ -109,8 +109,10 @@ class Subscribing:
         return set(codec.decode_channels(raw))
 
     def culprits(self, error: ExchangeRefused, names: list[str]) -> list[str]:
-        """Raw channels are for whoever is logged in: one of them costs all of the request."""
-        return [name for name in names if name.endswith(".raw")] if error.code == RAW_NEEDS_AUTH else []
+        """Raw books are for whoever is logged in: one of them costs all of the request."""
+        if error.code != RAW_NEEDS_AUTH or self._side != "public":
+            return []
+        return [name for name in names if name.endswith(".raw")]
 
 
 PUBLIC, PRIVATE = Subscribing("public"), Subscribing("private")

@@ -6,7 +6,7 @@ import trio
 from mmd.domain.errors import ExchangeAmbiguous, ExchangeMalformed, ExchangeRefused
 from mmd.domain.events import Ticker, TradePrinted
 from mmd.domain.instruments import Instrument
-from mmd.exchanges.channels import subscribe
+from mmd.exchanges.channels import Subscriptions, subscribe
 from mmd.exchanges.connection import Connection, House
 from mmd.exchanges.deribit import codec
 from mmd.exchanges.deribit.book import L2Book
@@ -21,7 +21,7 @@ MAINTENANCE_SECONDS = 60.0  # its end is not always told: after so long a new co
 class DeribitMarket:
     """Implements Market."""
 
-    calls = PUBLIC
+    calls: Subscriptions = PUBLIC
     opened = codec.OPEN_STATES
     ended = codec.TERMINAL_STATES
     settling = frozenset({codec.SETTLEMENT_STATE})

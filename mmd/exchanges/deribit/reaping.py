@@ -17,12 +17,11 @@ from mmd.domain.events import Mail
 from mmd.domain.ids import label_prefix
 from mmd.exchanges.api import Dial, LinkStats, Reaped, ReapedOrder, Reaping, settle_seconds
 from mmd.exchanges.connection import Connection, House, LoginRefused
-from mmd.exchanges.deribit import codec, orders
-from mmd.exchanges.deribit.cancels import MOST
+from mmd.exchanges.deribit import orders
 from mmd.exchanges.deribit.dialect import Credentials, credits, make_dialect
 from mmd.exchanges.deribit.errors import ERRORS
 from mmd.exchanges.deribit.messages import CancelParams
-from mmd.exchanges.deribit.session import TIER_BURST, TIER_RATE
+from mmd.exchanges.deribit.trading import MOST_CANCELS, TIER_BURST, TIER_RATE, read_limits
 from mmd.exchanges.jsonrpc import Decoder, Head, Sent, Waiter
 from mmd.exchanges.link import open_link
 from mmd.exchanges.paces import Pace
@@ -220,7 +219,7 @@ class DeribitReaper:
                 await self._cancel(connection, waiting.pop())
 
         async with trio.open_nursery() as nursery:
-            for _ in range(MOST):
+            for _ in range(MOST_CANCELS):
                 nursery.start_soon(work_off)
         if sum(known.outcome is not Reaped.LEFT for known in self._known.values()) > before:
             self._failures = 0
@@ -251,12 +250,8 @@ class DeribitReaper:
         """The account's own message rate; without it, the lowest that there is."""
         try:
             raw = await self._ask(connection, "private/get_account_summaries", {"extended": True})
-            summaries = orders.decode_summaries(raw)
-            for limits in (summaries.limits, *(row.limits for row in summaries.summaries)):
-                found = None if limits is None else codec.matching_limits(limits)
-                if found is not None:
-                    self._pace = Pace(found[0] * SHARE, max(1.0, found[1] * SHARE))
-                    break
+            if found := read_limits(orders.decode_summaries(raw)):
+                self._pace = Pace(found[0] * SHARE, max(1.0, found[1] * SHARE))
         except _FAILURES as error:
             self.note(f"the account's message rate is unknown: {error}")
         self._pace_known = True

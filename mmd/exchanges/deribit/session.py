@@ -16,21 +16,30 @@ from mmd.domain.settings import Protection
 from mmd.exchanges.api import Account, Capabilities, Dial, LinkStats, ProtectionStatus, Sink
 from mmd.exchanges.connection import Connection, House, LoginRefused
 from mmd.exchanges.deribit import codec, expired
-from mmd.exchanges.deribit.dialect import Credentials, credits, make_dialect
+from mmd.exchanges.deribit.cash import CashLog
+from mmd.exchanges.deribit.dialect import PRIVATE, Credentials, credits, make_dialect
 from mmd.exchanges.deribit.errors import ERRORS
 from mmd.exchanges.deribit.market import DeribitMarket
 from mmd.exchanges.deribit.messages import InstrumentParams
-from mmd.exchanges.deribit.trading import RESERVE_SHARE, Trading
+from mmd.exchanges.deribit.protection import DeribitProtection
+from mmd.exchanges.deribit.questions import DeribitQuestions
+from mmd.exchanges.deribit.trading import (
+    MOST_CANCELS,
+    RESERVE_SHARE,
+    TIER_BURST,
+    TIER_RATE,
+    DeribitAccount,
+    DeribitOrders,
+)
 from mmd.exchanges.feed import Feed
+from mmd.exchanges.known import Known
 from mmd.exchanges.reconnect import LongDuty, Reconnect
+from mmd.exchanges.trading import TradeCalls, Trading
 
 PATH = "/ws/api/v2"
 DATA_SCOPE = "connection account:read trade:read wallet:none"
 TRADE_SCOPE = "connection account:read_write trade:read_write wallet:none"
 DATA_HEARTBEAT_SECONDS, TRADE_HEARTBEAT_SECONDS = 30, 10
-
-# The lowest tier, until the account says what it has.
-TIER_RATE, TIER_BURST = 5.0, 20.0
 
 
 class Deribit:
@@ -80,7 +89,19 @@ class Deribit:
             order_valid_ms=order_valid_ms,
         )
         self._feed = Feed(self._house, DeribitMarket(self._house))
-        self._trading = Trading(self._house)
+        known = Known()
+        self._account = DeribitAccount(self.budget)
+        self._cash = CashLog(self._house, known)
+        calls = TradeCalls(
+            channels=PRIVATE,
+            orders=DeribitOrders(self._house),
+            questions=DeribitQuestions(self._house),
+            protection=DeribitProtection(self._house.clock),
+            account=self._account,
+            cash=self._cash,
+            most_cancels=MOST_CANCELS,
+        )
+        self._trading = Trading(self._house, known, calls)
         self._credentials = Credentials(client_id, client_secret, grant)
         paces = credits()
         links = (
@@ -198,7 +219,7 @@ class Deribit:
 
     def also_ours(self, services: Sequence[str]) -> None:
         """Former names of the service: orders that carry one of them are ours, from the next answer on."""
-        self._trading.answer_for(services)
+        self._trading.record.answer_for(services)
 
     def reconcile_every(self, seconds: float) -> None:
         """How often orders and positions of every watched symbol are reported, news or not. ValueError unless > 0."""
@@ -235,7 +256,7 @@ class Deribit:
 
     async def accounts(self) -> list[Account]:
         """Account summary, one row a currency; renews the message budget."""
-        return await self._trading.accounts(self._ready(self._trading))
+        return await self._account.accounts(self._ready(self._trading))
 
     async def expired_ns(self, symbol: str) -> int | None:
         """Raises LinkLost, ExchangeAmbiguous, ExchangeMalformed."""
@@ -252,7 +273,7 @@ class Deribit:
 
     async def deliveries(self, instrument: Instrument) -> list[CashMoved]:
         """Raises LinkLost, ExchangeRefused, ExchangeAmbiguous, ExchangeMalformed."""
-        return await self._trading.cash.deliveries(self._ready(self._trading), instrument)
+        return await self._cash.deliveries(self._ready(self._trading), instrument)
 
     async def index_price(self, index: str) -> float:
         """The index in USD or the quote currency."""
