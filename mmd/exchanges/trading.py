@@ -384,6 +384,10 @@ class Trading:
     async def _read_account(self, connection: Connection) -> None:
         """The account's rate limits into the budget."""
         try:
-            await self._calls.account.accounts(connection)
+            await self.accounts(connection)
         except (ExchangeRefused, ExchangeMalformed, ExchangeAmbiguous) as error:
             self._house.sink.report("limits.unknown", f"the budget stays at the lowest tier: {error}")
+
+    async def accounts(self, connection: Connection) -> list[Account]:
+        """Asked now; also renews the message budget."""
+        return await self._calls.account.accounts(connection)

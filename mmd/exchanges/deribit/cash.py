@@ -1,7 +1,7 @@
 """Cash that moved without a trade: funding and deliveries, out of Deribit's transaction log.
 
 The log is asked for one kind of row at a time (`query`), so that our own trades do not fill its pages; its
-requests have credits of their own (`dialect.credits`), and cost none of the matching engine's:
+requests have credits of their own (`dialect.account_credits`), and cost none of the matching engine's:
 
 - settlement, of perpetuals: funding. `total_interest_pl` is the session's funding, `interest_pl` what
   of it was not on a trade's row before; the first is taken where it is given. The rest of such a row

@@ -20,7 +20,7 @@ LISTING_RATE, LISTING_BURST = 0.8, 10.0
 LOG_RATE, LOG_BURST = 0.8, 6.0
 
 
-def credits() -> Paces:
+def account_credits() -> Paces:
     """One account's: its links share them."""
     subscribe = Pace(SUBSCRIBE_RATE, SUBSCRIBE_BURST)
     special = {

@@ -18,7 +18,7 @@ from mmd.domain.ids import label_prefix
 from mmd.exchanges.api import Dial, LinkStats, Reaped, ReapedOrder, Reaping, settle_seconds
 from mmd.exchanges.connection import Connection, House, LoginRefused
 from mmd.exchanges.deribit import orders
-from mmd.exchanges.deribit.dialect import Credentials, credits, make_dialect
+from mmd.exchanges.deribit.dialect import Credentials, account_credits, make_dialect
 from mmd.exchanges.deribit.errors import ERRORS
 from mmd.exchanges.deribit.messages import CancelParams
 from mmd.exchanges.deribit.trading import MOST_CANCELS, TIER_BURST, TIER_RATE, read_limits
@@ -98,7 +98,7 @@ class DeribitReaper:
         self._dialect = make_dialect(
             self._house,
             Credentials(client_id, client_secret, grant),
-            credits(),
+            account_credits(),
             link=name,
             scope=SCOPE,
             heartbeat_seconds=HEARTBEAT_SECONDS,
