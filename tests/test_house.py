@@ -16,7 +16,7 @@ FLOORS = {
     "mmd.core": 2,
     "mmd.core.machine": 3,
     "mmd.core.portfolio": 3,
-    "mmd.exchanges": 3,  # the protocol between shell and exchanges; each exchange stands above it
+    "mmd.exchanges": 3,  # the protocol between shell and exchanges, and their session; each exchange stands above it
     "mmd.exchanges.*": 4,
     "mmd.config": 4,
     "mmd.journal": 3,
@@ -28,17 +28,8 @@ FLOORS = {
 }
 """Rooms and their floors: imports point to a lower floor or stay in the room."""
 
-SHARED = frozenset(
-    {
-        "mmd.exchanges.api",
-        "mmd.exchanges.http_rpc",
-        "mmd.exchanges.jsonrpc",
-        "mmd.exchanges.link",
-        "mmd.exchanges.preflight",
-        "mmd.exchanges.tcp",
-    }
-)
-"""What all exchanges use; every other name below mmd.exchanges is an exchange of its own."""
+SHARED = frozenset(f"mmd.exchanges.{path.stem}" for path in (ROOT / "mmd/exchanges").glob("*.py"))
+"""What all exchanges use; every folder below mmd.exchanges is an exchange of its own."""
 
 MUST_NOT_KNOW = {
     "mmd.config": r"trio\b",
@@ -48,6 +39,7 @@ MUST_NOT_KNOW = {
     "mmd.journal": r"mmd\.core\b",
     "mmd.replay": r"(trio\b|mmd\.(config|exchanges|sandbox)\b)",
     "mmd.control": r"mmd\.core\b",
+    "mmd.exchanges": r"mmd\.core\.(?!budget\b)",
     "mmd.exchanges.*": r"mmd\.core\.(quoting|fair|plan|gate|machine|portfolio)\b",
     "mmd.shell": r"mmd\.exchanges\.\w+\.(messages|codec)\b",
     "mmd.cli": r"mmd\.exchanges\.(?!api\b)\w+",

@@ -1,4 +1,4 @@
-"""JSON-RPC 2.0 over one link: requests and answers paired by id, deadlines, awaited calls, request pace.
+"""JSON-RPC 2.0 over one link: requests and answers paired by id, deadlines, awaited calls.
 
 Knows no exchange. An answer is applied by the task that reads the link, in the order of the
 stream; whoever awaits a call only sees what was applied already.
@@ -126,23 +126,6 @@ class Ledger:
         waiting = [sent for sent in self._sent.values() if not sent.expired]
         self._sent.clear()
         return waiting
-
-
-class Pace:
-    """A token bucket that makes the caller wait instead of refusing. Pure: `now` in seconds."""
-
-    def __init__(self, rate_per_second: float, burst: float) -> None:
-        self._rate = rate_per_second
-        self._burst = burst
-        self._tokens = burst
-        self._at = 0.0
-
-    def take(self, now: float, cost: float = 1.0) -> float:
-        """Charge `cost` and return the seconds to wait before sending."""
-        self._tokens = min(self._burst, self._tokens + max(0.0, now - self._at) * self._rate)
-        self._at = max(now, self._at)
-        self._tokens -= cost
-        return max(0.0, -self._tokens / self._rate)
 
 
 class Waiter:

@@ -7,9 +7,9 @@ from switch_tables import ALSO, DOCUMENT, SWITCH_BLOCKS, with_block
 
 from mmd.domain.reasons import Scope, Switch
 from mmd.domain.switches import SWITCHES
-from mmd.exchanges.deribit.audit import AUDIT_SECONDS, SOON_SECONDS
+from mmd.exchanges.audit import AUDIT_SECONDS, SOON_SECONDS
 from mmd.exchanges.deribit.codec import OPEN_STATES
-from mmd.exchanges.deribit.protection import CHECK_SECONDS
+from mmd.exchanges.guards import CHECK_SECONDS
 from mmd.shell.books import SCOPES
 from mmd.shell.lookout import LOOK_SECONDS
 from mmd.shell.register import PROBE_SECONDS

@@ -14,7 +14,7 @@ from provoke_market import crash, trade_back, trade_elsewhere
 from still import BTC, ETH, D
 
 from mmd.domain.reasons import Switch
-from mmd.exchanges.deribit import audit
+from mmd.exchanges import audit
 from mmd.shell.desk import Outcome
 from mmd.shell.sentinel import PATIENCE_SECONDS as SENTINEL_SECONDS
 from mmd.shell.sentinel import sentinel

@@ -151,7 +151,7 @@ async def test_a_filled_order_whose_trades_are_listed_late(autojump_clock: Clock
     place.levers.fill_quote(ACCOUNT, BTC, Direction.BUY)
     await place.send(QueryOrder(label, ""))
     await place.until(lambda: place.sink.of(RequestLost))
-    assert "of 200 filled only 0 are listed yet" in place.sink.of(RequestLost)[0].detail
+    assert "of 20 lots filled only 0 are listed yet" in place.sink.of(RequestLost)[0].detail
     assert not place.sink.of(OrderAbsent) and not place.sink.of(OrderClosed)
 
 

@@ -13,7 +13,7 @@ from deribit_peer import PERP, SILENT, START_NS, Refuse, Stage, Wire, make_derib
 from mmd.domain.actions import PlaceOrder, QueryState
 from mmd.domain.events import OrderFilled, OrdersReported, PositionReported
 from mmd.domain.reasons import Side
-from mmd.exchanges.deribit.audit import AUDIT_SECONDS, CATCH_UP_MS, SOON_SECONDS, SPACING_SECONDS, WHOLE_SECONDS
+from mmd.exchanges.audit import AUDIT_SECONDS, CATCH_UP_MS, SOON_SECONDS, SPACING_SECONDS, WHOLE_SECONDS
 
 Clock = trio.testing.MockClock
 LISTS = "private/get_open_orders"

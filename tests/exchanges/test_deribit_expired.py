@@ -13,7 +13,7 @@ from deribit_place import ACCOUNT, BTC, Place
 from mmd.domain.actions import PlaceOrder
 from mmd.domain.events import BookTop, OrderAcked, OrderFilled, OrdersReported
 from mmd.domain.reasons import CashKind, Side
-from mmd.exchanges.deribit.connection import LoginRefused
+from mmd.exchanges.connection import LoginRefused
 from mmd.exchanges.deribit.expired import expiry_ns
 from mmd.sandbox.model import Direction
 

@@ -12,9 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mmd.domain.events import OrderFilled, TradeLinkUp
-from mmd.exchanges.deribit.feed import TIDY_MS
-from mmd.exchanges.deribit.news import News
-from mmd.exchanges.deribit.trading import MAX_CLOSED, _forget
+from mmd.exchanges.feed import TIDY_MS
+from mmd.exchanges.news import News
+from mmd.exchanges.record import MAX_CLOSED, forget_oldest
 
 Clock = trio.testing.MockClock
 HOUR_SECONDS = 3600.0
@@ -56,8 +56,8 @@ async def test_who_left_is_counted_no_more(autojump_clock: Clock, stage: Stage) 
     await tell(stage, [order(order_state="filled")], [trade(1, START_MS), trade(2, START_MS, instrument_name=ETH)])
     await trio.sleep(HOUR_SECONDS / 60)
     tables = (
-        trading.activity._numbers,
-        trading.fills._numbers,
+        trading.record.activity._numbers,
+        trading.record.fills._numbers,
         trading.audit._told_orders,
         trading.audit._told_positions,
     )
@@ -99,7 +99,7 @@ def test_the_oldest_label_is_forgotten() -> None:
     known: dict[str, int] = {}
     for number in range(MAX_CLOSED + 3):
         known[str(number)] = number
-        _forget(known)
+        forget_oldest(known)
     assert list(known.values()) == list(range(3, MAX_CLOSED + 3))
 
 

@@ -14,8 +14,9 @@ from mmd.domain.events import OrderClosed, RequestLost, TradeLinkDown
 from mmd.domain.ids import base36
 from mmd.domain.reasons import Side
 from mmd.domain.settings import KillSwitches
-from mmd.exchanges.deribit.cancels import MOST, PATIENCE_SECONDS, WAVE_SECONDS
+from mmd.exchanges.cancels import PATIENCE_SECONDS, WAVE_SECONDS
 from mmd.exchanges.deribit.errors import QUEUE_FULL
+from mmd.exchanges.deribit.trading import MOST_CANCELS as MOST
 
 Clock = trio.testing.MockClock
 WAITING = 8  # the documented length of the queue

@@ -21,7 +21,7 @@ from mmd.domain.events import (
     TradeLinkUp,
 )
 from mmd.domain.ids import base36
-from mmd.exchanges.deribit.known import CASH_REACH_MS, OVERLAP_MS, Known
+from mmd.exchanges.known import CASH_REACH_MS, OVERLAP_MS, Known
 
 Clock = trio.testing.MockClock
 TRADES = "private/get_user_trades_by_instrument_and_time"
@@ -250,7 +250,7 @@ async def test_its_order_is_not_over_before_all_its_trades_are_listed(autojump_c
     assert set(filled(stage)) == {"t1", "t2"}
     assert not stage.sink.of(OrderClosed)
     (lost,) = stage.sink.of(RequestLost)
-    assert "of 30 filled only 20 are listed yet" in lost.detail
+    assert "of 3 lots filled only 2 are listed yet" in lost.detail
     stage.peer.trades = [*listed, trade(3, START_MS - 10, label=label)]
     await query(stage, label)
     await stage.until(lambda: stage.sink.of(OrderClosed))

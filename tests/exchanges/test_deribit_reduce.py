@@ -21,7 +21,7 @@ from mmd.domain.events import (
     TradeLinkUp,
 )
 from mmd.domain.reasons import Side
-from mmd.exchanges.deribit.connection import ClockSkew
+from mmd.exchanges.clock import ClockSkew
 
 Clock = trio.testing.MockClock
 REDUCE = ReduceOrder(ASK, Side.ASK, 200, 5)

@@ -25,7 +25,7 @@ from mmd.domain.events import (
     TradePrinted,
 )
 from mmd.domain.reasons import Why
-from mmd.exchanges.deribit.connection import LoginRefused
+from mmd.exchanges.connection import LoginRefused
 
 BTC = "BTC-PERPETUAL"
 ETH = "ETH_USDC-PERPETUAL"
@@ -207,8 +207,8 @@ async def test_secrets_are_nowhere(autojump_clock: Clock, stage: Stage, caplog: 
     stage.nursery.start_soon(stage.deribit.run, stage.sink)
     await stage.until(lambda: stage.sink.named("link.lost"))
     assert stage.peer.wires[0].asked("public/auth")[0]["client_secret"] == "mmd-test-secret"
-    shown = repr(stage.deribit) + repr(stage.deribit._house.credentials) + caplog.text + repr(stage.sink.reports)
-    shown += repr(stage.deribit._house.credentials.params("", 0, random.Random(1)))
+    shown = repr(stage.deribit) + repr(stage.deribit._credentials) + caplog.text + repr(stage.sink.reports)
+    shown += repr(stage.deribit._credentials.params("", 0, random.Random(1)))
     assert "mmd-test-secret" not in shown
     assert "AT-secret" not in shown
 

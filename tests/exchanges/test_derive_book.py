@@ -12,8 +12,9 @@ from mmd.domain.events import BookBroken, BookTop
 from mmd.domain.instruments import Contract, Instrument, Kind
 from mmd.domain.reasons import Why
 from mmd.domain.units import Grid
-from mmd.exchanges.derive.book import KNOWN_TEXTS, MS, Numbers, SnapshotBook
+from mmd.exchanges.derive.book import MS, SnapshotBook, positive
 from mmd.exchanges.derive.codec import decode_book
+from mmd.exchanges.levels import KNOWN_TEXTS, Numbers
 
 ETH = Instrument(
     exchange="derive",
@@ -179,7 +180,7 @@ def test_a_new_subscription_begins_anew() -> None:
 
 
 def test_what_is_remembered_is_bounded() -> None:
-    numbers = Numbers(Decimal("0.1"))
+    numbers = Numbers(Decimal("0.1"), positive)
     for count in range(1, 3 * KNOWN_TEXTS):
         assert numbers.read(f"{count / 10:.1f}") == count
         assert len(numbers.known) <= KNOWN_TEXTS

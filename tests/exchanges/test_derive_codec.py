@@ -12,7 +12,7 @@ from mmd.domain.instruments import Contract, Kind
 from mmd.domain.reasons import Fault, Side
 from mmd.domain.units import Grid
 from mmd.exchanges.derive import codec, messages
-from mmd.exchanges.derive.errors import ERRORS, meaning
+from mmd.exchanges.derive.errors import ERRORS
 from mmd.exchanges.derive.instruments import Listed, Page, Refused, decode_instrument, decode_instruments
 from mmd.exchanges.jsonrpc import Decoder, Request, decode_head
 
@@ -423,7 +423,7 @@ def test_an_order_record() -> None:
     replaced = Decoder[messages.ReplaceResult](messages.ReplaceResult)(json.dumps(answer).encode())
     assert replaced.order is None
     assert replaced.create_order_error is not None
-    assert meaning(replaced.create_order_error.code).name == "post_only_reject"
+    assert ERRORS.meaning(replaced.create_order_error.code).name == "post_only_reject"
 
 
 @pytest.mark.parametrize(
@@ -547,10 +547,10 @@ def test_an_error_may_carry_an_object() -> None:
     ],
 )
 def test_what_errors_mean(code: int, name: str, fault: Fault, gone: bool) -> None:
-    told = meaning(code)
+    told = ERRORS.meaning(code)
     assert (told.name, told.fault, told.gone) == (name, fault, gone)
 
 
 def test_what_is_gone_is_known_to_be() -> None:
-    assert {code for code, told in ERRORS.items() if told.gone} == {11003, 11004, 11005, 11006, 11016, 11028}
-    assert all(told.fault is Fault.STATE for told in ERRORS.values() if told.gone)
+    assert {code for code, told in ERRORS.known.items() if told.gone} == {11003, 11004, 11005, 11006, 11016, 11028}
+    assert all(told.fault is Fault.STATE for told in ERRORS.known.values() if told.gone)

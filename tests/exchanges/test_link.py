@@ -11,9 +11,10 @@ from wsproto import ConnectionType, WSConnection
 from wsproto.events import AcceptConnection, CloseConnection, Ping, Pong, Request, TextMessage
 
 from mmd.domain.errors import ExchangeAmbiguous, ExchangeMalformed, LinkLost
-from mmd.exchanges.jsonrpc import Head, Ledger, Pace, RpcLink, Waiter, decode_head, overdue
+from mmd.exchanges.jsonrpc import Head, Ledger, RpcLink, Waiter, decode_head, overdue
 from mmd.exchanges.jsonrpc import Request as Call
 from mmd.exchanges.link import Link, open_link, tcp_dialer
+from mmd.exchanges.paces import Pace
 
 Clock = trio.testing.MockClock
 

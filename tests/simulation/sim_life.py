@@ -22,7 +22,7 @@ from sim_world_type import World
 from mmd.config.load import load_text
 from mmd.domain.errors import MmdError
 from mmd.domain.reasons import State
-from mmd.exchanges.deribit.connection import LoginRefused
+from mmd.exchanges.connection import LoginRefused
 from mmd.journal.statefile import JournalFailed
 from mmd.shell.daemon import Daemon
 from mmd.shell.desk import EventLine

@@ -10,8 +10,7 @@ import msgspec
 import trio._core._run as trio_run
 
 from mmd.core import own, pnl
-from mmd.exchanges import jsonrpc, link
-from mmd.exchanges.deribit import book, feed, trading
+from mmd.exchanges import feed, jsonrpc, levels, link, record
 from mmd.sandbox import accounts, floor, tape
 from mmd.sandbox.deribit import auth
 from mmd.shell import cases, diary
@@ -36,10 +35,10 @@ BOUNDS = (
     Bound(pnl, "RECENT", 4, holders=("Position._recent",)),
     Bound(own, "FINISHED", 16, holders=("OwnOrders._finished",)),
     # Two orders of a symbol rest, or close at once when the link breaks.
-    Bound(trading, "MAX_CLOSED", 40, each=4, holders=("Trading._closed", "Trading._sent", "Trading._marked")),
+    Bound(record, "MAX_CLOSED", 40, each=4, holders=("OrderRecord._closed", "OrderRecord._sent", "Trading._marked")),
     Bound(jsonrpc, "MAX_EXPIRED", 20),
     Bound(link, "MASKS", 4, holders=("Link._masks",)),
-    Bound(book, "KNOWN_TEXTS", 8, holders=("Numbers.known",)),
+    Bound(levels, "KNOWN_TEXTS", 8, holders=("Numbers.known",)),
     Bound(feed, "TIDY_MS", 300_000),
     Bound(diary, "KEPT", 300, holders=("Diary._lines",)),
     Bound(cases, "KEPT_CLOSED", 20, holders=("CaseBook._closed",)),

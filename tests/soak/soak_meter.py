@@ -93,7 +93,7 @@ class Meter:
             self.peak("outbox", sum(map(len, (*outbox._first.values(), *outbox._then.values()))))
             submit()
             for each in links:
-                self.peak("order requests in flight", len(each._trading._flying))
+                self.peak("order requests in flight", len(each._trading.record._flying))
                 connection = each._trading.connection
                 if connection is not None:
                     self.peak("requests without answer", len(connection._rpc.ledger))

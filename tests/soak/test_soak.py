@@ -13,8 +13,8 @@ from soak_verdict import Finding, growing, judge, memory, pairs_of, second_half,
 
 from mmd.core.window import Window
 from mmd.domain.actions import Order, PlaceOrder
-from mmd.exchanges.deribit.connection import Connection
-from mmd.exchanges.deribit.trading import Trading
+from mmd.exchanges.connection import Connection
+from mmd.exchanges.trading import Trading
 from mmd.journal.reader import verify
 from mmd.shell.office import Office
 

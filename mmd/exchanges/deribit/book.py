@@ -8,36 +8,20 @@ handed out as it is: judging prices is not this room's business.
 from bisect import bisect_left, insort
 from decimal import Decimal
 
+import msgspec
+
 from mmd.domain.errors import OffGrid
 from mmd.domain.events import BookBroken, BookTop, Level
 from mmd.domain.instruments import Instrument
 from mmd.domain.reasons import Why
-from mmd.domain.units import whole
+from mmd.exchanges.deribit.codec import decode_book
 from mmd.exchanges.deribit.messages import BookChange, BookData
 from mmd.exchanges.jsonrpc import Decoder
+from mmd.exchanges.levels import Numbers
 
 TOP_LEVELS = 5
 MS = 1_000_000
-KNOWN_TEXTS = 512
 _decode_number: Decoder[Decimal] = Decoder(Decimal)
-
-
-class Numbers:
-    """Numbers as the exchange writes them to whole units. The same few come again and again: each is read once."""
-
-    __slots__ = ("_unit", "known")
-
-    def __init__(self, unit: Decimal) -> None:
-        self._unit = unit
-        self.known: dict[bytes, int] = {}
-
-    def read(self, text: bytes) -> int:
-        """One that is not known yet. Raises ExchangeMalformed for no number, OffGrid for no whole number of units."""
-        count = whole(_decode_number(text), self._unit)
-        if len(self.known) >= KNOWN_TEXTS:
-            self.known.clear()
-        self.known[text] = count
-        return count
 
 
 class BookSide:
@@ -68,7 +52,7 @@ class BookSide:
         self._edge = None
         self.top = ()
 
-    def apply(self, changes: list[BookChange], prices: Numbers, amounts: Numbers) -> bool:
+    def apply(self, changes: list[BookChange], prices: Numbers[bytes], amounts: Numbers[bytes]) -> bool:
         """Take the new totals over; True if the top is another one now. Raises OffGrid, ExchangeMalformed."""
         bids, sizes, ladder, edge = self._bids, self._sizes, self._prices, self._edge
         shows = False
@@ -113,8 +97,8 @@ class L2Book:
     __slots__ = ("_amounts", "_prices", "asks", "bids", "change_id", "live")
 
     def __init__(self, instrument: Instrument, top_levels: int = TOP_LEVELS) -> None:
-        self._prices = Numbers(instrument.grid.tick)
-        self._amounts = Numbers(instrument.lot)
+        self._prices = Numbers(instrument.grid.tick, _decode_number)
+        self._amounts = Numbers(instrument.lot, _decode_number)
         self.bids = BookSide(bids=True, top_levels=top_levels)
         self.asks = BookSide(bids=False, top_levels=top_levels)
         self.change_id = 0
@@ -154,6 +138,10 @@ class L2Book:
         if not (changed or snapshot):
             return None
         return BookTop(self.bids.top, self.asks.top, data.change_id, data.timestamp * MS, received_ns)
+
+    def take(self, data: msgspec.Raw, received_ns: int) -> BookTop | BookBroken | None:
+        """The same from the channel's bytes."""
+        return self.apply(decode_book(data), received_ns)
 
     def broken(self, why: Why, detail: str, received_ns: int) -> BookBroken:
         """Give the book up until the next snapshot."""

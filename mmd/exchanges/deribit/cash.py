@@ -1,7 +1,7 @@
 """Cash that moved without a trade: funding and deliveries, out of Deribit's transaction log.
 
 The log is asked for one kind of row at a time (`query`), so that our own trades do not fill its pages; its
-requests have credits of their own (`House.charge`), and cost none of the matching engine's:
+requests have credits of their own (`dialect.account_credits`), and cost none of the matching engine's:
 
 - settlement, of perpetuals: funding. `total_interest_pl` is the session's funding, `interest_pl` what
   of it was not on a trade's row before; the first is taken where it is given. The rest of such a row
@@ -27,12 +27,12 @@ from mmd.domain.events import CashMoved
 from mmd.domain.instruments import Instrument, Kind
 from mmd.domain.reasons import CashKind
 from mmd.domain.units import whole
-from mmd.exchanges.deribit.connection import Connection, House
-from mmd.exchanges.deribit.errors import is_for_now
-from mmd.exchanges.deribit.inquiry import Inquiry
+from mmd.exchanges.connection import Connection, House
+from mmd.exchanges.deribit.errors import ERRORS
 from mmd.exchanges.deribit.messages import LogHead, LogPage, LogParams, LogRow
 from mmd.exchanges.deribit.orders import finite
 from mmd.exchanges.jsonrpc import Decoder
+from mmd.exchanges.known import Known
 
 MS = 1_000_000
 POLL_SECONDS = 60.0
@@ -96,9 +96,9 @@ class Follow:
 class CashLog:
     """One per exchange; survives connections, so that no row is missed between two of them."""
 
-    def __init__(self, house: House, inquiry: Inquiry) -> None:
+    def __init__(self, house: House, known: Known) -> None:
         self._house = house
-        self._inquiry = inquiry
+        self._known = known
         self._follows: dict[tuple[str, str], Follow] = {}  # by currency and kind of row
         self._begun: dict[str, int] = {}  # how far back each recovered symbol was gone, Unix ms
         self._eager = 0
@@ -135,15 +135,15 @@ class CashLog:
         """The questions that the watched symbols make necessary, and from when on."""
         wanted: dict[tuple[str, str], int] = {}
         begun: dict[str, int] = {}
-        now_ms = self._house.exchange_ms()
+        now_ms = self._house.clock.now_ms()
         for symbol in self._house.watched:
             instrument = self._house.instruments.get(symbol)
             if instrument is None:
                 continue
             key = (instrument.settlement, SETTLEMENT if instrument.kind is Kind.PERPETUAL else DELIVERY)
             wanted.setdefault(key, now_ms)
-            from_ms = self._inquiry.known.cash_from_ms(symbol)
-            if from_ms is not None and self._inquiry.known.is_recovered(symbol):
+            from_ms = self._known.cash_from_ms(symbol)
+            if from_ms is not None and self._known.is_recovered(symbol):
                 begun[symbol] = from_ms
                 if self._begun.get(symbol) != from_ms:
                     wanted[key] = min(wanted[key], from_ms)
@@ -158,11 +158,11 @@ class CashLog:
 
     async def _ask(self, connection: Connection, currency: str, kind: str, follow: Follow) -> None:
         follow.due_at = trio.current_time() + (EAGER_SECONDS if self._eager else POLL_SECONDS)
-        asked_ms = self._house.exchange_ms()
+        asked_ms = self._house.clock.now_ms()
         try:
             found = await self._read(connection, currency, kind, follow)
         except (ExchangeRefused, ExchangeAmbiguous) as error:
-            follow.refused = isinstance(error, ExchangeRefused) and not is_for_now(error.code)
+            follow.refused = isinstance(error, ExchangeRefused) and not ERRORS.is_for_now(error.code)
             wait_seconds = RARE_SECONDS if follow.refused else follow.again_seconds
             follow.again_seconds = min(AGAIN_MAX_SECONDS, 2.0 * follow.again_seconds)
             follow.due_at = trio.current_time() + wait_seconds
@@ -189,7 +189,7 @@ class CashLog:
         A row that cannot be read is told and left out; it is tried again while it is asked for.
         """
         house = self._house
-        params = LogParams(currency, follow.since_ms - OVERLAP_MS, house.exchange_ms() + OVERLAP_MS, kind)
+        params = LogParams(currency, follow.since_ms - OVERLAP_MS, house.clock.now_ms() + OVERLAP_MS, kind)
         found: list[tuple[str, CashMoved]] = []
         passed: dict[int | str, int] = {}
         problem = ""
@@ -227,7 +227,7 @@ class CashLog:
         Raises LinkLost, ExchangeRefused, ExchangeAmbiguous, ExchangeMalformed.
         """
         house = self._house
-        now_ms = house.exchange_ms()
+        now_ms = house.clock.now_ms()
         from_ms = min(now_ms, (instrument.expiry_ns or 0) // MS) - DAY_MS
         params = LogParams(instrument.settlement, from_ms, now_ms + OVERLAP_MS, DELIVERY)
         found: list[CashMoved] = []
@@ -243,7 +243,7 @@ class CashLog:
 
     def _counts(self, symbol: str, at_ms: int) -> bool:
         """Whether a row of that time is of after the symbol's first position report."""
-        from_ms = self._inquiry.known.cash_from_ms(symbol)
+        from_ms = self._known.cash_from_ms(symbol)
         return symbol in self._house.watched and from_ms is not None and at_ms >= from_ms
 
     def _failed(self, follow: Follow, detail: str) -> None:

@@ -7,13 +7,12 @@ orders, fills and positions are in `orders`.
 
 import hashlib
 import hmac
-from collections.abc import Iterable, Iterator, Sequence
 
 import msgspec
 
 from mmd.domain.actions import AmendOrder, CancelOrder, Order, PlaceOrder, ReduceOrder
 from mmd.domain.errors import ExchangeMalformed, OffGrid
-from mmd.domain.events import InstrumentStateChanged, Ticker, TradePrinted
+from mmd.domain.events import Ticker, TradePrinted
 from mmd.domain.instruments import Instrument
 from mmd.domain.reasons import Side
 from mmd.domain.units import whole
@@ -40,9 +39,6 @@ from mmd.exchanges.deribit.messages import (
 from mmd.exchanges.jsonrpc import Decoder, Request
 
 MS = 1_000_000
-MAX_CHANNELS = 500
-# The exchange refuses frames above 32 kB; the envelope takes a little.
-MAX_REQUEST_BYTES = 32_000
 
 PLATFORM_STATE = "platform_state"
 INSTRUMENT_STATE = "instrument.state.any.any"
@@ -110,11 +106,6 @@ def read_trades(raw: msgspec.Raw | bytes, instrument: Instrument, received_ns: i
         taker = Side.BID if data.direction == "buy" else Side.ASK
         printed.append(TradePrinted(price_ticks, size_lots, taker, data.timestamp * MS, received_ns))
     return printed
-
-
-def state_event(state: str, received_ns: int) -> InstrumentStateChanged:
-    """What an instrument state means for orders."""
-    return InstrumentStateChanged(state, state in OPEN_STATES, state in TERMINAL_STATES, received_ns)
 
 
 def read_index(raw: msgspec.Raw | bytes) -> float:
@@ -203,27 +194,6 @@ def trades_channel(symbol: str) -> str:
 def channels(names: list[str]) -> ChannelsParams:
     """Params of subscribe and unsubscribe."""
     return ChannelsParams(names)
-
-
-def chunk_channels(names: Iterable[str]) -> Iterator[list[str]]:
-    """Split for one subscribe call each: at most 500 channels and 32 kB."""
-    chunk: list[str] = []
-    size = 200
-    for channel in names:
-        cost = len(channel.encode()) + 3
-        if chunk and (len(chunk) >= MAX_CHANNELS or size + cost > MAX_REQUEST_BYTES):
-            yield chunk
-            chunk, size = [], 200
-        chunk.append(channel)
-        size += cost
-    if chunk:
-        yield chunk
-
-
-def missing_channels(asked: Sequence[str], raw: msgspec.Raw | bytes) -> list[str]:
-    """What a subscribe answer left out: unknown and forbidden channels are dropped there without an error."""
-    granted = set(decode_channels(raw))
-    return [channel for channel in asked if channel not in granted]
 
 
 # --- orders out ----------------------------------------------------------------------------------

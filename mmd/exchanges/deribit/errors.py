@@ -1,25 +1,13 @@
 """Deribit's error codes as data: what each means for the order it answers.
 
 Source: the long table of docs.deribit.com "Error Codes", read in September 2026, and recordings.
-AMBIGUOUS: the request may have had its effect. GONE: the order is not open there any more.
 """
 
-import msgspec
-
 from mmd.domain.reasons import Fault
+from mmd.exchanges.faults import ErrorTable
 
-TOO_MANY_REQUESTS = 10028
 QUEUE_FULL = 10047
-TIMED_OUT = 13888  # `valid_until` had passed: it was not carried out, and never will be
 RAW_NEEDS_AUTH = 13778
-FOR_NOW = (Fault.RETRY, Fault.RATE_LIMIT, Fault.MARKET, Fault.AMBIGUOUS)
-
-
-class Meaning(msgspec.Struct, frozen=True):
-    name: str
-    fault: Fault
-    gone: bool = False
-
 
 # One row: class, then "code name" pairs.
 _ROWS: tuple[tuple[Fault, str], ...] = (
@@ -87,27 +75,10 @@ _ROWS: tuple[tuple[Fault, str], ...] = (
     (Fault.INFO, "13030 mmp_trigger, 13666 request_cancelled_by_user, 13777 replaced, 13888 timed_out"),
 )
 
-_GONE = frozenset({10004, 10010, 11008, 11044})
-
-
-def _table() -> dict[int, Meaning]:
-    table: dict[int, Meaning] = {}
-    for fault, row in _ROWS:
-        for entry in row.split(", "):
-            code, name = entry.split(" ")
-            assert int(code) not in table, f"error code {code} stands twice"
-            table[int(code)] = Meaning(name, fault, int(code) in _GONE)
-    return table
-
-
-ERRORS = _table()
-
-
-def meaning(code: int) -> Meaning:
-    """What a code means; one that is not in the table is AMBIGUOUS, so that it is looked up, not assumed."""
-    return ERRORS.get(code) or Meaning(f"code_{code}", Fault.AMBIGUOUS)
-
-
-def is_for_now(code: int) -> bool:
-    """A refusal that time may cure."""
-    return meaning(code).fault in FOR_NOW
+ERRORS = ErrorTable(
+    _ROWS,
+    gone=frozenset({10004, 10010, 11008, 11044}),
+    throttled=frozenset({10028}),
+    timed_out=13888,  # `valid_until` had passed
+    queue_full=frozenset({QUEUE_FULL}),
+)

@@ -15,6 +15,7 @@ from mmd.domain.instruments import Contract, Instrument, Kind
 from mmd.domain.units import Grid, GridStep, whole
 from mmd.exchanges.deribit.messages import InstrumentData
 from mmd.exchanges.jsonrpc import Decoder
+from mmd.exchanges.rows import Refused
 
 QUOTED_KINDS = ("future", "option")
 _CONTRACTS = {"reversed": Contract.INVERSE, "linear": Contract.LINEAR}
@@ -23,13 +24,6 @@ _SMALLEST, _LARGEST = Decimal("1e-12"), Decimal("1e12")
 
 _decode_rows: Decoder[list[msgspec.Raw]] = Decoder(list[msgspec.Raw])
 _decode_row: Decoder[InstrumentData] = Decoder(InstrumentData)
-
-
-class Refused(msgspec.Struct, frozen=True):
-    """An instrument that is listed but cannot be quoted, and why."""
-
-    symbol: str
-    reason: str
 
 
 def decode_instruments(raw: msgspec.Raw | bytes, exchange: str) -> tuple[dict[str, Instrument], list[Refused]]:

@@ -10,38 +10,35 @@ import msgspec
 
 from mmd.domain.actions import CancelOrder, Order, PlaceOrder, ReduceOrder
 from mmd.domain.errors import ExchangeMalformed, OffGrid
-from mmd.domain.events import Mail, OpenOrder, OrderAcked, OrderClosed, OrderFilled, OrderRefused, PositionReported
+from mmd.domain.events import Mail, OpenOrder, OrderAcked, OrderClosed, OrderFilled, PositionReported
 from mmd.domain.events import RequestLost as Lost
 from mmd.domain.ids import parse_label
 from mmd.domain.instruments import Instrument
-from mmd.domain.reasons import Fault, Side
+from mmd.domain.reasons import Side
 from mmd.domain.units import whole
 from mmd.exchanges.api import Account
 from mmd.exchanges.deribit.codec import IMMEDIATE_OR_CANCEL
-from mmd.exchanges.deribit.errors import meaning
 from mmd.exchanges.deribit.messages import (
     OrderData,
     OrderResult,
     PositionData,
     Summaries,
-    TradePage,
     UserChanges,
     UserTradeData,
 )
-from mmd.exchanges.jsonrpc import Decoder, RpcError
+from mmd.exchanges.guards import PULLED
+from mmd.exchanges.jsonrpc import Decoder
+from mmd.exchanges.record import not_cancelled
+from mmd.exchanges.rows import OrderRow, TradeRow, Unread
 
 MS = 1_000_000
 CLOSED_STATES = frozenset({"filled", "cancelled", "rejected"})
 # "speed_bumped": held some milliseconds before it may match; it will rest or fill.
 RESTING_STATES = frozenset({"open", "untriggered", "triggered", "speed_bumped"})
 
-# Why an order was closed, in the exchange's word: its maker protection pulled it.
-MMP_CANCELLED = "mmp_trigger"
-
 decode_changes: Decoder[UserChanges] = Decoder(UserChanges)
 decode_orders: Decoder[list[OrderData]] = Decoder(list[OrderData])
 decode_positions: Decoder[list[PositionData]] = Decoder(list[PositionData])
-decode_trade_page: Decoder[TradePage] = Decoder(TradePage)
 decode_summaries: Decoder[Summaries] = Decoder(Summaries)
 _decode_price: Decoder[Decimal] = Decoder(Decimal)
 _decode_order: Decoder[OrderData] = Decoder(OrderData)
@@ -85,7 +82,7 @@ def closed(order: OrderData, instrument: Instrument, received_ns: int) -> OrderC
     lots = _lots(order.filled_amount or Decimal(0), instrument, f"order {order.order_id}")
     cause = order.cancel_reason or order.order_state
     if order.mmp_cancelled:
-        cause = MMP_CANCELLED
+        cause = PULLED
     elif order.time_in_force == IMMEDIATE_OR_CANCEL:
         cause = order.order_state
     since_ns = order.last_update_timestamp * MS
@@ -143,9 +140,53 @@ def must_end(order: OrderData) -> bool:
     return order.time_in_force == IMMEDIATE_OR_CANCEL and order.order_state in RESTING_STATES
 
 
-def is_of(trade: UserTradeData, label: str, order_id: str | None) -> bool:
-    """A fill of this order: by its label, or by the id that is known of it."""
-    return trade.label == label or trade.order_id == order_id
+def order_row(order: OrderData, instrument: Instrument | None, received_ns: int) -> OrderRow:
+    """An order as it is listed or told; `instrument`: None where it is not listed (any more)."""
+    resting = order.order_state not in CLOSED_STATES
+    unsure = ""
+    if must_end(order):
+        unsure = "its end is not listed yet"
+    elif resting and order.order_state not in RESTING_STATES:
+        unsure = f"it is in the unknown state {order.order_state!r}"
+    state: OpenOrder | OrderClosed | Unread
+    try:
+        if instrument is None:
+            state = Unread(order.instrument_name, f"order {order.order_id} of what is not listed")
+        elif resting:
+            state = open_order(order, instrument)
+        else:
+            state = closed(order, instrument, received_ns)
+    except ExchangeMalformed as error:
+        state = Unread(order.instrument_name, str(error))
+    return OrderRow(
+        symbol=order.instrument_name,
+        label=order.label,
+        order_id=order.order_id,
+        resting=resting,
+        state=state,
+        created_ms=order.creation_timestamp,
+        unsure=unsure,
+    )
+
+
+def trade_row(trade: UserTradeData, instrument: Instrument | None, received_ns: int) -> TradeRow:
+    """An execution as it is listed or told; `instrument`: None where it is not listed (any more)."""
+    event: OrderFilled | Unread
+    try:
+        if instrument is None:
+            event = Unread(trade.instrument_name, f"trade {trade.trade_id} of what is not listed")
+        else:
+            event = filled(trade, instrument, received_ns)
+    except ExchangeMalformed as error:
+        event = Unread(trade.instrument_name, str(error))
+    return TradeRow(
+        symbol=trade.instrument_name,
+        label=trade.label,
+        order_id=trade.order_id,
+        trade_id=trade.trade_id,
+        at_ms=trade.timestamp,
+        event=event,
+    )
 
 
 def choose(rows: list[OrderData], symbol: str, label: str) -> OrderData | None:
@@ -183,21 +224,6 @@ def reply(order: Order, raw: msgspec.Raw, instrument: Instrument, received_ns: i
     return events
 
 
-def not_cancelled(order: CancelOrder, received_ns: int) -> OrderRefused:
-    """The cancel was answered, and the order still rests."""
-    return OrderRefused(order.label, Fault.STATE, "not_cancelled", "the order is still open", False, received_ns)
-
-
-def refused(order: Order, error: RpcError, received_ns: int, remark: str = "") -> OrderRefused | Lost:
-    """An error answer: a definite no, or, where the table says so, an outcome to look up. `remark`: for people."""
-    told = meaning(error.code)
-    if told.fault is Fault.AMBIGUOUS:
-        return Lost(order.label, f"{told.name} ({error.code}): {error.text}", received_ns)
-    gone = told.gone and not isinstance(order, PlaceOrder | ReduceOrder)
-    detail = f"{error.text} ({error.code})" + (f": {remark}" if remark else "")
-    return OrderRefused(order.label, told.fault, told.name, detail, gone, received_ns)
-
-
 def accounts(summaries: Summaries) -> list[Account]:
     """The account, one row a currency. Raises ExchangeMalformed for what is no number."""
     for row in summaries.summaries:
@@ -214,17 +240,6 @@ def accounts(summaries: Summaries) -> list[Account]:
         )
         for row in summaries.summaries
     ]
-
-
-def label_epoch_ms(label: str) -> int | None:
-    """When the symbol came into service for which this label was made; None for a label that is not ours."""
-    parsed = parse_label(label)
-    if parsed is None:
-        return None
-    try:
-        return int(parsed.epoch, 36)
-    except ValueError:
-        return None
 
 
 def _side(label: str, direction: str) -> Side:

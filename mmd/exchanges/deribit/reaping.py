@@ -16,15 +16,19 @@ from mmd.domain.errors import ExchangeAmbiguous, ExchangeMalformed, ExchangeRefu
 from mmd.domain.events import Mail
 from mmd.domain.ids import label_prefix
 from mmd.exchanges.api import Dial, LinkStats, Reaped, ReapedOrder, Reaping, settle_seconds
-from mmd.exchanges.deribit import codec, orders
-from mmd.exchanges.deribit.cancels import MOST
-from mmd.exchanges.deribit.connection import Connection, Credentials, House, LoginRefused
-from mmd.exchanges.deribit.errors import meaning
+from mmd.exchanges.connection import Connection, House, LoginRefused
+from mmd.exchanges.deribit import orders
+from mmd.exchanges.deribit.dialect import Credentials, account_credits, make_dialect
+from mmd.exchanges.deribit.errors import ERRORS
 from mmd.exchanges.deribit.messages import CancelParams
-from mmd.exchanges.deribit.session import TIER_BURST, TIER_RATE
-from mmd.exchanges.jsonrpc import Decoder, Head, Pace, Sent, Waiter
+from mmd.exchanges.deribit.trading import MOST_CANCELS, TIER_BURST, TIER_RATE, read_limits
+from mmd.exchanges.jsonrpc import Decoder, Head, Sent, Waiter
 from mmd.exchanges.link import open_link
+from mmd.exchanges.paces import Pace
+from mmd.exchanges.reconnect import leaf
 
+SCOPE = "connection account:read trade:read_write wallet:none"
+HEARTBEAT_SECONDS = 10
 ARRIVE_SECONDS = 5.0  # for a connection to be there and logged in; then another one is tried
 ANSWER_SECONDS = 4.0
 AGAIN_FIRST_SECONDS, AGAIN_MAX_SECONDS = 0.25, 4.0
@@ -55,9 +59,6 @@ _decode_rows: Decoder[list[OpenOrderRow]] = Decoder(list[OpenOrderRow])
 class DeribitReaper:
     """Implements Reaper, and Duty for its connection. Good for one `reap`."""
 
-    heartbeat_seconds = 10
-    scope = "connection account:read trade:read_write wallet:none"
-
     def __init__(
         self,
         *,
@@ -86,7 +87,7 @@ class DeribitReaper:
         self._house = House(
             name=name,
             service=service,
-            credentials=Credentials(client_id, client_secret, grant),
+            errors=ERRORS,
             wall_clock_ns=wall_clock_ns,
             rng=rng,
             started_ns=wall_clock_ns(),
@@ -94,6 +95,14 @@ class DeribitReaper:
             order_valid_ms=order_valid_ms,
         )
         self._house.sink = self
+        self._dialect = make_dialect(
+            self._house,
+            Credentials(client_id, client_secret, grant),
+            account_credits(),
+            link=name,
+            scope=SCOPE,
+            heartbeat_seconds=HEARTBEAT_SECONDS,
+        )
         self._known: dict[str, ReapedOrder] = {}
         self._confirmed: set[str] = set()  # cancelled by us, the exchange says
         self._pace = Pace(TIER_RATE * SHARE, TIER_BURST * SHARE)
@@ -123,14 +132,14 @@ class DeribitReaper:
         connection: Connection | None = None
         try:
             stream, link = await open_link(self._dial, self._host, self._path)
-            connection = Connection(link, self._house, self)
+            connection = Connection(link, self._house, self, self._dialect)
             await connection.run()
         except* LoginRefused as group:
             self.progress.refused = True
-            self.note(f"login refused: {_leaf(group)}")
+            self.note(f"login refused: {leaf(group)}")
         except* (LinkLost, *_FAILURES) as group:
             if not self._done:
-                self.note(str(_leaf(group)))
+                self.note(str(leaf(group)))
         finally:
             if stream is not None:
                 await trio.aclose_forcefully(stream)
@@ -210,7 +219,7 @@ class DeribitReaper:
                 await self._cancel(connection, waiting.pop())
 
         async with trio.open_nursery() as nursery:
-            for _ in range(MOST):
+            for _ in range(MOST_CANCELS):
                 nursery.start_soon(work_off)
         if sum(known.outcome is not Reaped.LEFT for known in self._known.values()) > before:
             self._failures = 0
@@ -228,7 +237,7 @@ class DeribitReaper:
             known.outcome = Reaped.CANCELLED
             self._confirmed.add(order_id)
         except ExchangeRefused as error:
-            if meaning(error.code).gone:
+            if ERRORS.meaning(error.code).gone:
                 known.outcome = Reaped.CANCELLED if order_id in self._confirmed else Reaped.GONE
                 return
             self.note(f"{known.label}: {error}")
@@ -241,12 +250,8 @@ class DeribitReaper:
         """The account's own message rate; without it, the lowest that there is."""
         try:
             raw = await self._ask(connection, "private/get_account_summaries", {"extended": True})
-            summaries = orders.decode_summaries(raw)
-            for limits in (summaries.limits, *(row.limits for row in summaries.summaries)):
-                found = None if limits is None else codec.matching_limits(limits)
-                if found is not None:
-                    self._pace = Pace(found[0] * SHARE, max(1.0, found[1] * SHARE))
-                    break
+            if found := read_limits(orders.decode_summaries(raw)):
+                self._pace = Pace(found[0] * SHARE, max(1.0, found[1] * SHARE))
         except _FAILURES as error:
             self.note(f"the account's message rate is unknown: {error}")
         self._pace_known = True
@@ -288,11 +293,3 @@ class DeribitReaper:
 
     def report(self, name: str, detail: str) -> None:
         self.note(f"{name}: {detail}")
-
-
-def _leaf(group: BaseExceptionGroup[BaseException]) -> BaseException:
-    """The first error inside nested groups."""
-    error: BaseException = group
-    while isinstance(error, BaseExceptionGroup):
-        error = error.exceptions[0]
-    return error

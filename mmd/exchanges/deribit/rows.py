@@ -7,16 +7,10 @@ import msgspec
 from mmd.domain.errors import ExchangeMalformed
 from mmd.exchanges.deribit.messages import OrderData, PositionData, TradePage, UserChanges, UserTradeData
 from mmd.exchanges.jsonrpc import Decoder
+from mmd.exchanges.rows import Unread
 
 R = TypeVar("R", OrderData, PositionData, UserTradeData)
 NO_ROWS = msgspec.Raw(b"[]")
-
-
-class Unread(msgspec.Struct, frozen=True):
-    """A row that cannot be read. `symbol`: of which instrument; empty where not even that can be read."""
-
-    symbol: str
-    detail: str
 
 
 class _Named(msgspec.Struct):
@@ -107,13 +101,3 @@ def read_changes(raw: msgspec.Raw | bytes) -> tuple[UserChanges, list[Unread]]:
     trades, unread_trades = read_trades(changes.trades)
     unread = [Unread(row.symbol or changes.instrument_name, row.detail) for row in unread_orders + unread_trades]
     return UserChanges(changes.instrument_name, orders, trades, changes.positions), unread
-
-
-def told_apart(unread: list[Unread]) -> dict[str, str]:
-    """What cannot be read, by symbol. Raises ExchangeMalformed where a row does not say whose it is."""
-    found: dict[str, str] = {}
-    for row in unread:
-        if not row.symbol:
-            raise ExchangeMalformed(f"a row that does not say of what: {row.detail}")
-        found.setdefault(row.symbol, row.detail)
-    return found

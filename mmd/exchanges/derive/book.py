@@ -8,39 +8,29 @@ room's business.
 
 from decimal import Decimal
 
+import msgspec
+
 from mmd.domain.errors import OffGrid
 from mmd.domain.events import BookBroken, BookTop, Level
 from mmd.domain.instruments import Instrument
 from mmd.domain.reasons import Why
-from mmd.domain.units import whole
+from mmd.exchanges.derive.codec import decode_book
 from mmd.exchanges.derive.messages import BookData, BookLevel
+from mmd.exchanges.levels import Numbers
 
 TOP_LEVELS = 5
 MS = 1_000_000
-KNOWN_TEXTS = 512
 TEXT_MAX = 64  # no number is longer
 
 
-class Numbers:
-    """Decimal texts to whole units. The same few come again and again: each is read once."""
-
-    __slots__ = ("_unit", "known")
-
-    def __init__(self, unit: Decimal) -> None:
-        self._unit = unit
-        self.known: dict[str, int] = {}
-
-    def read(self, text: str) -> int:
-        """One that is not known yet. Raises OffGrid or ArithmeticError for no positive whole number of units."""
-        if len(text) > TEXT_MAX:
-            raise OffGrid(f"a number of {len(text)} characters")
-        count = whole(Decimal(text), self._unit)
-        if count <= 0:
-            raise OffGrid(f"{text} is not positive")
-        if len(self.known) >= KNOWN_TEXTS:
-            self.known.clear()
-        self.known[text] = count
-        return count
+def positive(text: str) -> Decimal:
+    """A price or an amount. Raises OffGrid or ArithmeticError for what is none."""
+    if len(text) > TEXT_MAX:
+        raise OffGrid(f"a number of {len(text)} characters")
+    value = Decimal(text)
+    if value <= 0:
+        raise OffGrid(f"{text} is not positive")
+    return value
 
 
 class SnapshotBook:
@@ -50,8 +40,8 @@ class SnapshotBook:
 
     def __init__(self, instrument: Instrument, top_levels: int = TOP_LEVELS) -> None:
         self._symbol = instrument.symbol
-        self._prices = Numbers(instrument.grid.tick)
-        self._amounts = Numbers(instrument.lot)
+        self._prices = Numbers(instrument.grid.tick, positive)
+        self._amounts = Numbers(instrument.lot, positive)
         self._top_levels = top_levels
         self.bids: tuple[Level, ...] = ()
         self.asks: tuple[Level, ...] = ()
@@ -85,6 +75,10 @@ class SnapshotBook:
         self.bids, self.asks = top
         self.live = True
         return BookTop(self.bids, self.asks, data.publish_id, exchange_ns, received_ns)
+
+    def take(self, data: msgspec.Raw, received_ns: int) -> BookTop | BookBroken | None:
+        """The same from the channel's bytes."""
+        return self.apply(decode_book(data), received_ns)
 
     def _levels(self, raw: list[BookLevel]) -> list[Level]:
         """Levels by rising price. Raises OffGrid, ArithmeticError."""

@@ -1,13 +1,11 @@
 """Derive's error codes as data: what each means for the order it answers.
 
 Source: the v2 table of docs.derive.xyz, which v3 kept, and codes that v3 clients have seen; the v3 table
-could be read in part only. So a code that is not here is judged by its range. AMBIGUOUS: the request may
-have had its effect. GONE: the order is not open there any more.
+could be read in part only. So a code that is not here is judged by its range.
 """
 
-import msgspec
-
 from mmd.domain.reasons import Fault
+from mmd.exchanges.faults import ErrorTable
 
 RATE_LIMITED = -32000  # refused before the engine saw it: it was not carried out
 INVALID_PARAMS = -32602
@@ -16,13 +14,6 @@ MMP_FROZEN = 11015
 NONCE_USED = 11017
 FILLED_DIFFERS = 11028  # of a replace: the old order was cancelled, and has no successor
 KEY_EXPIRES = 14038
-
-
-class Meaning(msgspec.Struct, frozen=True):
-    name: str
-    fault: Fault
-    gone: bool = False
-
 
 # One row: class, then "code name" pairs.
 _ROWS: tuple[tuple[Fault, str], ...] = (
@@ -68,8 +59,6 @@ _ROWS: tuple[tuple[Fault, str], ...] = (
     (Fault.INFO, "11022 reject_timestamp_passed"),
 )
 
-_GONE = frozenset({11003, 11004, 11005, 11006, 11016, 11028})
-
 # (first, last, fault) of codes that are not in the table. Where an order may be meant, it is looked up.
 _RANGES: tuple[tuple[int, int, Fault], ...] = (
     (-32699, -32600, Fault.CONFIG),  # of JSON-RPC itself
@@ -81,26 +70,10 @@ _RANGES: tuple[tuple[int, int, Fault], ...] = (
     (16000, 16999, Fault.AUTH),
 )
 
-
-def _table() -> dict[int, Meaning]:
-    table: dict[int, Meaning] = {}
-    for fault, row in _ROWS:
-        for entry in row.split(", "):
-            code, name = entry.split(" ")
-            assert int(code) not in table, f"error code {code} stands twice"
-            table[int(code)] = Meaning(name, fault, int(code) in _GONE)
-    return table
-
-
-ERRORS = _table()
-
-
-def meaning(code: int) -> Meaning:
-    """What a code means; by its range where it is not in the table, and else AMBIGUOUS: looked up, not assumed."""
-    known = ERRORS.get(code)
-    if known is not None:
-        return known
-    for first, last, fault in _RANGES:
-        if first <= code <= last:
-            return Meaning(f"code_{code}", fault)
-    return Meaning(f"code_{code}", Fault.AMBIGUOUS)
+ERRORS = ErrorTable(
+    _ROWS,
+    gone=frozenset({11003, 11004, 11005, 11006, 11016, FILLED_DIFFERS}),
+    throttled=frozenset({RATE_LIMITED}),
+    timed_out=11022,  # `reject_timestamp` had passed
+    ranges=_RANGES,
+)

@@ -16,6 +16,7 @@ from mmd.exchanges.derive.amounts import scaled
 from mmd.exchanges.derive.messages import InstrumentData, InstrumentPage
 from mmd.exchanges.derive.signing import Asset
 from mmd.exchanges.jsonrpc import Decoder
+from mmd.exchanges.rows import Refused
 
 NS = 1_000_000_000
 PERP = "perp"
@@ -28,13 +29,6 @@ _LARGEST = Decimal("1e12")
 
 _decode_page: Decoder[InstrumentPage] = Decoder(InstrumentPage)
 _decode_row: Decoder[InstrumentData] = Decoder(InstrumentData)
-
-
-class Refused(msgspec.Struct, frozen=True):
-    """An instrument that is listed but cannot be quoted, and why."""
-
-    symbol: str
-    reason: str
 
 
 class Listed(msgspec.Struct, frozen=True, kw_only=True):

@@ -1,23 +1,32 @@
-"""The data link's duty: instruments, subscriptions, books kept whole, tickers, trades, states.
+"""A data link's duty: instruments, subscriptions, books kept whole, tickers, trades, states.
 
 A gap in one book is mended by subscribing that book again; the link stays up. Resyncs are spaced
 per instrument (growing) and over all (three a second), or a storm of gaps would end in a ban.
+What an exchange calls its channels, and what it says on them, its Market knows.
 """
+
+from typing import Protocol
 
 import msgspec
 import trio
 
-from mmd.domain.errors import ExchangeAmbiguous, ExchangeMalformed, ExchangeRefused
-from mmd.domain.events import BookTop, DataLinkDown, DataLinkUp
+from mmd.domain.errors import ExchangeAmbiguous, ExchangeRefused
+from mmd.domain.events import (
+    BookBroken,
+    BookTop,
+    DataLinkDown,
+    DataLinkUp,
+    InstrumentStateChanged,
+    Ticker,
+    TradePrinted,
+)
 from mmd.domain.instruments import Instrument
 from mmd.domain.reasons import Why
 from mmd.exchanges.api import LinkStats
-from mmd.exchanges.deribit import codec
-from mmd.exchanges.deribit.book import L2Book
-from mmd.exchanges.deribit.connection import Connection, House
-from mmd.exchanges.deribit.errors import RAW_NEEDS_AUTH
-from mmd.exchanges.deribit.instruments import Refused, decode_instrument, decode_instruments
+from mmd.exchanges.channels import Subscriptions, subscribe, unsubscribe
+from mmd.exchanges.connection import Connection, House
 from mmd.exchanges.jsonrpc import Head, Sent
+from mmd.exchanges.rows import Refused
 
 RESYNC_SPACING_SECONDS = 1.0 / 3.0
 RESYNC_FIRST_SECONDS = 0.5
@@ -26,18 +35,40 @@ RESYNC_FORGIVEN_SECONDS = 60.0
 SNAPSHOT_SECONDS = 5.0
 TIDY_MS = 3_600_000  # an expired instrument is kept so long, and looked for as often
 MS = 1_000_000
-MAINTENANCE_SECONDS = 60.0  # its end is not always told: after so long a new connection finds out
+OPEN = "open"
+
+
+class Book(Protocol):
+    """One instrument's. `live`: what it shows is the exchange's."""
+
+    live: bool
+
+    def clear(self) -> None:
+        """Wait for a snapshot."""
+
+    def take(self, data: msgspec.Raw, received_ns: int) -> BookTop | BookBroken | None:
+        """One message of its channel. None: nothing that shows. Raises ExchangeMalformed: call `broken` then."""
+
+    def broken(self, why: Why, detail: str, received_ns: int) -> BookBroken:
+        """Give it up until the next snapshot."""
+
+
+class Channels(msgspec.Struct, frozen=True):
+    """Those of one symbol. `slower`: instead of `book`, where that is not granted; empty: nothing is."""
+
+    book: str
+    ticker: str
+    trades: str
+    slower: str = ""
 
 
 class Follow:
     """One watched symbol on the current connection."""
 
-    __slots__ = ("book", "due_at", "instrument", "interval", "own", "resynced_at", "snapshot_by", "state", "tries")
-
-    def __init__(self, instrument: Instrument) -> None:
+    def __init__(self, instrument: Instrument, book: Book, channels: Channels) -> None:
         self.instrument = instrument
-        self.book = L2Book(instrument)
-        self.interval = codec.BOOK_INTERVALS[0]
+        self.book = book
+        self.channels = channels
         self.own = ""  # the state that the exchange gives the instrument itself; "" = not told
         self.state = ""  # what its symbol heard last
         self.tries = 0
@@ -46,12 +77,8 @@ class Follow:
         self.snapshot_by: float | None = None  # without a snapshot by then, ask again
 
     @property
-    def channel(self) -> str:
-        return codec.book_channel(self.instrument.symbol, self.interval)
-
-    def channels(self) -> list[str]:
-        symbol = self.instrument.symbol
-        return [self.channel, codec.ticker_channel(symbol), codec.trades_channel(symbol)]
+    def names(self) -> list[str]:
+        return [self.channels.book, self.channels.ticker, self.channels.trades]
 
     def want_resync(self, now: float, jitter: float) -> None:
         """Plan the next resync: at once the first time, later and later when it keeps breaking."""
@@ -64,26 +91,65 @@ class Follow:
         self.due_at = now + delay * jitter
 
 
+class Market(Protocol):
+    """What an exchange's market data is called, and how it is read.
+
+    `opened`, `ended`, `settling`: the words for the states of an instrument in which orders are taken, in which
+    they never will be again, and after which cash has moved. What is in none of them takes no orders now.
+    """
+
+    calls: Subscriptions
+    opened: frozenset[str]
+    ended: frozenset[str]
+    settling: frozenset[str]
+
+    async def list_instruments(self, connection: Connection) -> tuple[dict[str, Instrument], list[Refused]]:
+        """Everything that can be quoted, by symbol, and what cannot. Raises as `Connection.call` does."""
+
+    async def begin(self, feed: "Feed", connection: Connection) -> None:
+        """On a new connection, once all is listed, before anything is followed."""
+
+    async def turn(self, feed: "Feed", connection: Connection) -> None:
+        """Again and again, every SNAPSHOT_SECONDS at the latest: what else is to be looked at."""
+
+    def open_book(self, instrument: Instrument) -> Book:
+        """A new one, without a snapshot yet."""
+
+    def channels_of(self, symbol: str) -> Channels:
+        """What to subscribe for a symbol."""
+
+    def read_ticker(self, data: msgspec.Raw, received_ns: int) -> tuple[Ticker, str]:
+        """Reference prices, and the instrument's state where the ticker tells it, else "". ExchangeMalformed."""
+
+    def read_trades(self, data: msgspec.Raw, instrument: Instrument, received_ns: int) -> list[TradePrinted]:
+        """Trades of the book. ExchangeMalformed."""
+
+    def told(self, feed: "Feed", channel: str, data: msgspec.Raw, received_ns: int) -> None:
+        """A message of a channel that no symbol has. ExchangeMalformed."""
+
+    def blocked(self, instrument: Instrument) -> str:
+        """A state that stands above the instrument's own; empty when none does."""
+
+    def forget(self) -> None:
+        """The connection is gone: what was told of states does not hold any more."""
+
+
 class Feed:
-    """Implements Duty for market data."""
+    """Implements LongDuty for market data."""
 
     name = "data"
-    heartbeat_seconds = 30
-    scope = "connection account:read trade:read wallet:none"
 
-    def __init__(self, house: House) -> None:
+    def __init__(self, house: House, market: Market) -> None:
         self.stats = LinkStats()
         self.connection: Connection | None = None
         self.listed = trio.Event()
-        self._house = house
-        self._follows: dict[str, Follow] = {}
+        self.house = house
+        self._market = market
+        self.follows: dict[str, Follow] = {}
         self._left: list[Follow] = []  # still subscribed, and nobody's any more
         self._books: dict[str, Follow] = {}  # by channel, and so are the next two
         self._tickers: dict[str, Follow] = {}
         self._trades: dict[str, Follow] = {}
-        self._locked: set[str] = set()  # price indices
-        self._maintenance = False
-        self._maintenance_at = 0.0  # when it was announced
         self._wake = trio.Event()
         self._next_resync_at = 0.0
         self._tidy_ms = 0  # when to drop instruments that have expired
@@ -97,12 +163,12 @@ class Feed:
 
     def rewatch(self) -> None:
         """The watched symbols changed. Who left and is back before anybody looked begins anew."""
-        self._served.update(dict.fromkeys(self._house.watched))
+        self._served.update(dict.fromkeys(self.house.watched))
         self._drop_expired()
-        for symbol in [symbol for symbol in self._relisted if symbol not in self._house.watched]:
-            self._house.instruments[symbol] = self._relisted.pop(symbol)
-        for symbol in [symbol for symbol in self._follows if symbol not in self._house.watched]:
-            follow = self._follows.pop(symbol)
+        for symbol in [symbol for symbol in self._relisted if symbol not in self.house.watched]:
+            self.house.instruments[symbol] = self._relisted.pop(symbol)
+        for symbol in [symbol for symbol in self.follows if symbol not in self.house.watched]:
+            follow = self.follows.pop(symbol)
             self._unroute(follow)
             self._left.append(follow)
         self._wake.set()
@@ -112,43 +178,42 @@ class Feed:
     async def work(self, connection: Connection) -> None:
         self._forget()
         self.connection = connection
-        await self._list_instruments(connection)
-        await self._subscribe_states(connection)
+        await self.relist(connection)
+        await self._market.begin(self, connection)
         connection.set_up()
         self.stats.up = True
         self.stats.connects += 1
-        self._house.sink.report("link.up", f"{self._house.name} data")
+        self.house.sink.report("link.up", f"{self.house.name} data")
         self.listed.set()
         while True:
             self._wake = trio.Event()
             await self._follow_watched(connection)
             self._look_for_missing_snapshots()
-            if self._maintenance and trio.current_time() - self._maintenance_at >= MAINTENANCE_SECONDS:
-                connection.drop(f"maintenance was announced {MAINTENANCE_SECONDS:g} s ago, and no end of it")
+            await self._market.turn(self, connection)
             await self._resync_when_due(connection)
 
     def notified(self, channel: str, data: msgspec.Raw, received_ns: int) -> None:
         follow = self._books.get(channel)
         if follow is not None:
-            event = follow.book.apply(codec.decode_book(data), received_ns)
+            event = follow.book.take(data, received_ns)
             if event is not None:
-                self._house.sink.post(follow.instrument.symbol, event)
+                self.house.sink.post(follow.instrument.symbol, event)
                 if not isinstance(event, BookTop):
                     self._plan_resync(follow, str(event.why), event.detail)
             if follow.snapshot_by is not None and follow.book.live:
                 follow.snapshot_by = None
         elif (follow := self._tickers.get(channel)) is not None:
-            ticker, state = codec.read_ticker(data, received_ns)
+            ticker, state = self._market.read_ticker(data, received_ns)
             if self.connection is not None:
                 self.connection.check_clock(ticker.exchange_ns, received_ns)
-            self._house.sink.post(follow.instrument.symbol, ticker)
+            self.house.sink.post(follow.instrument.symbol, ticker)
             if state and state != follow.own:
-                self._take_state(follow, state, received_ns)
+                self.take_state(follow, state, received_ns)
         elif (follow := self._trades.get(channel)) is not None:
-            for trade in codec.read_trades(data, follow.instrument, received_ns):
-                self._house.sink.post(follow.instrument.symbol, trade)
+            for trade in self._market.read_trades(data, follow.instrument, received_ns):
+                self.house.sink.post(follow.instrument.symbol, trade)
         else:
-            self._notified_other(channel, data, received_ns)
+            self._market.told(self, channel, data, received_ns)
 
     def answered(self, sent: Sent, head: Head, received_ns: int) -> None:
         """Every request here is awaited."""
@@ -160,10 +225,7 @@ class Feed:
         """A book message that cannot be read breaks that book; anything else heals itself."""
         follow = self._books.get(channel)
         if follow is not None:
-            detail = "a message of the book could not be read"
-            event = follow.book.broken(Why.BOOK_MALFORMED, detail, self.stats.last_received_ns)
-            self._house.sink.post(follow.instrument.symbol, event)
-            self._plan_resync(follow, str(Why.BOOK_MALFORMED), detail)
+            self.break_book(follow, Why.BOOK_MALFORMED, "a message of the book could not be read")
 
     def down(self, why: str) -> None:
         """The connection is gone."""
@@ -171,14 +233,14 @@ class Feed:
         self.connection = None
         self._forget()
         if was_up:
-            self._house.sink.post_all(DataLinkDown(why, self._house.wall_clock_ns()))
+            self.house.sink.post_all(DataLinkDown(why, self.house.wall_clock_ns()))
 
     # --- what is listed ---
 
-    async def _list_instruments(self, connection: Connection) -> None:
-        house = self._house
-        raw = await connection.call("public/get_instruments", {"currency": "any", "expired": False})
-        listed, refused = decode_instruments(raw, house.name)
+    async def relist(self, connection: Connection) -> None:
+        """Look at what is listed now. Raises as `list_instruments` does."""
+        house = self.house
+        listed, refused = await self._market.list_instruments(connection)
         house.instruments = {**listed, **self._keep(listed)}
         if refused:
             shown = "; ".join(f"{entry.symbol}: {entry.reason}" for entry in refused[:5])
@@ -190,7 +252,7 @@ class Feed:
         One that was watched and is no longer listed: answers about it may come yet. One that is watched and
         listed with other units: its machine counts in the old ones until it ends, and must not quote with them.
         """
-        known, watched = self._house.instruments, self._house.watched
+        known, watched = self.house.instruments, self.house.watched
         kept: dict[str, Instrument] = {}
         self._relisted.clear()
         self._served = {symbol: None for symbol in self._served if symbol in known}
@@ -202,103 +264,87 @@ class Feed:
                 kept[symbol] = before
                 self._relisted[symbol] = now
                 text = f"{symbol}: {changes}; not quoted before it is taken out and put in again, or the next start"
-                self._house.sink.report("instrument.relisted", text)
+                self.house.sink.report("instrument.relisted", text)
         return kept
-
-    async def _subscribe_states(self, connection: Connection) -> None:
-        asked = [codec.PLATFORM_STATE, codec.INSTRUMENT_STATE, codec.INSTRUMENT_CREATION]
-        missing = await self._subscribe(connection, asked)
-        needed = [channel for channel in missing if channel != codec.INSTRUMENT_CREATION]
-        if needed:
-            self._house.sink.report("subscription.refused", ", ".join(needed))
-        try:
-            status = codec.decode_status(await connection.call("public/status"))
-        except (ExchangeRefused, ExchangeMalformed, ExchangeAmbiguous):
-            return  # tickers tell the state as well
-        self._locked = set(status.locked_indices)
 
     # --- subscriptions ---
 
     async def _follow_watched(self, connection: Connection) -> None:
         """Bring the subscriptions in line with what is watched."""
-        house = self._house
+        house = self.house
         gone, self._left = self._left, []
-        for chunk in codec.chunk_channels(channel for follow in gone for channel in follow.channels()):
-            await connection.call("public/unsubscribe", codec.channels(chunk))
+        await unsubscribe(connection, self._market.calls, [name for follow in gone for name in follow.names])
         wanted = [symbol for symbol in house.watched if symbol in house.instruments]
-        new = [Follow(house.instruments[symbol]) for symbol in wanted if symbol not in self._follows]
+        new = [self._begin(house.instruments[symbol]) for symbol in wanted if symbol not in self.follows]
         if not new:
             return
         received_ns = house.wall_clock_ns()
         for follow in new:
-            self._follows[follow.instrument.symbol] = follow
+            self.follows[follow.instrument.symbol] = follow
             self._route(follow)
             # Before the first snapshot can come: what follows is of this connection.
             house.sink.post(follow.instrument.symbol, DataLinkUp(received_ns))
-            self._tell_state(follow, received_ns)
+            self.tell_state(follow, received_ns)
         await self._subscribe_follows(connection, new)
 
+    def _begin(self, instrument: Instrument) -> Follow:
+        return Follow(instrument, self._market.open_book(instrument), self._market.channels_of(instrument.symbol))
+
     async def _subscribe_follows(self, connection: Connection, follows: list[Follow]) -> None:
-        missing = await self._subscribe(connection, [channel for follow in follows for channel in follow.channels()])
-        slower = [follow for follow in follows if follow.channel in missing and self._is_followed(follow)]
-        refused = [channel for channel in missing if not channel.startswith("book.")]
+        missing = await subscribe(connection, self._market.calls, [name for follow in follows for name in follow.names])
+        slower = [
+            follow
+            for follow in follows
+            if follow.channels.book in missing and follow.channels.slower and self._is_followed(follow)
+        ]
+        replaced = {follow.channels.book for follow in follows if follow.channels.slower}
+        refused = [channel for channel in missing if channel not in replaced]
         for follow in slower:
             self._unroute(follow)
-            follow.interval = codec.BOOK_INTERVALS[1]
+            follow.channels = msgspec.structs.replace(follow.channels, book=follow.channels.slower, slower="")
             self._route(follow)
         if slower:
-            refused += await self._subscribe(connection, [follow.channel for follow in slower])
+            refused += await subscribe(connection, self._market.calls, [follow.channels.book for follow in slower])
         if refused:
-            self._house.sink.report("subscription.refused", ", ".join(refused[:10]))
+            self.house.sink.report("subscription.refused", ", ".join(refused[:10]))
         for follow in follows:
             if not follow.book.live:
                 follow.snapshot_by = trio.current_time() + SNAPSHOT_SECONDS
 
-    async def _subscribe(self, connection: Connection, channels: list[str]) -> list[str]:
-        """Subscribe in chunks; returns what the exchange left out."""
-        missing: list[str] = []
-        for chunk in codec.chunk_channels(channels):
-            try:
-                raw = await connection.call("public/subscribe", codec.channels(chunk))
-            except ExchangeRefused as error:
-                if error.code != RAW_NEEDS_AUTH or not any(channel.endswith(".raw") for channel in chunk):
-                    raise
-                others = [channel for channel in chunk if not channel.endswith(".raw")]
-                missing += [channel for channel in chunk if channel.endswith(".raw")]
-                missing += await self._subscribe(connection, others)
-                continue
-            missing += codec.missing_channels(chunk, raw)
-        return missing
-
     def _is_followed(self, follow: Follow) -> bool:
         """It has not left meanwhile."""
-        return self._follows.get(follow.instrument.symbol) is follow
+        return self.follows.get(follow.instrument.symbol) is follow
 
     def _route(self, follow: Follow) -> None:
-        book, ticker, trades = follow.channels()
+        book, ticker, trades = follow.names
         self._books[book] = self._tickers[ticker] = self._trades[trades] = follow
 
     def _unroute(self, follow: Follow) -> None:
-        book, ticker, trades = follow.channels()
+        book, ticker, trades = follow.names
         for routes, channel in ((self._books, book), (self._tickers, ticker), (self._trades, trades)):
             routes.pop(channel, None)
 
     def _forget(self) -> None:
-        for routes in (self._books, self._tickers, self._trades, self._follows):
+        for routes in (self._books, self._tickers, self._trades, self.follows):
             routes.clear()
         self._left.clear()
-        self._locked.clear()
-        self._maintenance = False
+        self._market.forget()
 
     # --- books that broke ---
 
+    def break_book(self, follow: Follow, why: Why, detail: str) -> None:
+        """It is not to be believed any more: its symbol hears that, and it is subscribed again."""
+        event = follow.book.broken(why, detail, self.stats.last_received_ns)
+        self.house.sink.post(follow.instrument.symbol, event)
+        self._plan_resync(follow, str(why), detail)
+
     def _plan_resync(self, follow: Follow, why: str, detail: str) -> None:
-        follow.want_resync(trio.current_time(), self._house.rng.uniform(0.8, 1.2))
-        self._house.sink.report("book.broken", f"{follow.instrument.symbol}: {why}: {detail}")
+        follow.want_resync(trio.current_time(), self.house.rng.uniform(0.8, 1.2))
+        self.house.sink.report("book.broken", f"{follow.instrument.symbol}: {why}: {detail}")
         self._wake.set()
 
     def _most_due(self) -> Follow | None:
-        due = [follow for follow in self._follows.values() if follow.due_at is not None]
+        due = [follow for follow in self.follows.values() if follow.due_at is not None]
         return min(due, key=lambda follow: follow.due_at or 0.0, default=None)
 
     async def _resync_when_due(self, connection: Connection) -> None:
@@ -315,25 +361,24 @@ class Feed:
         self._next_resync_at = follow.resynced_at + RESYNC_SPACING_SECONDS
         self.stats.resyncs += 1
         follow.book.clear()
-        channels = codec.channels([follow.channel])
         try:
             # Only after the acknowledgement is every later message of the new subscription.
-            await connection.call("public/unsubscribe", channels)
+            await unsubscribe(connection, self._market.calls, [follow.channels.book])
             await self._subscribe_follows_again(connection, follow)
         except (ExchangeAmbiguous, ExchangeRefused) as error:
             self._plan_resync(follow, "resync", str(error))
 
     async def _subscribe_follows_again(self, connection: Connection, follow: Follow) -> None:
-        missing = await self._subscribe(connection, [follow.channel])
-        if missing:
-            self._plan_resync(follow, "resync", f"{follow.channel} was refused")
+        channel = follow.channels.book
+        if await subscribe(connection, self._market.calls, [channel]):
+            self._plan_resync(follow, "resync", f"{channel} was refused")
         elif not follow.book.live:
             follow.snapshot_by = trio.current_time() + SNAPSHOT_SECONDS
 
     def _look_for_missing_snapshots(self) -> None:
         """A subscription is healthy when data comes, not when it was acknowledged."""
         now = trio.current_time()
-        for follow in self._follows.values():
+        for follow in self.follows.values():
             if follow.snapshot_by is not None and follow.snapshot_by <= now:
                 follow.snapshot_by = None
                 if not follow.book.live:
@@ -341,27 +386,15 @@ class Feed:
 
     # --- states ---
 
-    def _notified_other(self, channel: str, data: msgspec.Raw, received_ns: int) -> None:
-        if channel == codec.PLATFORM_STATE:
-            self._platform(data, received_ns)
-        elif channel.startswith("instrument.state."):
-            state = codec.decode_instrument_state(data)
-            follow = self._follows.get(state.instrument_name)
-            if follow is not None:
-                self._take_state(follow, state.state, received_ns)
-            self._mark_listed(state.instrument_name, state.state in codec.OPEN_STATES)
-        elif channel.startswith("instrument.creation."):
-            created = decode_instrument(data, self._house.name)
-            if isinstance(created, Refused):
-                self._house.sink.report("instruments.refused", f"{created.symbol}: {created.reason}")
-            else:
-                self._house.instruments.setdefault(created.symbol, created)
-                self._drop_expired()
+    def created(self, instrument: Instrument) -> None:
+        """It is listed from now on."""
+        self.house.instruments.setdefault(instrument.symbol, instrument)
+        self._drop_expired()
 
     def _drop_expired(self) -> None:
         """What nobody watches, and has been expired so long that no answer about it is waited for."""
-        house = self._house
-        now_ms = house.exchange_ms()
+        house = self.house
+        now_ms = house.clock.now_ms()
         if now_ms < self._tidy_ms:
             return
         self._tidy_ms = now_ms + TIDY_MS
@@ -371,46 +404,35 @@ class Feed:
                 del house.instruments[symbol]
                 self._served.pop(symbol, None)
 
-    def _mark_listed(self, symbol: str, tradable: bool) -> None:
-        known = self._house.instruments.get(symbol)
+    def mark_listed(self, symbol: str, state: str) -> None:
+        """The exchange told an instrument's state, followed or not."""
+        tradable = state in self._market.opened
+        known = self.house.instruments.get(symbol)
         if known is not None and known.tradable != tradable:
-            self._house.instruments[symbol] = msgspec.structs.replace(known, tradable=tradable)
+            self.house.instruments[symbol] = msgspec.structs.replace(known, tradable=tradable)
 
-    def _platform(self, data: msgspec.Raw, received_ns: int) -> None:
-        state = codec.decode_platform_state(data)
-        if state.maintenance is not None:
-            self._maintenance, self._maintenance_at = state.maintenance, trio.current_time()
-            self._house.sink.report("exchange.maintenance", "begins" if state.maintenance else "ends")
-        if state.price_index:
-            (self._locked.add if state.locked else self._locked.discard)(state.price_index)
-            self._house.sink.report("exchange.index_lock", f"{state.price_index} locked: {state.locked}")
-        for follow in self._follows.values():
-            self._tell_state(follow, received_ns)
-
-    def _blocked(self, instrument: Instrument) -> str:
-        """What stands above the instrument's own state; empty when nothing does."""
-        if instrument.symbol in self._relisted:
-            return "relisted"
-        if self._maintenance:
-            return "maintenance"
-        return "locked" if instrument.index in self._locked else ""
-
-    def _take_state(self, follow: Follow, state: str, received_ns: int) -> None:
+    def take_state(self, follow: Follow, state: str, received_ns: int) -> None:
         """What the exchange says of the instrument itself."""
-        if follow.own == codec.SETTLEMENT_STATE or state in codec.TERMINAL_STATES:
-            self._house.on_settlement()
+        if follow.own in self._market.settling or state in self._market.ended:
+            self.house.on_settlement()
         follow.own = state
-        self._tell_state(follow, received_ns)
+        self.tell_state(follow, received_ns)
 
-    def _tell_state(self, follow: Follow, received_ns: int) -> None:
+    def tell_state(self, follow: Follow, received_ns: int) -> None:
         """The symbol hears of a change: the end of an instrument, else what stands above it, else its own state."""
-        state = follow.own
-        if state not in codec.TERMINAL_STATES:
+        state, market = follow.own, self._market
+        if state not in market.ended:
             # What is over was said before: without the instrument's own word it is taken for open.
-            state = self._blocked(follow.instrument) or state or ("open" if follow.state else "")
+            above = (
+                "relisted" if follow.instrument.symbol in self._relisted else self._market.blocked(follow.instrument)
+            )
+            state = above or state or (OPEN if follow.state else "")
         if state and state != follow.state:
             follow.state = state
-            self._house.sink.post(follow.instrument.symbol, codec.state_event(state, received_ns))
+            event = InstrumentStateChanged(
+                state, state in self._market.opened, state in self._market.ended, received_ns
+            )
+            self.house.sink.post(follow.instrument.symbol, event)
 
 
 def _other_units(before: Instrument, now: Instrument) -> str:

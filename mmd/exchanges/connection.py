@@ -1,7 +1,7 @@
-"""One connection to Deribit: read, answer heartbeats, notice silence and overdue answers, log in, call.
+"""One connection to an exchange: read, keep alive, notice silence and overdue answers, log in, call.
 
 The reading task does everything from socket to decision: frames, decoding, posting, `deliver`.
-What one of the two links is for is its Duty (`feed`, `trading`).
+How the exchange speaks on a link is its Dialect; what a link is for is its Duty (`feed`, `trading`).
 """
 
 from collections.abc import Callable
@@ -16,29 +16,23 @@ from mmd.domain.errors import ExchangeMalformed, ExchangeRefused, LinkLost
 from mmd.domain.instruments import Instrument
 from mmd.domain.reasons import Fault
 from mmd.exchanges.api import LinkStats, Sink
-from mmd.exchanges.deribit import codec
-from mmd.exchanges.deribit.errors import TOO_MANY_REQUESTS, meaning
-from mmd.exchanges.jsonrpc import Head, Pace, RpcLink, Sent, Waiter, decode_head, overdue
+from mmd.exchanges.clock import ExchangeClock
+from mmd.exchanges.faults import ErrorTable
+from mmd.exchanges.jsonrpc import Head, Request, RpcLink, Sent, Waiter, decode_head, overdue
 from mmd.exchanges.link import Link
+from mmd.exchanges.paces import Paces
 
 TICK_SECONDS = 0.25
 CALL_SECONDS = 10.0
 MIN_LOGIN_SECONDS = 5.0
-REAUTH_AT = 0.8  # of the token's life
+REAUTH_AT = 0.8  # of a login's life
 REPORT_SECONDS = 10.0  # at most one line about malformed messages in that time
-DRIFT = 200e-6  # of two undisciplined clocks against each other, at most
-SLACK_NS = 1_000_000  # times are told in µs, and the servers of one exchange differ a little
+THROTTLED_SECONDS = 10.0  # who was told that he asks too much waits so long before he connects again
 
 # A time told with market data that is so far off the known difference makes us ask for the exchange's clock.
 EARLY_NS, LATE_NS = 200_000_000, 500_000_000
 PROBE_FIRST_SECONDS, PROBE_MAX_SECONDS = 0.5, 30.0
-
-# Four fifths of the documented credits: the account's owner may be logged in elsewhere.
-GENERAL_RATE, GENERAL_BURST = 16.0, 80.0
-SUBSCRIBE_RATE, SUBSCRIBE_BURST = 2.6, 8.0
-LISTING_RATE, LISTING_BURST = 0.8, 10.0
-LOG_RATE, LOG_BURST = 0.8, 6.0
-WRONG_CLOCK_SECONDS = 10.0  # Deribit takes a signature that is up to a minute off
+WRONG_CLOCK_SECONDS = 10.0
 NO_PARAMS: dict[str, object] = {}
 
 
@@ -46,67 +40,15 @@ class LoginRefused(ExchangeRefused):
     """The exchange does not take these credentials, or not for this."""
 
 
-class ClockSkew:
-    """The exchange's clock minus one of ours, from request and answer times: always a finite number.
-
-    An answer proves that the difference lies between two bounds (it cannot have left before it was
-    asked for, nor come before it left), as far apart as its way was long. Bounds are intersected, and
-    widen with time by what clocks drift; `skew_ms` is their middle. An answer that contradicts them
-    shows that a clock was set: then it alone counts. 0.0 before the first answer, which is the login's:
-    known whenever a link is up.
-    """
-
-    def __init__(self) -> None:
-        self.skew_ms = 0.0
-        self.known = False
-        self._low_ns = self._high_ns = 0.0
-        self._at_ns = 0
-
-    def add(self, sent_ns: int, received_ns: int, us_in: int, us_out: int) -> None:
-        """One answer: our send and receive time, the server's receive and send time."""
-        low_ns: float = us_out * 1000 - received_ns
-        high_ns: float = us_in * 1000 - sent_ns
-        if low_ns > high_ns:
-            return  # a clock was set while it was on its way
-        if self.known:
-            slack_ns = abs(received_ns - self._at_ns) * DRIFT + SLACK_NS
-            least_ns, most_ns = self._low_ns - slack_ns, self._high_ns + slack_ns
-            if low_ns <= most_ns and high_ns >= least_ns:
-                low_ns, high_ns = max(low_ns, least_ns), min(high_ns, most_ns)
-        self._low_ns, self._high_ns, self._at_ns, self.known = low_ns, high_ns, received_ns, True
-        self.skew_ms = (low_ns + high_ns) / 2e6
-
-
-class Credentials:
-    """What logs in. Nothing of it is ever shown."""
-
-    def __init__(self, client_id: str, client_secret: str, grant: str) -> None:
-        if grant not in ("client_signature", "client_credentials"):
-            raise ValueError(f"grant {grant!r}: wanted client_signature or client_credentials")
-        self._id = client_id
-        self._secret = client_secret
-        self._grant = grant
-        self.signs_time = grant == "client_signature"
-        self._count = 0
-
-    def params(self, scope: str, now_ms: int, rng: Random) -> msgspec.Struct:
-        """Params of public/auth."""
-        if self._grant == "client_credentials":
-            return codec.credentials_auth(self._id, self._secret, scope)
-        self._count += 1
-        nonce = f"{now_ms:x}-{self._count:x}-{rng.getrandbits(32):08x}"
-        return codec.signature_auth(self._id, self._secret, scope, timestamp_ms=now_ms, nonce=nonce)
-
-
 class House:
-    """What both links of one exchange share."""
+    """What the links of one exchange share."""
 
     def __init__(
         self,
         *,
         name: str,
         service: str,
-        credentials: Credentials,
+        errors: ErrorTable,
         wall_clock_ns: Callable[[], int],
         rng: Random,
         started_ns: int,
@@ -115,39 +57,27 @@ class House:
     ) -> None:
         self.name = name
         self.service = service
-        self.credentials = credentials
+        self.errors = errors
         self.wall_clock_ns = wall_clock_ns
         self.rng = rng
         self.started_ns = started_ns
         self.budget = budget
         self.order_valid_ms = order_valid_ms
-        self.skew = ClockSkew()  # against our wall clock
-        self._steady = ClockSkew()  # against a clock that nobody can set
+        self.clock = ExchangeClock(wall_clock_ns)
         self.instruments: dict[str, Instrument] = {}
         self.watched: tuple[str, ...] = ()
         self.watching = False  # `watch` was called at least once
         self.on_settlement: Callable[[], None] = lambda: None  # a watched instrument was settled or delivered
         self.sink: Sink
-        self._general = Pace(GENERAL_RATE, GENERAL_BURST)
-        self._subscribe = Pace(SUBSCRIBE_RATE, SUBSCRIBE_BURST)
-        self._listing = Pace(LISTING_RATE, LISTING_BURST)
-        self._log = Pace(LOG_RATE, LOG_BURST)
 
-    def exchange_ms(self) -> int:
-        """The exchange's clock, as well as we know it: that our wall clock is set does not change it."""
-        if self._steady.known:
-            return round(trio.current_time() * 1000 + self._steady.skew_ms)
-        return round(self.wall_clock_ns() / 1_000_000 + self.skew.skew_ms)
-
-    def heard(self, sent_at: float, received_at: float, received_ns: int, us_in: int, us_out: int) -> None:
-        """An answer told the exchange's clock: trio's times of the request and of the answer, our wall clock then."""
-        self.skew.add(received_ns - int((received_at - sent_at) * 1e9), received_ns, us_in, us_out)
-        self._steady.add(int(sent_at * 1e9), int(received_at * 1e9), us_in, us_out)
+    def fault(self, error: Exception) -> Fault | None:
+        """Whose a refusal is; None for what is no refusal."""
+        return self.errors.meaning(error.code).fault if isinstance(error, ExchangeRefused) else None
 
     def clock_hint(self) -> str:
-        """What may be wrong with a login, where the clocks are far apart; empty where they are not."""
-        ahead_seconds = -self.skew.skew_ms / 1000
-        if not (self.skew.known and self.credentials.signs_time) or abs(ahead_seconds) < WRONG_CLOCK_SECONDS:
+        """What may be wrong with a login that is signed with the time; empty where the clocks agree."""
+        ahead_seconds = -self.clock.skew_ms / 1000
+        if not self.clock.known or abs(ahead_seconds) < WRONG_CLOCK_SECONDS:
             return ""
         way = "ahead of" if ahead_seconds > 0 else "behind"
         return (
@@ -155,28 +85,61 @@ class House:
             "with the time: set it (timedatectl)"
         )
 
-    def told_us(self, head: Head) -> int:
-        """When the exchange took the request of this answer, by its own clock, µs."""
-        return head.us_in or self.exchange_ms() * 1000
 
-    def charge(self, method: str) -> float:
-        """Take a call's credits; returns the seconds to wait before sending it."""
-        now = trio.current_time()
-        if method in ("public/subscribe", "private/subscribe"):
-            return self._subscribe.take(now)
-        if method == "public/get_instruments":
-            return self._listing.take(now)
-        if method == "private/get_transaction_log":
-            return self._log.take(now)
-        return self._general.take(now)
+# --- what differs between exchanges --------------------------------------------------------------
+
+
+class Login(Protocol):
+    """Who we are on one link."""
+
+    signs_time: bool
+
+    async def log_in(self, connection: "Connection") -> float:
+        """Returns the seconds for which it holds, inf where nothing is said.
+
+        Raises LoginRefused, and whatever `call` raises: a refusal whose fault is ours becomes a LoginRefused.
+        """
+
+
+class Beat(Protocol):
+    """How an idle link is known to be alive. One for each link; `begin` comes with every connection."""
+
+    silent_seconds: float  # without a message for so long it counts as lost
+
+    async def begin(self, connection: "Connection") -> None:
+        """Once it is logged in."""
+
+    def due(self, now: float) -> bytes:
+        """A text to send now; empty: nothing. Asked every TICK_SECONDS, `now` in trio's seconds."""
+
+    def took(self, message: bytes) -> bool:
+        """Whether this message, which is no JSON, is a beat."""
+
+    def heard(self, connection: "Connection", head: Head) -> bool:
+        """Whether a notification that is no subscription's is a beat; one that wants an answer gets it."""
+
+
+class Dialect(msgspec.Struct, frozen=True, kw_only=True):
+    """How an exchange speaks on one link.
+
+    `login`: None where nobody logs in. `clock`: a method whose answer tells the exchange's clock, as `times` reads
+    it: when the request came and the answer left there, µs; None where an answer does not say. It is asked before
+    the login and every `clock_seconds`; not unless it is needed where that is inf: any answer tells it then.
+    """
+
+    login: Login | None
+    beat: Beat
+    paces: Paces
+    encode: Callable[[Request], bytes]
+    times: Callable[[Sent, Head], tuple[int, int] | None]
+    clock: str
+    clock_seconds: float
 
 
 class Duty(Protocol):
     """What a link is for."""
 
     name: str
-    heartbeat_seconds: int
-    scope: str
     stats: LinkStats
 
     async def work(self, connection: "Connection") -> None:
@@ -198,14 +161,15 @@ class Duty(Protocol):
 class Connection:
     """One connection's life: `run` until it ends with LinkLost or LoginRefused (in a group)."""
 
-    def __init__(self, link: Link, house: House, duty: Duty) -> None:
+    def __init__(self, link: Link, house: House, duty: Duty, dialect: Dialect) -> None:
         self.link = link
         self._ready = False
         self._ending = False
-        self.throttled = False  # the exchange said too_many_requests
+        self._throttled_at = float("-inf")
         self._house = house
         self._duty = duty
-        self._rpc = RpcLink(link, codec.encode)
+        self._dialect = dialect
+        self._rpc = RpcLink(link, dialect.encode)
         self._seconds = trio.lowlevel.current_clock().current_time
         self._scope = trio.CancelScope()
         self._why = ""
@@ -220,6 +184,11 @@ class Connection:
     def ready(self) -> bool:
         """Logged in and set up by the duty, and not about to end: `nursery` takes new tasks."""
         return self._ready and not self._ending
+
+    @property
+    def throttled(self) -> bool:
+        """The exchange said lately that too much is asked."""
+        return trio.current_time() - self._throttled_at < THROTTLED_SECONDS
 
     def set_up(self) -> None:
         """By the duty: from now on there is more than a login."""
@@ -259,7 +228,7 @@ class Connection:
 
         `apply` runs in the reading task, in the stream's order.
         """
-        delay = self._house.charge(method)
+        delay = self._dialect.paces.charge(method, trio.current_time())
         if delay > 0:
             await trio.sleep(delay)
         return await self._rpc.call(method, params, CALL_SECONDS, apply)
@@ -269,7 +238,7 @@ class Connection:
 
         The data may only be late: then the answer says so, and it is asked less and less often.
         """
-        off_ns = exchange_ns - received_ns - self._house.skew.skew_ms * 1e6
+        off_ns = exchange_ns - received_ns - self._house.clock.skew_ms * 1e6
         if -LATE_NS < off_ns < EARLY_NS:
             self._probe_pause = PROBE_FIRST_SECONDS
             return
@@ -277,12 +246,12 @@ class Connection:
         if now >= self._probe_at and not self.link.lost:
             self._probe_at = now + self._probe_pause
             self._probe_pause = min(PROBE_MAX_SECONDS, self._probe_pause * 2.0)
-            self._test()
+            self.ask(self._dialect.clock)
 
-    def _test(self) -> None:
-        """Ask for nothing but an answer; it leaves with the next flush."""
-        self._house.charge("public/test")
-        self._rpc.request("public/test", NO_PARAMS, Waiter("public/test", None), CALL_SECONDS)
+    def ask(self, method: str) -> None:
+        """Ask for nothing but an answer; it leaves with the next flush. Raises LinkLost."""
+        self._dialect.paces.charge(method, trio.current_time())
+        self._rpc.request(method, NO_PARAMS, Waiter(method, None), CALL_SECONDS)
 
     async def flush(self) -> None:
         """Write what is queued. A lost link ends this connection, not the caller: any task may flush."""
@@ -318,15 +287,18 @@ class Connection:
 
     async def _watch(self) -> None:
         """Silence and overdue answers."""
-        silent_seconds = 2.0 * self._duty.heartbeat_seconds
+        beat = self._dialect.beat
         while True:
             await trio.sleep(TICK_SECONDS)
             self._count_bytes()
             now = trio.current_time()
-            if now - self._heard_at > silent_seconds:
-                raise LinkLost(f"silent for {silent_seconds:g} s")
+            if now - self._heard_at > beat.silent_seconds:
+                raise LinkLost(f"silent for {beat.silent_seconds:g} s")
             if self.link.lost:
                 raise LinkLost(self.link.lost)
+            if text := beat.due(now):
+                self.link.send(text)
+                await self.flush()
             late = self._rpc.ledger.expire(now)
             for sent in late:
                 self._give_up(sent, str(overdue(sent)))
@@ -334,31 +306,39 @@ class Connection:
                 await self._house.sink.deliver()
 
     async def _work(self) -> None:
-        life_seconds = await self._login()
-        self.nursery.start_soon(self._stay_logged_in, life_seconds)
-        interval = {"interval": self._duty.heartbeat_seconds}
-        await self.call("public/set_heartbeat", interval)
+        dialect = self._dialect
+        if dialect.clock_seconds < float("inf"):
+            await self.call(dialect.clock)
+            self.nursery.start_soon(self._ask_clock)
+        if dialect.login is not None:
+            life_seconds = await self._log_in(dialect.login)
+            self.nursery.start_soon(self._stay_logged_in, dialect.login, life_seconds)
+        await dialect.beat.begin(self)
         await self._duty.work(self)
 
-    async def _login(self) -> float:
-        """Returns the seconds for which the login holds."""
-        params = self._house.credentials.params(self._duty.scope, self._house.exchange_ms(), self._house.rng)
-        try:
-            raw = await self.call("public/auth", params)
-        except ExchangeRefused as error:
-            told = meaning(error.code)
-            if told.fault in (Fault.AUTH, Fault.CONFIG):
-                raise LoginRefused(error.code, f"{told.name}: {error.message}{self._house.clock_hint()}") from error
-            raise
-        result = codec.decode_auth(raw)
-        if short := codec.missing_scopes(self._duty.scope, result.scope):
-            self._house.sink.report("login.scope_narrowed", f"{self._duty.name}: not granted: {' '.join(short)}")
-        return float(result.expires_in)
+    async def _ask_clock(self) -> None:
+        while True:
+            await trio.sleep(self._dialect.clock_seconds)
+            self.ask(self._dialect.clock)
+            await self.flush()
 
-    async def _stay_logged_in(self, life_seconds: float) -> None:
+    async def _log_in(self, login: Login) -> float:
+        """Returns the seconds for which the login holds."""
+        try:
+            return await login.log_in(self)
+        except LoginRefused:
+            raise
+        except ExchangeRefused as error:
+            told = self._house.errors.meaning(error.code)
+            if told.fault in (Fault.AUTH, Fault.CONFIG):
+                hint = self._house.clock_hint() if login.signs_time else ""
+                raise LoginRefused(error.code, f"{told.name}: {error.message}{hint}") from error
+            raise
+
+    async def _stay_logged_in(self, login: Login, life_seconds: float) -> None:
         while True:
             await trio.sleep(max(MIN_LOGIN_SECONDS, life_seconds * REAUTH_AT))
-            life_seconds = await self._login()
+            life_seconds = await self._log_in(login)
 
     # --- in ---
 
@@ -366,7 +346,8 @@ class Connection:
         try:
             head = decode_head(message)
         except ExchangeMalformed as error:
-            self._malformed("", str(error))
+            if not self._dialect.beat.took(message):
+                self._malformed("", str(error))
             return
         if head.method == "subscription" and head.params is not None:
             channel = head.params.channel
@@ -376,9 +357,8 @@ class Connection:
                 self._malformed(channel, str(error))
         elif head.id is not None:
             self._answer(head, received_ns)
-        elif head.method == "heartbeat" and head.params is not None:
-            if head.params.type == "test_request" and not self.link.lost:
-                self._test()
+        elif self._dialect.beat.heard(self, head):
+            pass
         elif head.error is not None:
             self._malformed("", f"the exchange could not read a request: {head.error.text}")
         else:
@@ -389,10 +369,11 @@ class Connection:
         if sent is None:
             self.malformed(f"an answer to a request that was not made (id {head.id})")
             return
-        if head.us_in and head.us_out:
-            self._house.heard(sent.sent_at, self._heard_at, received_ns, head.us_in, head.us_out)
-        if head.error is not None and head.error.code == TOO_MANY_REQUESTS:
-            self.throttled = True
+        times = self._dialect.times(sent, head)
+        if times is not None:
+            self._house.clock.heard(sent.sent_at, self._heard_at, received_ns, *times)
+        if head.error is not None and head.error.code in self._house.errors.throttled:
+            self._throttled_at = self._heard_at
             self._house.budget.empty_until(received_ns)
             self._house.sink.report("exchange.rate_limited", f"{sent.method}: {head.error.text}")
         if isinstance(sent.context, Waiter):

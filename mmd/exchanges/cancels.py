@@ -1,11 +1,11 @@
 """Cancels in bursts: no more than the exchange's queue takes, the others wait here, first in, first out.
 
-At most eight requests of an account wait for its matching engine; one more is refused (10047). A halt of a hundred
-symbols is two hundred cancels at once: sent at once, all but eight would be refused, a second later all but eight of
-the rest, until their tries run out. So a cancel beyond MOST cancels without an answer waits for the next answer to
-one. On a long way those six are not in the queue, they are under way: after WAVE_SECONDS without an answer MOST more
+An exchange may refuse a request where too many of an account wait for its matching engine. A halt of a hundred
+symbols is two hundred cancels at once: sent at once, nearly all would be refused, a second later nearly all of
+the rest, until their tries run out. So a cancel beyond `most` cancels without an answer waits for the next answer to
+one. On a long way those are not in the queue, they are under way: after WAVE_SECONDS without an answer `most` more
 leave, after PATIENCE_SECONDS where the queue was full a moment ago. Nothing else waits, and no cancel waits for
-anything but cancels. Source: docs.deribit.com, "Order Management", September 2026.
+anything but cancels.
 """
 
 from collections import deque
@@ -14,15 +14,15 @@ import trio
 
 from mmd.domain.actions import CancelOrder
 
-MOST = 6  # of the eight: somebody else of the account may wait there as well
 WAVE_SECONDS, PATIENCE_SECONDS = 0.025, 0.25
 FULL_SECONDS = 1.0  # so long the queue counts as full after it was
 
 
 class Cancels:
-    """Those of one connection that wait, and how many that were sent have no answer."""
+    """Those of one connection that wait, and how many that were sent have no answer. `most`: inf where none waits."""
 
-    def __init__(self) -> None:
+    def __init__(self, most: float) -> None:
+        self._most = most
         self._waiting: deque[tuple[str, CancelOrder]] = deque()
         self._labels: set[str] = set()
         self._unanswered = 0
@@ -45,7 +45,7 @@ class Cancels:
 
     def must_wait(self) -> bool:
         """Whether one more cancel has to."""
-        return bool(self._waiting) or self._unanswered >= MOST
+        return bool(self._waiting) or self._unanswered >= self._most
 
     def add(self, symbol: str, order: CancelOrder) -> None:
         """It waits; one that waits already is answered once."""
@@ -56,7 +56,7 @@ class Cancels:
 
     def take(self) -> tuple[str, CancelOrder] | None:
         """The next that may leave now."""
-        if not self._waiting or self._unanswered >= MOST:
+        if not self._waiting or self._unanswered >= self._most:
             return None
         symbol, order = self._waiting.popleft()
         self._labels.discard(order.label)

@@ -1,6 +1,6 @@
 """A look at everything, again and again: what differs is reported at once, all of it at every interval.
 
-One list of open orders and one of positions for each settlement currency cover all symbols. It is looked soon
+One list of open orders and one of positions for each account (`Questions.account`) cover all symbols. It is looked soon
 after every trade and every order of unknown origin, else every AUDIT_SECONDS; such a quick look reports what is
 news. At the interval of `every` each symbol is reported whole, news or not, from the same kind of look. In either
 case only where nothing happened to the symbol between question and answer, and no request of ours was on its way:
@@ -10,8 +10,8 @@ One that never held still for a whole interval is asked for alone.
 Fills that nobody told are asked for as well, a few symbols at each interval, those first that were not asked for
 the longest: so it is proven now and then that none is missing, and no question has to reach far back.
 
-Requests, of Deribit's 20 a second that are no orders (we take 16 at most, `connection.GENERAL_RATE`), with C
-settlement currencies: 1 + C for a look; at each interval at most CATCH_UPS more for fills, and 5 for each of at
+Requests that are no orders (Deribit takes 20 a second of them, an account is a settlement currency there), with C
+accounts: 1 + C for a look at the most; at each interval at most CATCH_UPS more for fills, and 5 for each of at
 most STUBBORN symbols. 100 symbols in 4 currencies every 30 s: 15 to 20 requests for the looks and 5 for fills,
 less than one a second; 75 where ten symbols never hold still.
 """
@@ -19,11 +19,12 @@ less than one a second; 75 where ten symbols never hold still.
 import trio
 
 from mmd.domain.errors import ExchangeAmbiguous, ExchangeMalformed, ExchangeRefused
-from mmd.exchanges.deribit.connection import Connection, House
-from mmd.exchanges.deribit.inquiry import Inquiry
-from mmd.exchanges.deribit.messages import OrderData
-from mmd.exchanges.deribit.record import OrderRecord
-from mmd.exchanges.jsonrpc import Head
+from mmd.domain.events import PositionReported
+from mmd.exchanges.connection import Connection, House
+from mmd.exchanges.inquiry import Inquiry
+from mmd.exchanges.questions import Questions, TakeOrders, TakePositions
+from mmd.exchanges.record import OrderRecord
+from mmd.exchanges.rows import OrderListing, OrderRow, PositionListing, Unread
 
 AUDIT_SECONDS = 10.0
 SOON_SECONDS = 0.1  # fills come in bunches
@@ -37,8 +38,9 @@ CATCH_UP_MS = 600_000  # fills are asked for again after that
 class Audit:
     """One per exchange. What it finds is reported as `Inquiry` reports it; the machine asks again, and judges."""
 
-    def __init__(self, house: House, record: OrderRecord, inquiry: Inquiry) -> None:
+    def __init__(self, house: House, record: OrderRecord, questions: Questions, inquiry: Inquiry) -> None:
         self._house = house
+        self._questions = questions
         self._record = record
         self._inquiry = inquiry
         self._every_seconds = WHOLE_SECONDS
@@ -105,9 +107,12 @@ class Audit:
         try:
             if whole:
                 await self._begin_whole(connection, symbols)
-            await self._look_at_orders(connection, symbols)
-            for currency in sorted({self._house.instruments[symbol].settlement for symbol in symbols}):
-                await self._look_at_positions(connection, currency, symbols)
+            await self._questions.look(
+                connection,
+                sorted({self._questions.account(symbol) for symbol in symbols}),
+                lambda: self._look_at_orders(connection, symbols),
+                lambda account: self._look_at_positions(connection, account, symbols),
+            )
         except (ExchangeRefused, ExchangeAmbiguous, ExchangeMalformed) as error:
             self._house.sink.report("query.failed", f"{self._house.name}: {error}")
         self._misses = self._misses + 1 if self._moved else 0
@@ -122,7 +127,7 @@ class Audit:
         async with trio.open_nursery() as nursery:
             for symbol in late[:STUBBORN]:
                 nursery.start_soon(self._ask_alone, connection, symbol)
-        before_ms = self._house.exchange_ms() - CATCH_UP_MS
+        before_ms = self._house.clock.now_ms() - CATCH_UP_MS
         for symbol in self._inquiry.known.stale(symbols, before_ms)[:CATCH_UPS]:
             try:
                 await self._inquiry.catch_up(connection, symbol)
@@ -134,16 +139,17 @@ class Audit:
             self._owed_orders.discard(symbol)
             self._owed_positions.discard(symbol)
 
-    async def _look_at_orders(self, connection: Connection, symbols: list[str]) -> None:
+    def _look_at_orders(self, connection: Connection, symbols: list[str]) -> TakeOrders:
+        """Orders are asked for now; returns who takes the answer."""
         activity = self._record.activity
         before = {symbol: activity[symbol] for symbol in symbols}
 
-        def take(head: Head) -> None:
-            listed: dict[str, list[OrderData]] = {}
-            found_orders, unread = self._inquiry.read_orders(connection, head.result)
-            for order in found_orders:
-                listed.setdefault(order.instrument_name, []).append(order)
-            told_ms = self._house.told_us(head) // 1000
+        def take(listing: OrderListing) -> None:
+            unread = self._inquiry.tell_unread(connection, listing.unread)
+            listed: dict[str, list[OrderRow]] = {}
+            for row in listing.rows:
+                listed.setdefault(row.symbol, []).append(row)
+            told_ms = listing.told_us // 1000
             for symbol, count in before.items():
                 if symbol in unread:
                     continue
@@ -151,32 +157,38 @@ class Audit:
                     self._moved = True
                     continue
                 found = listed.get(symbol, [])
-                news = (count, frozenset(order.order_id for order in found))
+                news = (count, frozenset(row.order_id for row in found))
                 if symbol in self._owed_orders or self._told_orders.get(symbol) != news:
                     self._told_orders[symbol] = news
                     self._owed_orders.discard(symbol)
                     self._inquiry.report_orders(symbol, found)
 
-        await connection.call("private/get_open_orders", apply=take)
+        return take
 
-    async def _look_at_positions(self, connection: Connection, currency: str, symbols: list[str]) -> None:
+    def _look_at_positions(self, connection: Connection, account: str, symbols: list[str]) -> TakePositions:
+        """Positions are asked for now; returns who takes the answer."""
         fills = self._record.fills
-        group = [symbol for symbol in symbols if self._house.instruments[symbol].settlement == currency]
-        before = {symbol: fills[symbol] for symbol in group}
+        before = {symbol: fills[symbol] for symbol in symbols if self._questions.account(symbol) == account}
 
-        def take(head: Head) -> None:
-            rows, unread = self._inquiry.read_positions(connection, head.result)
+        def take(listing: PositionListing) -> None:
+            unread = self._inquiry.tell_unread(connection, listing.unread)
             for symbol, count in before.items():
                 if symbol in unread:
                     continue
                 if fills[symbol] != count:
                     self._moved = True
                     continue
-                row = rows.get(symbol)
-                news = (count, "0" if row is None else f"{row.direction} {row.size}")
+                news = (count, _shown(listing.rows.get(symbol)))
                 if symbol in self._owed_positions or self._told_positions.get(symbol) != news:
                     self._told_positions[symbol] = news
                     self._owed_positions.discard(symbol)
-                    self._inquiry.report_position(symbol, row, head)
+                    self._inquiry.report_position(symbol, listing)
 
-        await connection.call("private/get_positions", {"currency": currency}, apply=take)
+        return take
+
+
+def _shown(row: PositionReported | Unread | None) -> str:
+    """What makes a position another one."""
+    if row is None:
+        return "absent"
+    return row.detail if isinstance(row, Unread) else str(row.position_lots)

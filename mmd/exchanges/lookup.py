@@ -1,21 +1,19 @@
-"""Asking Deribit what became of one order: its fills first, then what it is now."""
+"""Asking an exchange what became of one order: its fills first, then what it is now."""
 
 from collections.abc import Callable
-from decimal import Decimal
 
 import trio
 
 from mmd.domain.actions import CancelOrder, QueryOrder
 from mmd.domain.errors import ExchangeAmbiguous, ExchangeMalformed, ExchangeRefused, LinkLost
-from mmd.domain.events import OrderAbsent, OrderAcked, OrderClosed, OrderRefused, RequestLost
+from mmd.domain.events import OpenOrder, OrderAbsent, OrderAcked, OrderClosed, OrderFilled, OrderRefused, RequestLost
+from mmd.domain.ids import parse_label
 from mmd.domain.reasons import Fault
-from mmd.exchanges.deribit import orders
-from mmd.exchanges.deribit.connection import Connection, House
-from mmd.exchanges.deribit.known import OVERLAP_MS, Known
-from mmd.exchanges.deribit.messages import LabelParams, OrderData, UserTradeData
-from mmd.exchanges.deribit.paging import fetch_trades
-from mmd.exchanges.deribit.record import OrderRecord
-from mmd.exchanges.jsonrpc import Head
+from mmd.exchanges.connection import Connection, House
+from mmd.exchanges.known import OVERLAP_MS, Known
+from mmd.exchanges.questions import Questions
+from mmd.exchanges.record import OrderRecord, not_cancelled
+from mmd.exchanges.rows import OrderRow, TradeRow, Unread, acked
 
 FIND_TRIES = 4
 FIND_PAUSE_SECONDS = 0.25
@@ -25,16 +23,66 @@ FAILURES = (ExchangeRefused, ExchangeAmbiguous, ExchangeMalformed)
 
 def seconds_past(house: House, exchange_ms: int) -> float:
     """Until the exchange's clock is surely past that."""
-    return (exchange_ms - house.exchange_ms()) / 1000 + LATE_SECONDS
+    return (exchange_ms - house.clock.now_ms()) / 1000 + LATE_SECONDS
+
+
+def label_epoch_ms(label: str) -> int | None:
+    """When the symbol came into service for which this label was made; None for a label that is not ours."""
+    parsed = parse_label(label)
+    if parsed is None:
+        return None
+    try:
+        return int(parsed.epoch, 36)
+    except ValueError:
+        return None
+
+
+async def fetch_trades(
+    connection: Connection,
+    questions: Questions,
+    record: OrderRecord,
+    symbol: str,
+    since_ms: int,
+    posted: dict[tuple[str, str], TradeRow],
+    is_news: Callable[[TradeRow], bool] = lambda row: True,
+) -> None:
+    """Ask for all trades since; post the news that are not in `posted`.
+
+    A row that cannot be read keeps no other one from being posted. Raises ExchangeMalformed in the end where there
+    was one: not all is known then.
+    """
+    bad: list[str] = []
+
+    def take(rows: list[TradeRow], unread: list[Unread]) -> None:
+        bad.extend(row.detail for row in unread)
+        for row in rows:
+            # Both orders of a trade with ourselves carry the same trade id.
+            if (row.trade_id, row.order_id) in posted:
+                continue
+            try:
+                if is_news(row):
+                    record.take_trade(row)
+            except ExchangeMalformed as error:
+                bad.append(str(error))
+            else:
+                posted[row.trade_id, row.order_id] = row
+
+    try:
+        await questions.trades(connection, symbol, since_ms, take)
+    except ExchangeMalformed as error:
+        raise ExchangeMalformed(f"{error}: {bad[0]}" if bad else str(error)) from error
+    if bad:
+        raise ExchangeMalformed(f"{len(set(bad))} trades cannot be read: {bad[0]}")
 
 
 class Lookup:
     """One per exchange. Every answer is posted by the reading task, in the order of the stream."""
 
-    def __init__(self, house: House, record: OrderRecord, known: Known) -> None:
+    def __init__(self, house: House, record: OrderRecord, known: Known, questions: Questions) -> None:
         self._house = house
         self._record = record
         self._known = known
+        self._questions = questions
 
     async def ask_order(self, connection: Connection, symbol: str, query: QueryOrder) -> None:
         """Answer QueryOrder: fills, then OrderAcked, OrderClosed, OrderAbsent, or RequestLost."""
@@ -52,7 +100,7 @@ class Lookup:
             if found is not None:
                 self._post_found(symbol, found)
                 if isinstance(found, OrderAcked):
-                    post(symbol, orders.not_cancelled(order, now_ns))
+                    post(symbol, not_cancelled(order, now_ns))
             elif self._record.is_flying(order.label):
                 post(symbol, RequestLost(order.label, "not there yet: its placing has no answer", now_ns))
             else:
@@ -96,40 +144,44 @@ class Lookup:
         more than a machine remembers to have counted.
         """
         house, known = self._house, self._known
-        instrument = house.instruments[symbol]
-        params = LabelParams(instrument.settlement, label)
-        epoch_ms = orders.label_epoch_ms(label) or 0
+        epoch_ms = label_epoch_ms(label) or 0
         started_ms = house.started_ns // 1_000_000
         counted = known.is_recovered(symbol) or epoch_ms >= started_ms - 1000
-        posted: dict[tuple[str, str], UserTradeData] = {}
-        found: OrderData | None = None
+        posted: dict[tuple[str, str], TradeRow] = {}
+        found: OrderRow | None = None
         why = ""
         for _ in range(FIND_TRIES):
-            asked_ms = house.exchange_ms()
+            asked_ms = house.clock.now_ms()
             missing_ms = known.missing_since_ms(symbol, asked_ms)
             since_ms = news_ms = started_ms - OVERLAP_MS if missing_ms is None else missing_ms
             if found is not None and counted:
-                since_ms = min(since_ms, found.creation_timestamp or epoch_ms - OVERLAP_MS)
-            order_id = found.order_id if found is not None else None
+                since_ms = min(since_ms, found.created_ms or epoch_ms - OVERLAP_MS)
+            order_id = found.order_id if found is not None else ""
 
-            def is_news(trade: UserTradeData, news_ms: int = news_ms, order_id: str | None = order_id) -> bool:
-                return trade.timestamp >= news_ms or orders.is_of(trade, label, order_id)
+            def is_news(row: TradeRow, news_ms: int = news_ms, order_id: str = order_id) -> bool:
+                return row.at_ms >= news_ms or row.is_of(label, order_id)
 
-            await fetch_trades(connection, house, self._record, symbol, since_ms, posted, is_news)
+            await fetch_trades(connection, self._questions, self._record, symbol, since_ms, posted, is_news)
             known.told(symbol, asked_ms)
-            of_it = [trade for trade in posted.values() if orders.is_of(trade, label, order_id)]
-            listed = sum((trade.amount for trade in of_it), Decimal(0))
+            listed_lots = sum(
+                row.event.size_lots
+                for row in posted.values()
+                if row.is_of(label, order_id) and isinstance(row.event, OrderFilled)
+            )
 
-            def settle(row: OrderData, listed: Decimal = listed) -> str:
+            def settle(row: OrderRow, listed_lots: int = listed_lots) -> str:
                 """Give the verdict, or say what it waits for."""
-                if orders.must_end(row):
-                    return "its end is not listed yet"
-                if counted and (row.filled_amount or 0) > listed:
-                    return f"of {row.filled_amount} filled only {listed} are listed yet"
-                verdict(orders.order_state(row, instrument, house.wall_clock_ns()), house.wall_clock_ns())
+                if isinstance(row.state, Unread):
+                    raise ExchangeMalformed(row.state.detail)
+                if row.unsure:
+                    return row.unsure
+                if counted and row.filled_lots > listed_lots:
+                    return f"of {row.filled_lots} lots filled only {listed_lots} are listed yet"
+                now_ns = house.wall_clock_ns()
+                verdict(acked(row.state, now_ns) if isinstance(row.state, OpenOrder) else row.state, now_ns)
                 return ""
 
-            found, why, told_ms = await self._ask_label(connection, symbol, params, settle)
+            found, why, told_ms = await self._ask(connection, symbol, label, settle)
             if found is None:
                 closing, until_ms = self._record.was_closed(label), self._record.may_come_until_ms(label)
                 if closing is not None or told_ms > until_ms:
@@ -143,23 +195,18 @@ class Lookup:
                 await trio.sleep(FIND_PAUSE_SECONDS)
         raise ExchangeAmbiguous(f"order {label}: {why}")
 
-    async def _ask_label(
-        self, connection: Connection, symbol: str, params: LabelParams, settle: Callable[[OrderData], str]
-    ) -> tuple[OrderData | None, str, int]:
+    async def _ask(
+        self, connection: Connection, symbol: str, label: str, settle: Callable[[OrderRow], str]
+    ) -> tuple[OrderRow | None, str, int]:
         """The order's row as it was listed, what `settle` said of it, and when (the exchange's clock) it was asked."""
-        found: OrderData | None = None
-        why, told_ms = "", 0
+        found: OrderRow | None = None
+        why = ""
 
-        def take(head: Head) -> None:
-            nonlocal found, why, told_ms
-            told_ms = told_ms or self._house.told_us(head) // 1000
-            found = orders.choose(orders.decode_orders(head.result), symbol, params.label)
-            if found is not None:
-                why = settle(found)
+        def take(row: OrderRow) -> None:
+            nonlocal found, why
+            found, why = row, settle(row)
 
-        await connection.call("private/get_order_state_by_label", params, apply=take)
-        if found is None:
-            await connection.call("private/get_open_orders_by_label", params, apply=take)
+        told_ms = await self._questions.order(connection, symbol, label, take)
         return found, why, told_ms
 
     def _post_found(self, symbol: str, found: OrderAcked | OrderClosed | OrderAbsent) -> None:

@@ -9,8 +9,6 @@ from collections.abc import Iterable, Mapping
 
 import msgspec
 
-from mmd.exchanges.deribit.messages import UserTradeData
-
 OVERLAP_MS = 60_000  # fills are asked again from this long before the last one could be missing
 BASELINE_REACH_US = 7 * 86_400_000_000  # trades older than that before the baseline are not compared with it
 # A row of the transaction log is read at the latest so long after its time: its own delay, and the pause between looks.
@@ -70,12 +68,12 @@ class Known:
 
     # --- fills ---
 
-    def is_in_baseline(self, trade: UserTradeData) -> bool:
-        """Whether the position that the symbol began with has this trade in it."""
-        life = self._lives.get(trade.instrument_name)
+    def is_in_baseline(self, symbol: str, at_ms: int) -> bool:
+        """Whether the position that the symbol began with has a trade of that time in it."""
+        life = self._lives.get(symbol)
         if life is None or not life.from_us:
             return False
-        return life.from_us - BASELINE_REACH_US < trade.timestamp * 1000 < life.from_us // 1000 * 1000
+        return life.from_us - BASELINE_REACH_US < at_ms * 1000 < life.from_us // 1000 * 1000
 
     def missing_since_ms(self, symbol: str, now_ms: int) -> int | None:
         """From when trades may have been missed; None before the first position report: none can have been."""

@@ -1,19 +1,14 @@
-"""Asking Deribit what is true: fills since, open orders, positions.
+"""Asking an exchange what is true: fills since, open orders, positions.
 
 Every answer is posted by the reading task, in the order of the stream. A position report is
 posted only if no fill of that symbol came between question and answer; else it is asked again,
 so that what was posted before it is what it counts.
 
-What comes in pages is read to its end, which the exchange has to prove: trades (`has_more` false, see
-`paging`) and the transaction log (`continuation` null, see `cash`). Open orders and positions have no pages
-there: private/get_open_orders* and private/get_positions know neither count nor continuation and return all
-rows in one array. Source: docs.deribit.com, those methods, September 2026.
-
 A symbol of which something cannot be read, or is refused, is not up: it hears TradeLinkDown, orders of ours
 there are cancelled from here, and it is asked about again, less and less often. The others go on.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from decimal import Decimal
 
 import msgspec
@@ -22,22 +17,12 @@ import trio
 from mmd.domain.errors import ExchangeAmbiguous, ExchangeMalformed, ExchangeRefused, LinkLost
 from mmd.domain.events import OpenOrder, OrdersReported, PositionReported, TradeLinkUp
 from mmd.domain.reasons import Fault
-from mmd.exchanges.deribit import orders, rows
-from mmd.exchanges.deribit.connection import Connection, House
-from mmd.exchanges.deribit.errors import meaning
-from mmd.exchanges.deribit.known import Known
-from mmd.exchanges.deribit.lookup import FAILURES, seconds_past
-from mmd.exchanges.deribit.messages import (
-    CancelParams,
-    InstrumentParams,
-    LabelParams,
-    OrderData,
-    PositionData,
-    UserTradeData,
-)
-from mmd.exchanges.deribit.paging import fetch_trades
-from mmd.exchanges.deribit.record import OrderRecord
-from mmd.exchanges.jsonrpc import Head
+from mmd.exchanges.connection import Connection, House
+from mmd.exchanges.known import Known
+from mmd.exchanges.lookup import FAILURES, fetch_trades, seconds_past
+from mmd.exchanges.questions import Questions
+from mmd.exchanges.record import OrderRecord, Orders
+from mmd.exchanges.rows import OrderListing, OrderRow, PositionListing, TradeRow, Unread, told_apart
 
 QUIET_TRIES = 3
 STRAY_SECONDS = 5.0
@@ -59,15 +44,27 @@ class Trial:
 class Inquiry:
     """One per exchange; survives connections, so that it knows from when fills may be missing."""
 
-    def __init__(self, house: House, record: OrderRecord) -> None:
+    def __init__(
+        self,
+        house: House,
+        record: OrderRecord,
+        known: Known,
+        questions: Questions,
+        orders: Orders,
+        take_down: Callable[[str, str], None],
+    ) -> None:
+        """`take_down`: hears of a symbol that could not be reconciled, and why; nothing may be sent for it then."""
+        self.known = known
         self._house = house
         self._record = record
-        self.known = Known()
+        self._questions = questions
+        self._orders = orders
+        self._take_down = take_down
         self._armed = False
         self._up: set[str] = set()  # heard TradeLinkUp on this connection
         self._caught_up: set[str] = set()  # what was missed was asked for on this connection
-        self._early: dict[str, list[tuple[UserTradeData, int]]] = {}  # by symbol: told before what was missed
-        self._partly: dict[str, dict[tuple[str, str], UserTradeData]] = {}  # by symbol: posted, and not all was
+        self._early: dict[str, list[TradeRow]] = {}  # by symbol: told before what was missed
+        self._partly: dict[str, dict[tuple[str, str], TradeRow]] = {}  # by symbol: posted, and not all was
         self._doubted: set[str] = set()
         self._trials: dict[str, Trial] = {}
         self._look_for_strays = True
@@ -176,7 +173,7 @@ class Inquiry:
                 await self.catch_up(connection, symbol)
             except FAILURES as error:
                 silent += isinstance(error, ExchangeAmbiguous) and symbol not in self._trials
-                if silent > 1 or _is_of_the_link(error):
+                if silent > 1 or self._is_of_the_link(error):
                     raise
                 failed[symbol] = str(error)
 
@@ -195,7 +192,7 @@ class Inquiry:
         trial.due_at = trio.current_time() + trial.pause_seconds
         trial.pause_seconds = min(AGAIN_MAX_SECONDS, 2.0 * trial.pause_seconds)
         self._up.discard(symbol)
-        self._record.take_down(symbol, f"{symbol} could not be reconciled: {why}")
+        self._take_down(symbol, f"{symbol} could not be reconciled: {why}")
 
     @property
     def _settle_seconds(self) -> float:
@@ -220,87 +217,84 @@ class Inquiry:
 
     async def open_orders(self, connection: Connection) -> dict[str, list[OpenOrder]]:
         """All open orders of our service, by symbol, asked now."""
-        raw = await connection.call("private/get_open_orders")
         found: dict[str, list[OpenOrder]] = {}
-        for order in orders.decode_orders(raw):
-            instrument = self._house.instruments.get(order.instrument_name)
-            if self._record.is_ours(order.label) and instrument is not None:
-                found.setdefault(order.instrument_name, []).append(orders.open_order(order, instrument))
+
+        def take(listing: OrderListing) -> None:
+            bad = [*listing.unread]
+            for row in listing.rows:
+                if not self._record.is_ours(row.label) or row.symbol not in self._house.instruments:
+                    continue
+                if isinstance(row.state, Unread):
+                    bad.append(row.state)
+                elif isinstance(row.state, OpenOrder):
+                    found.setdefault(row.symbol, []).append(row.state)
+            if bad:
+                raise ExchangeMalformed(bad[0].detail)
+
+        await self._questions.open_orders(connection, take)
         return found
 
     # --- fills ---
 
-    def hold_back(self, trade: UserTradeData, received_ns: int) -> bool:
+    def hold_back(self, row: TradeRow) -> bool:
         """Whether this trade, told on a channel, has to wait: on their order depends what a position has cost.
 
         Earlier ones may have been missed, and were not asked for on this connection yet.
         """
-        symbol = trade.instrument_name
-        if symbol in self._caught_up or self.known.missing_since_ms(symbol, 0) is None:
+        if row.symbol in self._caught_up or self.known.missing_since_ms(row.symbol, 0) is None:
             return False
-        self._early.setdefault(symbol, []).append((trade, received_ns))
+        self._early.setdefault(row.symbol, []).append(row)
         return True
 
     async def catch_up(self, connection: Connection, symbol: str) -> None:
         """Post the fills that may have been missed. Before the first position report there is nothing to miss."""
-        asked_ms = self._house.exchange_ms()
+        asked_ms = self._house.clock.now_ms()
         since_ms = self.known.missing_since_ms(symbol, asked_ms)
         if since_ms is not None:
             posted = self._partly.setdefault(symbol, {})
-            await fetch_trades(connection, self._house, self._record, symbol, since_ms, posted)
+            await fetch_trades(connection, self._questions, self._record, symbol, since_ms, posted)
             self._partly.pop(symbol, None)
             self.known.told(symbol, asked_ms)
         self._caught_up.add(symbol)
-        for trade, received_ns in self._early.pop(symbol, ()):
-            self.take_or_doubt(connection, trade, received_ns)
+        for row in self._early.pop(symbol, ()):
+            self.take_or_doubt(connection, row)
 
-    def take_or_doubt(self, connection: Connection, trade: UserTradeData, received_ns: int) -> None:
+    def take_or_doubt(self, connection: Connection, row: TradeRow) -> None:
         """Post a trade that a channel told. One that cannot be counted is asked for: the list may say it better."""
         try:
-            self._record.take_trade(trade, received_ns)
+            self._record.take_trade(row)
         except ExchangeMalformed as error:
             connection.malformed(str(error))
-            self.doubt([trade.instrument_name])
+            self.doubt([row.symbol])
 
     # --- open orders ---
 
-    def read_orders(self, connection: Connection, raw: msgspec.Raw) -> tuple[list[OrderData], dict[str, str]]:
-        """Orders as listed, and the symbols of those that cannot be read, with what is wrong. ExchangeMalformed."""
-        listed, unread = rows.read_orders(raw)
-        return listed, self._tell_unread(connection, unread)
-
-    def read_positions(
-        self, connection: Connection, raw: msgspec.Raw
-    ) -> tuple[dict[str, PositionData], dict[str, str]]:
-        """Positions by symbol, and the symbols of those that cannot be read, with what is wrong. ExchangeMalformed."""
-        listed, unread = rows.read_positions(raw)
-        return {row.instrument_name: row for row in listed}, self._tell_unread(connection, unread)
-
-    def _tell_unread(self, connection: Connection, unread: list[rows.Unread]) -> dict[str, str]:
+    def tell_unread(self, connection: Connection, unread: Sequence[Unread]) -> dict[str, str]:
+        """The symbols of rows that cannot be read, with what is wrong: they are doubted. Raises as `told_apart`."""
         for row in unread:
             connection.malformed(f"{row.symbol}: {row.detail}")
-        found = rows.told_apart(unread)
+        found = told_apart(unread)
         self.doubt(found)
         return found
 
     async def _ask_open_orders(
         self, connection: Connection, symbols: list[str], failed: dict[str, str]
-    ) -> list[OrderData]:
+    ) -> list[OrderRow]:
         """Report the open orders of these symbols, or say what failed; returns ours on any symbol."""
-        ours: list[OrderData] = []
+        ours: list[OrderRow] = []
 
-        def take(head: Head) -> None:
-            listed, unread = self.read_orders(connection, head.result)
-            ours[:] = [order for order in listed if self._record.is_ours(order.label)]
+        def take(listing: OrderListing) -> None:
+            unread = self.tell_unread(connection, listing.unread)
+            ours[:] = [row for row in listing.rows if self._record.is_ours(row.label)]
             for symbol in symbols:
                 if symbol in unread:
                     failed[symbol] = unread[symbol]
                 elif symbol not in failed:
-                    why = self.report_orders(symbol, [order for order in listed if order.instrument_name == symbol])
+                    why = self.report_orders(symbol, [row for row in listing.rows if row.symbol == symbol])
                     if why:
                         failed[symbol] = why
 
-        await connection.call("private/get_open_orders", apply=take)
+        await self._questions.open_orders(connection, take)
         return ours
 
     async def _ask_orders_of(self, connection: Connection, symbol: str) -> None:
@@ -313,55 +307,51 @@ class Inquiry:
             before = self._record.activity[symbol]
             posted = False
 
-            def take(head: Head, before: int = before, attempt: int = attempt) -> None:
+            def take(listing: OrderListing, before: int = before, attempt: int = attempt) -> None:
                 nonlocal posted
                 if self._record.activity[symbol] == before or attempt == QUIET_TRIES:
-                    listed, unread = self.read_orders(connection, head.result)
-                    why = unread.get(symbol) or self.report_orders(symbol, listed)
+                    unread = self.tell_unread(connection, listing.unread)
+                    rows = [row for row in listing.rows if row.symbol == symbol]
+                    why = unread.get(symbol) or self.report_orders(symbol, rows)
                     if why:
                         raise ExchangeMalformed(why)
                     posted = True
 
-            await connection.call("private/get_open_orders_by_instrument", InstrumentParams(symbol), apply=take)
+            await self._questions.open_orders_of(connection, symbol, take)
             if posted:
                 return
 
-    def report_orders(self, symbol: str, listed: Iterable[OrderData]) -> str:
+    def report_orders(self, symbol: str, listed: Iterable[OrderRow]) -> str:
         """Post those of these open orders that are ours. Where one has no place on the grid: doubt, and say why."""
-        instrument = self._house.instruments[symbol]
-        ours = [order for order in listed if self._record.is_ours(order.label)]
-        still_open = [order for order in ours if self._record.was_closed(order.label) is None]
-        try:
-            report = tuple(orders.open_order(order, instrument) for order in still_open)
-        except ExchangeMalformed as error:
-            self.doubt([symbol])
-            return str(error)
-        self._house.sink.post(symbol, OrdersReported(report, self._house.wall_clock_ns()))
+        report: list[OpenOrder] = []
+        for row in listed:
+            if not self._record.is_ours(row.label) or self._record.was_closed(row.label) is not None:
+                continue
+            if isinstance(row.state, Unread):
+                self.doubt([symbol])
+                return row.state.detail
+            if isinstance(row.state, OpenOrder):
+                report.append(row.state)
+        self._house.sink.post(symbol, OrdersReported(tuple(report), self._house.wall_clock_ns()))
         return ""
 
-    def _is_stray(self, order: OrderData) -> bool:
+    def _is_stray(self, row: OrderRow) -> bool:
         """Ours, and nobody else would cancel it: nobody watches its symbol, or it could not be reconciled."""
-        symbol = order.instrument_name
-        watched = symbol in self._house.watched and symbol not in self._trials
-        return not watched and self._record.was_closed(order.label) is None
+        watched = row.symbol in self._house.watched and row.symbol not in self._trials
+        return not watched and self._record.was_closed(row.label) is None
 
-    async def _cancel_stray(self, connection: Connection, order: OrderData) -> None:
+    async def _cancel_stray(self, connection: Connection, row: OrderRow) -> None:
         """Raises ExchangeRefused where the login is gone."""
-        instrument = self._house.instruments.get(order.instrument_name)
         self._house.budget.spend(self._house.wall_clock_ns())
         try:
-            if instrument is None:
-                await connection.call("private/cancel", CancelParams(order.order_id))
-            else:
-                params = LabelParams(instrument.settlement, order.label)
-                await connection.call("private/cancel_by_label", params)
+            await connection.call(*self._orders.cancel(row))
         except FAILURES as error:
-            if _fault(error) is Fault.AUTH:
+            if self._house.fault(error) is Fault.AUTH:
                 raise
-            self._house.sink.report("order.stray_not_cancelled", f"{order.label} ({order.order_id}): {error}")
+            self._house.sink.report("order.stray_not_cancelled", f"{row.label} ({row.order_id}): {error}")
             connection.nursery.start_soon(self._look_again)
             return
-        self._house.sink.report("order.stray_cancelled", f"{order.label} ({order.order_id})")
+        self._house.sink.report("order.stray_cancelled", f"{row.label} ({row.order_id})")
 
     async def _look_again(self) -> None:
         await trio.sleep(STRAY_SECONDS)
@@ -374,50 +364,40 @@ class Inquiry:
         """Report positions, each from a moment without fills, or say what failed. Absent means flat."""
         left = list(symbols)
         while left:
-            settlement = self._house.instruments[left[0]].settlement
-            group = [symbol for symbol in left if self._house.instruments[symbol].settlement == settlement]
+            account = self._questions.account(left[0])
+            group = [symbol for symbol in left if self._questions.account(symbol) == account]
             before = {symbol: self._record.fills[symbol] for symbol in group}
             done: list[str] = []
 
-            def take(head: Head, before: dict[str, int] = before, done: list[str] = done) -> None:
-                listed, unread = self.read_positions(connection, head.result)
+            def take(listing: PositionListing, before: dict[str, int] = before, done: list[str] = done) -> None:
+                unread = self.tell_unread(connection, listing.unread)
                 for symbol, fills in before.items():
                     if symbol in unread:
                         failed[symbol] = unread[symbol]
                     elif self._record.fills[symbol] == fills:
                         done.append(symbol)
-                        if why := self.report_position(symbol, listed.get(symbol), head):
+                        if why := self.report_position(symbol, listing):
                             failed[symbol] = why
 
             try:
-                await connection.call("private/get_positions", {"currency": settlement}, apply=take)
+                await self._questions.positions(connection, account, take)
             except (ExchangeRefused, ExchangeMalformed) as error:
-                if _is_of_the_link(error):
+                if self._is_of_the_link(error):
                     raise
                 failed.update(dict.fromkeys(group, str(error)))
             left = [symbol for symbol in left if symbol not in done and symbol not in failed]
 
-    def report_position(self, symbol: str, row: PositionData | None, head: Head) -> str:
-        """Post a position; None: flat. Where it is no whole number of lots: doubt, and say why."""
+    def report_position(self, symbol: str, listing: PositionListing) -> str:
+        """Post a position; absent: flat. Where it is no whole number of lots: doubt, and say why."""
         house = self._house
-        instrument = house.instruments[symbol]
-        now_ns = house.wall_clock_ns()
-        event = PositionReported(0, Decimal(0), now_ns)
-        if row is not None:
-            try:
-                event = orders.position(row, instrument, now_ns)
-            except ExchangeMalformed as error:
-                self.doubt([symbol])
-                return str(error)
-        house.sink.post(symbol, msgspec.structs.replace(event, exchange_ns=house.told_us(head) * 1000))
+        event = listing.rows.get(symbol) or PositionReported(0, Decimal(0), house.wall_clock_ns())
+        if isinstance(event, Unread):
+            self.doubt([symbol])
+            return event.detail
+        house.sink.post(symbol, msgspec.structs.replace(event, exchange_ns=listing.told_us * 1000))
         if symbol in house.watched:
-            self.known.begin(symbol, house.told_us(head))
+            self.known.begin(symbol, listing.told_us)
         return ""
 
-
-def _fault(error: Exception) -> Fault | None:
-    return meaning(error.code).fault if isinstance(error, ExchangeRefused) else None
-
-
-def _is_of_the_link(error: Exception) -> bool:
-    return _fault(error) in OF_THE_LINK
+    def _is_of_the_link(self, error: Exception) -> bool:
+        return self._house.fault(error) in OF_THE_LINK

@@ -1,0 +1,96 @@
+"""What exchanges list, row by row, as all of the session speaks of it. Pure.
+
+What cannot be read, or counted in lots and ticks, is a row as well, with what is wrong: it stops its own symbol only.
+"""
+
+from collections.abc import Sequence
+
+import msgspec
+
+from mmd.domain.errors import ExchangeMalformed
+from mmd.domain.events import OpenOrder, OrderAcked, OrderClosed, OrderFilled, PositionReported
+
+
+class Refused(msgspec.Struct, frozen=True):
+    """An instrument that is listed but cannot be quoted, and why."""
+
+    symbol: str
+    reason: str
+
+
+class Unread(msgspec.Struct, frozen=True):
+    """What cannot be read or counted. `symbol`: of which instrument; empty where not even that can be read."""
+
+    symbol: str
+    detail: str
+
+
+class OrderRow(msgspec.Struct, frozen=True, kw_only=True):
+    """An order as it was listed or told. Unix ms by the exchange's clock; 0 = not told.
+
+    `resting`: the exchange says that it is open, readable or not. `unsure`: why that cannot be its last word;
+    empty where it can.
+    """
+
+    symbol: str
+    label: str
+    order_id: str
+    resting: bool
+    state: OpenOrder | OrderClosed | Unread
+    created_ms: int = 0
+    unsure: str = ""
+
+    @property
+    def filled_lots(self) -> int:
+        """What it has traded; 0 where that cannot be counted."""
+        if isinstance(self.state, OpenOrder):
+            return self.state.total_lots - self.state.remaining_lots
+        return self.state.filled_lots if isinstance(self.state, OrderClosed) else 0
+
+
+class TradeRow(msgspec.Struct, frozen=True, kw_only=True):
+    """An execution as it was listed or told. `at_ms`: when it was, by the exchange's clock."""
+
+    symbol: str
+    label: str
+    order_id: str
+    trade_id: str
+    at_ms: int
+    event: OrderFilled | Unread
+
+    def is_of(self, label: str, order_id: str) -> bool:
+        """A fill of this order: by its label, or by the id that is known of it; "" = none is."""
+        return self.label == label or (bool(order_id) and self.order_id == order_id)
+
+
+class OrderListing(msgspec.Struct, frozen=True):
+    """Open orders. `unread`: rows that are none. `told_us`: when the exchange looked, at the latest; its clock, µs."""
+
+    rows: list[OrderRow]
+    unread: list[Unread]
+    told_us: int
+
+
+class PositionListing(msgspec.Struct, frozen=True):
+    """Positions by symbol; who is absent is flat. The rest as in OrderListing."""
+
+    rows: dict[str, PositionReported | Unread]
+    unread: list[Unread]
+    told_us: int
+
+
+def acked(order: OpenOrder, received_ns: int) -> OrderAcked:
+    """The event that says so."""
+    return OrderAcked(
+        order.label, order.order_id, order.price_ticks, order.remaining_lots, order.total_lots, received_ns
+    )
+
+
+def told_apart(unread: Sequence[Unread]) -> dict[str, str]:
+    """What cannot be read, by symbol. Raises ExchangeMalformed where a row does not say whose it is."""
+    found: dict[str, str] = {}
+    for row in unread:
+        if not row.symbol:
+            raise ExchangeMalformed(f"a row that does not say of what: {row.detail}")
+        found.setdefault(row.symbol, row.detail)
+    return found
