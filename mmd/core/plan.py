@@ -30,9 +30,9 @@ def plan_side(
 ) -> Change:
     """The change for one side now; KEEP while a request is in flight.
 
-    `changed_ns`: when this side last changed in the market; `sent_ns`: when the order that rests was sent, so that
-    one that would soon end by itself is renewed, at the wanted price, which it may have already. Within `tolerance_ticks` an order
-    stays and keeps its place in the queue, unless it is larger than wanted.
+    `changed_ns`: when this side last changed in the market; `sent_ns`: when the order that rests was sent, so
+    that one that would soon end by itself is renewed, at the wanted price, which it may have already. Within
+    `tolerance_ticks` an order stays and keeps its place in the queue, unless it is larger than wanted.
     """
     if not isinstance(slot, Live):
         return Change.PLACE if isinstance(slot, Empty) and isinstance(wanted, Wanted) else Change.KEEP

@@ -13,7 +13,7 @@ import msgspec
 from mmd.domain.errors import ExchangeRefused
 from mmd.domain.instruments import Instrument
 from mmd.exchanges.deribit import codec, expired
-from mmd.exchanges.deribit.instruments import Refused, decode_instruments
+from mmd.exchanges.deribit.instruments import decode_instruments
 from mmd.exchanges.deribit.messages import IndexParams, Status, Summaries
 from mmd.exchanges.deribit.protection import MMP_REQUIRED, difference, mmp_params, read_config, read_freeze
 from mmd.exchanges.http_rpc import HttpRpc, open_rpc
@@ -31,6 +31,7 @@ from mmd.exchanges.preflight import (
     judge_choice,
     reach,
 )
+from mmd.exchanges.rows import Refused
 
 RIGHTS = "account:read_write trade:read_write"
 SCOPE = f"{RIGHTS} wallet:none expires:60"

@@ -17,7 +17,7 @@ from mmd.domain.errors import ExchangeMalformed, ExchangeRefused
 from mmd.domain.instruments import Instrument
 from mmd.domain.settings import Protection
 from mmd.exchanges.derive.codec import encode_request, read_ticker_answer, read_time
-from mmd.exchanges.derive.instruments import Refused, decode_instruments
+from mmd.exchanges.derive.instruments import decode_instruments
 from mmd.exchanges.derive.keys import Identity
 from mmd.exchanges.derive.messages import (
     AccountData,
@@ -47,6 +47,7 @@ from mmd.exchanges.preflight import (
     listing,
     reach,
 )
+from mmd.exchanges.rows import Refused
 
 TYPES = ("perp", "option")
 LISTINGS_MAX = 3  # of one type and coin, where rows come and go between its pages
