@@ -14,7 +14,7 @@ import trio
 from mmd.domain.errors import ExchangeAmbiguous, ExchangeMalformed, ExchangeRefused, LinkLost
 from mmd.domain.ids import label_prefix
 from mmd.exchanges.api import Reaped, ReapedOrder, Reaping
-from mmd.exchanges.connection import LoginRefused
+from mmd.exchanges.connection import FAILURES, LoginRefused
 from mmd.exchanges.faults import ErrorTable
 from mmd.exchanges.reconnect import leaf
 
@@ -22,7 +22,6 @@ ARRIVE_SECONDS = 5.0  # to be there and logged in; then it is tried again
 AGAIN_FIRST_SECONDS, AGAIN_MAX_SECONDS = 0.25, 4.0
 THROTTLED_SECONDS = 2.0
 ERRORS_MAX = 20
-FAILURES = (ExchangeRefused, ExchangeAmbiguous, ExchangeMalformed)
 
 
 class RestingOrder(msgspec.Struct, frozen=True):

@@ -7,10 +7,10 @@ import msgspec
 import trio
 
 from mmd.core.budget import Budget
-from mmd.domain.errors import ExchangeAmbiguous, ExchangeMalformed, ExchangeRefused
+from mmd.domain.errors import ExchangeRefused
 from mmd.domain.events import Mail
 from mmd.exchanges.api import Dial, LinkStats, settle_seconds
-from mmd.exchanges.connection import Connection, House
+from mmd.exchanges.connection import FAILURES, Connection, House
 from mmd.exchanges.deribit import orders
 from mmd.exchanges.deribit.dialect import Credentials, account_credits, make_dialect
 from mmd.exchanges.deribit.errors import ERRORS
@@ -141,7 +141,7 @@ class DeribitVisit:
             raw = await self._ask("private/get_account_summaries", {"extended": True})
             if found := read_limits(orders.decode_summaries(raw)):
                 self._pace = Pace(found[0] * SHARE, max(1.0, found[1] * SHARE))
-        except (ExchangeRefused, ExchangeAmbiguous, ExchangeMalformed) as error:
+        except FAILURES as error:
             self._note(f"the account's message rate is unknown: {error}")
         self._pace_known = True
 
