@@ -18,9 +18,9 @@ less than one a second; 75 where ten symbols never hold still.
 
 import trio
 
-from mmd.domain.errors import ExchangeAmbiguous, ExchangeMalformed, ExchangeRefused
+from mmd.domain.errors import ExchangeMalformed, ExchangeRefused
 from mmd.domain.events import PositionReported
-from mmd.exchanges.connection import Connection, House
+from mmd.exchanges.connection import FAILURES, Connection, House
 from mmd.exchanges.inquiry import Inquiry
 from mmd.exchanges.questions import Questions, TakeOrders, TakePositions
 from mmd.exchanges.record import OrderRecord
@@ -113,7 +113,7 @@ class Audit:
                 lambda: self._look_at_orders(connection, symbols),
                 lambda account: self._look_at_positions(connection, account, symbols),
             )
-        except (ExchangeRefused, ExchangeAmbiguous, ExchangeMalformed) as error:
+        except FAILURES as error:
             self._house.sink.report("query.failed", f"{self._house.name}: {error}")
         self._misses = self._misses + 1 if self._moved else 0
         if self._moved:

@@ -12,7 +12,7 @@ import msgspec
 import trio
 
 from mmd.core.budget import Budget
-from mmd.domain.errors import ExchangeMalformed, ExchangeRefused, LinkLost
+from mmd.domain.errors import ExchangeAmbiguous, ExchangeMalformed, ExchangeRefused, LinkLost
 from mmd.domain.instruments import Instrument
 from mmd.domain.reasons import Fault
 from mmd.exchanges.api import LinkStats, Sink
@@ -34,6 +34,8 @@ EARLY_NS, LATE_NS = 200_000_000, 500_000_000
 PROBE_FIRST_SECONDS, PROBE_MAX_SECONDS = 0.5, 30.0
 WRONG_CLOCK_SECONDS = 10.0
 NO_PARAMS: dict[str, object] = {}
+THROTTLED_TRIES = 4
+FAILURES = (ExchangeRefused, ExchangeAmbiguous, ExchangeMalformed)  # of a call whose link lives
 
 
 class LoginRefused(ExchangeRefused):
@@ -125,6 +127,8 @@ class Dialect(msgspec.Struct, frozen=True, kw_only=True):
     `login`: None where nobody logs in. `clock`: a method whose answer tells the exchange's clock, as `times` reads
     it: when the request came and the answer left there, µs; None where an answer does not say. It is asked before
     the login and every `clock_seconds`; not unless it is needed where that is inf: any answer tells it then.
+    `throttled_seconds`: a call that was refused because too much is asked was not carried out, and is asked again
+    after so long; inf: the exchange ends the connection over it.
     """
 
     login: Login | None
@@ -134,6 +138,7 @@ class Dialect(msgspec.Struct, frozen=True, kw_only=True):
     times: Callable[[Sent, Head], tuple[int, int] | None]
     clock: str
     clock_seconds: float
+    throttled_seconds: float
 
 
 class Duty(Protocol):
@@ -224,14 +229,24 @@ class Connection:
     async def call(
         self, method: str, params: object = NO_PARAMS, *, apply: Callable[[Head], None] | None = None
     ) -> msgspec.Raw:
-        """A request of our own, within the exchange's credits. Raises as RpcLink.call does.
+        """A request of our own, within the exchange's credits; not for orders. Raises as RpcLink.call does.
 
         `apply` runs in the reading task, in the stream's order.
         """
-        delay = self._dialect.paces.charge(method, trio.current_time())
-        if delay > 0:
-            await trio.sleep(delay)
-        return await self._rpc.call(method, params, CALL_SECONDS, apply)
+        dialect = self._dialect
+        for tries in range(1, THROTTLED_TRIES + 1):
+            delay = dialect.paces.charge(method, trio.current_time())
+            if delay > 0:
+                await trio.sleep(delay)
+            try:
+                return await self._rpc.call(method, params, CALL_SECONDS, apply)
+            except ExchangeRefused as error:
+                if error.code not in self._house.errors.throttled or tries == THROTTLED_TRIES:
+                    raise
+                if dialect.throttled_seconds == float("inf"):
+                    raise
+            await trio.sleep(dialect.throttled_seconds)
+        raise AssertionError("the last try returns or raises")
 
     def check_clock(self, exchange_ns: int, received_ns: int) -> None:
         """A time that the exchange told unasked: where it contradicts the known difference, ask for its clock.

@@ -14,20 +14,19 @@ from typing import Protocol
 import msgspec
 import trio
 
-from mmd.domain.errors import ExchangeAmbiguous, ExchangeMalformed, ExchangeRefused
+from mmd.domain.errors import ExchangeRefused
 from mmd.domain.events import ProtectionReported, ProtectionTripped
 from mmd.domain.instruments import Instrument
 from mmd.domain.settings import Protection, Reset
 from mmd.exchanges.api import ProtectionStatus
 from mmd.exchanges.channels import Subscriptions, subscribe
-from mmd.exchanges.connection import Connection, House
+from mmd.exchanges.connection import FAILURES, Connection, House
 
 MS = 1_000_000
 CHECK_SECONDS = 60.0
 RETRY_SECONDS = 5.0  # after an answer that did not come or could not be read
 PAST_FREEZE_SECONDS = 0.2  # look this long after a freeze should have ended
 PULLED = "mmp_trigger"  # the cause under which an order is told to be closed that maker protection pulled
-_FAILURES = (ExchangeRefused, ExchangeAmbiguous, ExchangeMalformed)
 
 
 class Standing(msgspec.Struct, frozen=True):
@@ -306,7 +305,7 @@ class Protections:
             mine = found.off and found.frozen_ms is None and guard.trips == trips
             if mine and self._may_push(guard, found.off):
                 found = await self._calls.push(connection, guard.key, guard.wanted)
-        except _FAILURES as error:
+        except FAILURES as error:
             guard.armed, guard.detail = False, str(error)
             if not isinstance(error, ExchangeRefused):
                 guard.due_at = trio.current_time() + RETRY_SECONDS

@@ -17,9 +17,9 @@ import trio
 from mmd.domain.errors import ExchangeAmbiguous, ExchangeMalformed, ExchangeRefused, LinkLost
 from mmd.domain.events import OpenOrder, OrdersReported, PositionReported, TradeLinkUp
 from mmd.domain.reasons import Fault
-from mmd.exchanges.connection import Connection, House
+from mmd.exchanges.connection import FAILURES, Connection, House
 from mmd.exchanges.known import Known
-from mmd.exchanges.lookup import FAILURES, fetch_trades, seconds_past
+from mmd.exchanges.lookup import fetch_trades, seconds_past
 from mmd.exchanges.questions import Questions
 from mmd.exchanges.record import OrderRecord, Orders
 from mmd.exchanges.rows import OrderListing, OrderRow, PositionListing, TradeRow, Unread, told_apart

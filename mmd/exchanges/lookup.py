@@ -5,11 +5,11 @@ from collections.abc import Callable
 import trio
 
 from mmd.domain.actions import CancelOrder, QueryOrder
-from mmd.domain.errors import ExchangeAmbiguous, ExchangeMalformed, ExchangeRefused, LinkLost
+from mmd.domain.errors import ExchangeAmbiguous, ExchangeMalformed, LinkLost
 from mmd.domain.events import OpenOrder, OrderAbsent, OrderAcked, OrderClosed, OrderFilled, OrderRefused, RequestLost
 from mmd.domain.ids import parse_label
 from mmd.domain.reasons import Fault
-from mmd.exchanges.connection import Connection, House
+from mmd.exchanges.connection import FAILURES, Connection, House
 from mmd.exchanges.known import OVERLAP_MS, Known
 from mmd.exchanges.questions import Questions
 from mmd.exchanges.record import OrderRecord, not_cancelled
@@ -18,7 +18,6 @@ from mmd.exchanges.rows import OrderRow, TradeRow, Unread, acked
 FIND_TRIES = 4
 FIND_PAUSE_SECONDS = 0.25
 LATE_SECONDS = 0.01
-FAILURES = (ExchangeRefused, ExchangeAmbiguous, ExchangeMalformed)
 
 
 def seconds_past(house: House, exchange_ms: int) -> float:

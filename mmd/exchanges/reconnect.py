@@ -5,9 +5,9 @@ from typing import Protocol
 
 import trio
 
-from mmd.domain.errors import ExchangeAmbiguous, ExchangeMalformed, ExchangeRefused, LinkLost
+from mmd.domain.errors import LinkLost
 from mmd.exchanges.api import Dial
-from mmd.exchanges.connection import THROTTLED_SECONDS, Connection, Dialect, Duty, House, LoginRefused
+from mmd.exchanges.connection import FAILURES, THROTTLED_SECONDS, Connection, Dialect, Duty, House, LoginRefused
 from mmd.exchanges.link import open_link
 
 CONNECT_SECONDS = 10.0
@@ -83,7 +83,7 @@ class Reconnect:
             self._house.sink.report("login.refused", f"{self._house.name} {self._duty.name}: {refusal}")
             self._refusal = refusal
             why, wait_seconds = f"login refused: {refusal}", BACKOFF_MAX_SECONDS
-        except* (LinkLost, ExchangeRefused, ExchangeAmbiguous, ExchangeMalformed) as group:
+        except* (LinkLost, *FAILURES) as group:
             why = why or str(leaf(group))
         finally:
             await trio.aclose_forcefully(stream)

@@ -64,7 +64,7 @@ class TradeRow(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class OrderListing(msgspec.Struct, frozen=True):
-    """Open orders. `unread`: rows that are none. `told_us`: when the exchange looked, at the latest; its clock, µs."""
+    """Open orders. `unread`: rows that are none. `told_us`: when the exchange looked, or before; its clock, µs."""
 
     rows: list[OrderRow]
     unread: list[Unread]

@@ -22,14 +22,14 @@ from mmd.domain.actions import (
     ReduceOrder,
     Request,
 )
-from mmd.domain.errors import ExchangeAmbiguous, ExchangeMalformed, ExchangeRefused, LinkLost
+from mmd.domain.errors import ExchangeMalformed, ExchangeRefused, LinkLost
 from mmd.domain.events import OrderClosed, OrderRefused, RequestLost, TradeLinkDown
 from mmd.domain.reasons import Fault
 from mmd.exchanges.api import Account, LinkStats
 from mmd.exchanges.audit import Audit
 from mmd.exchanges.cancels import Cancels
 from mmd.exchanges.channels import Subscriptions, subscribe
-from mmd.exchanges.connection import Connection, House
+from mmd.exchanges.connection import FAILURES, Connection, House
 from mmd.exchanges.guards import PULLED, ProtectionCalls, Protections
 from mmd.exchanges.inquiry import Inquiry
 from mmd.exchanges.jsonrpc import Head, Sent
@@ -361,7 +361,7 @@ class Trading:
                 if await self._arm(connection):
                     self._house.sink.report("exchange.cod_rearmed", f"{self._house.name}: {why}")
                     continue
-            except (ExchangeRefused, ExchangeAmbiguous, ExchangeMalformed) as error:
+            except FAILURES as error:
                 why = str(error)
             self._house.sink.report("exchange.cod_lost", f"{self._house.name}: cancel on disconnect: {why}")
             connection.drop("cancel on disconnect was lost")
@@ -385,7 +385,7 @@ class Trading:
         """The account's rate limits into the budget."""
         try:
             await self.accounts(connection)
-        except (ExchangeRefused, ExchangeMalformed, ExchangeAmbiguous) as error:
+        except FAILURES as error:
             self._house.sink.report("limits.unknown", f"the budget stays at the lowest tier: {error}")
 
     async def accounts(self, connection: Connection) -> list[Account]:

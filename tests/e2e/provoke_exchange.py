@@ -67,6 +67,7 @@ async def cut_again(found: Arena) -> float:
     at = trio.current_time()
     found.levers.cut()
     await found.until(lambda: found.state(HERE_BTC)[0] == found.state(HERE_ETH)[0] == "PAUSED")
+    await found.until(lambda: not any(found.worker(key).machine.market.trade_link for key in HERE_ALL))
     await connected(found)
     await trio.sleep_until(at + 1.0)
     await found.quote(HERE_ALL)

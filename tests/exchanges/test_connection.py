@@ -19,7 +19,7 @@ from mmd.core.budget import Budget
 from mmd.domain.errors import ExchangeRefused, LinkLost
 from mmd.domain.reasons import Fault
 from mmd.exchanges.api import LinkStats
-from mmd.exchanges.connection import THROTTLED_SECONDS, Connection, Dialect, House, Login, LoginRefused
+from mmd.exchanges.connection import THROTTLED_SECONDS, THROTTLED_TRIES, Connection, Dialect, House, Login, LoginRefused
 from mmd.exchanges.faults import ErrorTable
 from mmd.exchanges.jsonrpc import Decoder, Head, Sent
 from mmd.exchanges.link import open_link
@@ -29,6 +29,7 @@ Clock = trio.testing.MockClock
 MS = 1_000_000
 PING_SECONDS = 10.0
 CLOCK_SECONDS = 30.0
+WINDOW_SECONDS = 5.0
 ERRORS = ErrorTable(
     ((Fault.RATE_LIMIT, "-32000 slower"), (Fault.AUTH, "401 stranger"), (Fault.ORDER, "11000 poor")),
     gone=frozenset(),
@@ -154,6 +155,7 @@ class Other:
             times=times,
             clock="public/get_time",
             clock_seconds=CLOCK_SECONDS,
+            throttled_seconds=WINDOW_SECONDS,
         )
         connection = Connection(link, self.house, self.duty, dialect)
         self.nursery.start_soon(self._run, connection)
@@ -283,10 +285,22 @@ async def test_a_login_without_an_end_is_not_renewed(autojump_clock: Clock, othe
 async def test_too_much_was_asked_and_the_link_stays(autojump_clock: Clock, other: Other) -> None:
     connection = await other.start()
     await other.duty.up.wait()
-    other.answers["public/get_live_incidents"] = {"code": -32000, "message": "Rate limit exceeded", "data": {"x": 1}}
-    with pytest.raises(ExchangeRefused):
-        await connection.call("public/get_live_incidents")
+    too_much = {"code": -32000, "message": "Rate limit exceeded", "data": {"x": 1}}
+    answers = iter([too_much, too_much, ["all is well"]])
+    other.answers["public/get_live_incidents"] = lambda: next(answers)
+    began = trio.current_time()
+    assert bytes(await connection.call("public/get_live_incidents")) == b'["all is well"]'
+    assert trio.current_time() - began == pytest.approx(2 * WINDOW_SECONDS)
     assert connection.throttled
-    assert other.sink.named("exchange.rate_limited") == ['public/get_live_incidents: Rate limit exceeded {"x": 1}']
+    assert other.sink.named("exchange.rate_limited") == ['public/get_live_incidents: Rate limit exceeded {"x": 1}'] * 2
     await trio.sleep(THROTTLED_SECONDS)
     assert not connection.throttled and other.ended is None  # a loss from now on has another cause
+
+
+async def test_too_much_is_asked_for_too_long(autojump_clock: Clock, other: Other) -> None:
+    connection = await other.start()
+    await other.duty.up.wait()
+    other.answers["public/get_live_incidents"] = {"code": -32000, "message": "Rate limit exceeded"}
+    with pytest.raises(ExchangeRefused):
+        await connection.call("public/get_live_incidents")
+    assert other.asked.count("public/get_live_incidents") == THROTTLED_TRIES

@@ -139,4 +139,5 @@ def make_dialect(
         times=times,
         clock=TEST,
         clock_seconds=float("inf"),
+        throttled_seconds=float("inf"),
     )

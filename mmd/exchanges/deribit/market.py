@@ -3,11 +3,10 @@
 import msgspec
 import trio
 
-from mmd.domain.errors import ExchangeAmbiguous, ExchangeMalformed, ExchangeRefused
 from mmd.domain.events import Ticker, TradePrinted
 from mmd.domain.instruments import Instrument
 from mmd.exchanges.channels import Subscriptions, subscribe
-from mmd.exchanges.connection import Connection, House
+from mmd.exchanges.connection import FAILURES, Connection, House
 from mmd.exchanges.deribit import codec
 from mmd.exchanges.deribit.book import L2Book
 from mmd.exchanges.deribit.dialect import PUBLIC
@@ -44,7 +43,7 @@ class DeribitMarket:
             self._house.sink.report("subscription.refused", ", ".join(needed))
         try:
             status = codec.decode_status(await connection.call("public/status"))
-        except (ExchangeRefused, ExchangeMalformed, ExchangeAmbiguous):
+        except FAILURES:
             return  # tickers tell the state as well
         self._locked = set(status.locked_indices)
 
