@@ -183,6 +183,7 @@ class Connection:
         self._probe_pause = PROBE_FIRST_SECONDS
         self._garbled_at = -REPORT_SECONDS
         self._garbled_count = 0
+        self._clogged = trio.Event()
         self.nursery: trio.Nursery
 
     @property
@@ -207,6 +208,7 @@ class Connection:
                     self.nursery = nursery
                     nursery.start_soon(self._listen)
                     nursery.start_soon(self._watch)
+                    nursery.start_soon(self._unclog)
                     nursery.start_soon(self._work)
             raise LinkLost(self._why or self.link.lost or "dropped")
         finally:
@@ -269,7 +271,13 @@ class Connection:
         self._rpc.request(method, NO_PARAMS, Waiter(method, None), CALL_SECONDS)
 
     async def flush(self) -> None:
-        """Write what is queued. A lost link ends this connection, not the caller: any task may flush."""
+        """Write what is queued. A lost link ends this connection, not the caller: any task may flush.
+
+        It may be another exchange's: where the peer takes no bytes now, a task of our own waits for it.
+        """
+        if self.link.would_block():
+            self._clogged.set()
+            return
         try:
             await self.link.flush()
         except LinkLost as error:
@@ -299,6 +307,13 @@ class Connection:
             if link.dirty:
                 await link.flush()
             await house.sink.deliver()
+
+    async def _unclog(self) -> None:
+        """Write on once the peer takes bytes again; a link that takes none for long is lost."""
+        while True:
+            await self._clogged.wait()
+            self._clogged = trio.Event()
+            await self.link.flush()
 
     async def _watch(self) -> None:
         """Silence and overdue answers."""

@@ -80,6 +80,8 @@ class Link:
         self.bytes_in = 0
         self.bytes_out = 0
         self._stream = stream
+        carrier = stream.transport_stream if isinstance(stream, trio.SSLStream) else stream
+        self._tcp = carrier if isinstance(carrier, TcpStream) else None
         uri = parse_uri(f"ws://{host}{path}")
         self._protocol = ClientProtocol(uri, max_size=MAX_MESSAGE_BYTES, logger=_SILENT)
         self._masks: list[bytes] = []  # random, each used once
@@ -100,6 +102,10 @@ class Link:
     def dirty(self) -> bool:
         """Bytes wait for `flush`."""
         return bool(self._protocol.writes)
+
+    def would_block(self) -> bool:
+        """The peer takes no bytes now: who calls `flush` waits for it. False where the stream cannot tell."""
+        return self._tcp is not None and self._tcp.would_block()
 
     async def handshake(self) -> None:
         """Upgrade the stream to a WebSocket."""

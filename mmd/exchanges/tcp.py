@@ -4,6 +4,7 @@ Between a book change and our order lie one read and one write. trio's SocketStr
 thirty Python calls of them; at a thousand ticks a second that is a tenth of the way from tick to order.
 """
 
+import select
 import socket
 
 import trio
@@ -25,6 +26,8 @@ class TcpStream(trio.abc.Stream):
         """Takes the socket over."""
         connected.setblocking(False)
         self._socket = connected
+        self._room = select.poll()
+        self._room.register(connected, select.POLLOUT)
 
     async def receive_some(self, max_bytes: int | None = None) -> bytes:
         """What there is, at most `max_bytes`; empty at the end of the stream."""
@@ -64,12 +67,17 @@ class TcpStream(trio.abc.Stream):
             self._fileno()
             raise trio.BrokenResourceError(str(error)) from error
 
+    def would_block(self) -> bool:
+        """The system takes no more bytes now: whoever sends waits for the peer."""
+        return self._socket.fileno() >= 0 and not self._room.poll(0)
+
     async def wait_send_all_might_not_block(self) -> None:
         await trio.lowlevel.wait_writable(self._fileno())
 
     async def aclose(self) -> None:
         if self._socket.fileno() >= 0:
             trio.lowlevel.notify_closing(self._socket)
+            self._room.unregister(self._socket)
             self._socket.close()
         await trio.lowlevel.checkpoint()
 

@@ -4,6 +4,7 @@ No exchange of its own: what is proven here is that nothing of Deribit is left i
 """
 
 import json
+import socket
 from collections.abc import AsyncIterator, Callable
 from random import Random
 from typing import Any
@@ -24,6 +25,7 @@ from mmd.exchanges.faults import ErrorTable
 from mmd.exchanges.jsonrpc import Decoder, Head, Sent
 from mmd.exchanges.link import open_link
 from mmd.exchanges.paces import Pace, Paces
+from mmd.exchanges.tcp import STALL_SECONDS, TcpStream
 
 Clock = trio.testing.MockClock
 MS = 1_000_000
@@ -113,6 +115,23 @@ def times(sent: Sent, head: Head) -> tuple[int, int] | None:
     return (told_ms + 1) * 1000, told_ms * 1000
 
 
+class Gate:
+    """Open, until it is closed."""
+
+    def __init__(self) -> None:
+        self._open = trio.Event()
+        self.open()
+
+    def open(self) -> None:
+        self._open.set()
+
+    def close(self) -> None:
+        self._open = trio.Event()
+
+    async def wait(self) -> None:
+        await self._open.wait()
+
+
 class Other:
     """The other side of a link, and ours."""
 
@@ -122,6 +141,7 @@ class Other:
         self.ahead_ms = 0
         self.asked: list[str] = []
         self.mute = False
+        self.reading = Gate()
         self.wire: Wire
         self.beat = Pings()
         self.duty = Idle()
@@ -142,8 +162,14 @@ class Other:
     def now_ms(self) -> int:
         return wall_clock_ns() // MS + self.ahead_ms
 
-    async def start(self, login: Login | None = None) -> Connection:
-        ours, theirs = trio.testing.memory_stream_pair()
+    async def start(self, login: Login | None = None, *, tcp: bool = False) -> Connection:
+        ours: trio.abc.Stream
+        theirs: trio.abc.Stream
+        if tcp:
+            one, another = socket.socketpair()
+            ours, theirs = TcpStream(one), trio.SocketStream(trio.socket.from_stdlib_socket(another))
+        else:
+            ours, theirs = trio.testing.memory_stream_pair()
         self.wire = Wire(theirs)
         self.nursery.start_soon(self._serve)
         _, link = await open_link(self._dialer(ours), "test.example", "/v3/ws")
@@ -158,7 +184,7 @@ class Other:
             throttled_seconds=WINDOW_SECONDS,
         )
         connection = Connection(link, self.house, self.duty, dialect)
-        self.nursery.start_soon(self._run, connection)
+        self.nursery.start_soon(self._run, connection, ours)
         return connection
 
     def _dialer(self, stream: trio.abc.Stream) -> Callable[[], Any]:
@@ -167,21 +193,25 @@ class Other:
 
         return dial
 
-    async def _run(self, connection: Connection) -> None:
+    async def _run(self, connection: Connection, stream: trio.abc.Stream) -> None:
         try:
             await connection.run()
         except* (LinkLost, LoginRefused) as group:
             self.ended = group.exceptions[0]
+        finally:
+            await trio.aclose_forcefully(stream)
 
     async def _serve(self) -> None:
         wire = self.wire
-        while data := await wire.stream.receive_some(65536):
-            wire.ws.receive_data(data)
-            for event in wire.ws.events():
-                if isinstance(event, Request):
-                    await wire.stream.send_all(wire.ws.send(AcceptConnection()))
-                elif isinstance(event, TextMessage):
-                    await self._answer(event.data)
+        async with wire.stream:
+            while data := await wire.stream.receive_some(65536):
+                await self.reading.wait()
+                wire.ws.receive_data(data)
+                for event in wire.ws.events():
+                    if isinstance(event, Request):
+                        await wire.stream.send_all(wire.ws.send(AcceptConnection()))
+                    elif isinstance(event, TextMessage):
+                        await self._answer(event.data)
 
     async def _answer(self, text: str) -> None:
         if self.mute:
@@ -220,6 +250,36 @@ async def test_a_link_on_which_nothing_comes_is_lost(autojump_clock: Clock, othe
     other.mute = True
     await trio.sleep(other.beat.silent_seconds + 1)
     assert str(other.ended) == "silent for 25 s"
+
+
+async def test_who_flushes_does_not_wait_for_a_peer_that_takes_nothing(autojump_clock: Clock, other: Other) -> None:
+    """It may be a task of another exchange, or an operator's command."""
+    connection = await other.start(tcp=True)
+    await other.duty.up.wait()
+    other.mute = True
+    other.reading.close()
+    began = trio.current_time()
+    while not connection.link.would_block():
+        for _ in range(20):
+            connection.link.send(b"x" * 10_000)
+        await connection.flush()
+    for _ in range(3):
+        connection.link.send(b"last")
+        await connection.flush()
+    assert trio.current_time() == began and other.ended is None and connection.link.dirty
+    other.reading.open()
+    while connection.link.dirty or connection.link.would_block():
+        await trio.testing.wait_all_tasks_blocked()
+    assert other.ended is None, "it takes them again"
+    other.reading.close()
+    while not connection.link.would_block():
+        connection.link.send(b"x" * 10_000)
+        await connection.flush()
+    for _ in range(200):
+        connection.link.send(b"x" * 10_000)
+    await connection.flush()
+    await trio.sleep(STALL_SECONDS + 0.1)
+    assert "takes no bytes for 3 s" in str(other.ended)
 
 
 async def test_other_text_is_malformed(autojump_clock: Clock, other: Other) -> None:
