@@ -20,6 +20,7 @@ from mmd.domain.totals import (
     CarriedLosses,
     ClearSwitch,
     GrantBounds,
+    LeftCounted,
     LimitChanged,
     LossLimits,
     OperatorReset,
@@ -123,6 +124,8 @@ class PortfolioMachine:
                 self._join(event, out)
             case SymbolLeft(key=key, lots=lots):
                 self._leave(key, lots, now_ns, out)
+            case LeftCounted(key=key, lots=lots):
+                return self._count_left(key, lots)
             case LimitChanged(key=key, max_lots=max_lots, losses=losses):
                 self.shares[key].max_lots = max_lots
                 self.accounts[key].limits = losses
@@ -167,6 +170,18 @@ class PortfolioMachine:
         self._clear(Switch.DRAWDOWN, key, out)
         self._clear(Switch.DAILY_LOSS, key, out)
         self._rooms = []
+
+    def _count_left(self, key: str, lots: int) -> bool:
+        """Somebody closed it, or orders that were left filled after all."""
+        share = self.left_behind.get(key)
+        if share is None or share.lots == lots:
+            return False
+        if lots:
+            share.depart(lots)
+        else:
+            del self.left_behind[key]
+        self._rooms = []
+        return True
 
     def _value(self, event: Valued) -> bool:
         share = self.shares.get(event.key)

@@ -65,6 +65,13 @@ class SymbolLeft(msgspec.Struct, frozen=True, tag=True):
     lots: int
 
 
+class LeftCounted(msgspec.Struct, frozen=True, tag=True):
+    """What a symbol that is gone left behind, as the exchange has it now, signed lots."""
+
+    key: str
+    lots: int
+
+
 class LimitChanged(msgspec.Struct, frozen=True, tag=True):
     """Its own limits are others now."""
 
@@ -99,7 +106,9 @@ class OperatorReset(msgspec.Struct, frozen=True, tag=True):
     keys: tuple[str, ...]
 
 
-PortfolioEvent = SymbolJoined | SymbolLeft | LimitChanged | TotalsChanged | BoundsAcked | Valued | OperatorReset
+PortfolioEvent = (
+    SymbolJoined | SymbolLeft | LeftCounted | LimitChanged | TotalsChanged | BoundsAcked | Valued | OperatorReset
+)
 
 
 class GrantBounds(msgspec.Struct, frozen=True, tag=True):

@@ -171,6 +171,12 @@ class Exchange(Protocol):
     async def open_orders(self) -> dict[str, list[OpenOrder]]:
         """All open orders with our service's label, by symbol (OpenOrder); asked now."""
 
+    async def positions(self, symbols: Sequence[str]) -> dict[str, int]:
+        """What we have in these listed instruments, signed lots; asked now. Who is not in it could not be read.
+
+        Raises as the others that ask do.
+        """
+
     async def expired_ns(self, symbol: str) -> int | None:
         """When an instrument that is not listed any more expired; None where it lives, or never was.
 

@@ -14,6 +14,7 @@ from mmd.exchanges.api import Account, Dial, LinkStats, ProtectionStatus, Sink
 from mmd.exchanges.connection import Connection, Dialect, House, LoginRefused
 from mmd.exchanges.feed import Feed
 from mmd.exchanges.reconnect import LongDuty, Reconnect
+from mmd.exchanges.rows import PositionListing, Unread, told_apart
 from mmd.exchanges.trading import Trading
 
 
@@ -173,6 +174,26 @@ class RpcExchange:
     async def open_orders(self) -> dict[str, list[OpenOrder]]:
         """Raises LinkLost, ExchangeRefused, ExchangeAmbiguous, ExchangeMalformed."""
         return await self._trading.inquiry.open_orders(self._ready(self._trading))
+
+    async def positions(self, symbols: Sequence[str]) -> dict[str, int]:
+        """Raises as `open_orders`."""
+        connection, questions = self._ready(self._trading), self._trading.questions
+        by_account: dict[str, list[str]] = {}
+        for symbol in symbols:
+            if symbol in self._house.instruments:
+                by_account.setdefault(questions.account(symbol), []).append(symbol)
+        found: dict[str, int] = {}
+
+        def take(listing: PositionListing) -> None:
+            unread = told_apart(listing.unread)
+            for symbol in by_account[account]:
+                row = listing.rows.get(symbol)
+                if symbol not in unread and not isinstance(row, Unread):
+                    found[symbol] = 0 if row is None else row.position_lots
+
+        for account in sorted(by_account):
+            await questions.positions(connection, account, take)
+        return found
 
     async def accounts(self) -> list[Account]:
         """Account summary, one row a currency; renews the message budget. Raises as `open_orders`."""

@@ -91,6 +91,7 @@ class Trading:
         self.connection: Connection | None = None
         self.first_up = trio.Event()
         self.record = OrderRecord(house, self.stats, known, self._look_for_freeze)
+        self.questions = calls.questions
         self.inquiry = Inquiry(house, self.record, known, calls.questions, calls.orders, self._take_down)
         self.lookup = Lookup(house, self.record, known, calls.questions)
         self.audit = Audit(house, self.record, calls.questions, self.inquiry)

@@ -15,6 +15,7 @@ from mmd.domain.settings import KillSwitches, PortfolioLimits, SymbolSettings
 from mmd.domain.totals import (
     BoundsAcked,
     CarriedLosses,
+    LeftCounted,
     LimitChanged,
     OperatorReset,
     PortfolioAction,
@@ -171,7 +172,7 @@ class TakenOut(Record, frozen=True, kw_only=True):
     detail: str
 
 
-Told = SymbolJoined | SymbolLeft | LimitChanged | TotalsChanged | BoundsAcked | OperatorReset
+Told = SymbolJoined | SymbolLeft | LeftCounted | LimitChanged | TotalsChanged | BoundsAcked | OperatorReset
 
 
 class Totals(Record, frozen=True, kw_only=True):

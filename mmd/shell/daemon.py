@@ -3,7 +3,7 @@
 What must stop last stands outermost: links outside, symbols within, helpers inmost.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +40,7 @@ from mmd.shell.prover import Prover
 from mmd.shell.pump import Pump
 from mmd.shell.register import HaltRegister, LossKeeper, carried_losses
 from mmd.shell.reload import Generation, Reloader
+from mmd.shell.remnants import Remnants
 from mmd.shell.renamed import Names, lay_to_rest, merged
 from mmd.shell.roster import Roster, nobody_minds
 from mmd.shell.sink import ExchangeSink
@@ -121,8 +122,10 @@ class Daemon(Front):
             name: ExchangeSink(name, self.pump, self.counters.exchange(name), self.lookout.disconnected)
             for name in exchanges
         }
-        carried = self.past.carried or carried_losses(state)
-        self.treasury = Treasury(config.portfolio, config.switches, self.pump, carried)
+        self.treasury = Treasury(
+            config.portfolio, config.switches, self.pump, self.past.carried or carried_losses(state)
+        )
+        self.remnants = Remnants(self.treasury, exchanges, self.diary, config.reconciliation.interval_seconds)
         self.keeper: Keeper | None = None
         if state is not None and self.journal is not None:
             self.register.losses = LossKeeper(state, self.treasury.machine.carried)
@@ -158,6 +161,7 @@ class Daemon(Front):
                     symbols.start_soon(self.register.run)
                     symbols.start_soon(self.lookout.run)
                     symbols.start_soon(self.prover.run)
+                    symbols.start_soon(self.remnants.run)
                     if self.keeper is not None:
                         symbols.start_soon(self.keeper.run, self.treasury.machine)
                     await self._reconciled()
@@ -305,10 +309,24 @@ class Daemon(Front):
     async def _reconciled(self) -> None:
         """Every symbol knows its orders and its position, or the time for it is up."""
         with trio.move_on_after(RECONCILE_SECONDS) as waited:
+            waiting = ["positions of symbols that are gone"]
+            await self._until_stopped(self.remnants.settle)
             while (waiting := self.unreconciled()) and not self._stop_requested.is_set():
                 await self.pump.wait_turn()
         if waited.cancelled_caught:
             self.diary.note("service.unreconciled", f"started without knowing orders of: {', '.join(waiting)}")
+
+    async def _until_stopped(self, work: Callable[[], Awaitable[None]]) -> None:
+        """Do it, or leave it once a stop is requested."""
+        async with trio.open_nursery() as nursery:
+
+            async def watch() -> None:
+                await self._stop_requested.wait()
+                nursery.cancel_scope.cancel()
+
+            nursery.start_soon(watch)
+            await work()
+            nursery.cancel_scope.cancel()
 
     def unreconciled(self) -> list[str]:
         """Symbols whose orders or position are not known."""
@@ -355,6 +373,7 @@ class Daemon(Front):
             self.keeper.settings = self.journal.settings = config.journal
         for exchange in self.pump.exchanges.values():
             exchange.reconcile_every(config.reconciliation.interval_seconds)
+        self.remnants.interval_seconds = config.reconciliation.interval_seconds
         self._protect(config)
 
     def _protect(self, config: Config) -> None:

@@ -1,6 +1,6 @@
 """The portfolio machine in the shell: values every symbol four times a second and on fills, hands out bounds, trips."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import trio
 
@@ -15,6 +15,7 @@ from mmd.domain.totals import (
     CarriedLosses,
     ClearSwitch,
     GrantBounds,
+    LeftCounted,
     LimitChanged,
     LossLimits,
     OperatorReset,
@@ -75,6 +76,14 @@ class Treasury:
         lots = position.lots if position.known or share is None else share.lots
         self._handle([], [worker])
         self._handle([SymbolLeft(worker.key, lots)], [])
+
+    def count_left(self, found: Mapping[str, int]) -> list[str]:
+        """What symbols that are gone left behind, signed lots by key, as exchanges have it; returns whose is news."""
+        left = self.machine.left_behind
+        news = [LeftCounted(key, lots) for key, lots in sorted(found.items()) if key in left and left[key].lots != lots]
+        if news:
+            self._handle(news, [])
+        return [one.key for one in news]
 
     def change_limits(self, limits: PortfolioLimits, switches: KillSwitches, workers: Iterable[Worker]) -> None:
         """`workers`: those whose own settings are others now."""

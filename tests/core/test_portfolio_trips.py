@@ -10,7 +10,7 @@ from portfolio_kit import BTC, MARKET, Book, Symbol, key, limits, scope, valued
 from mmd.core.totals import DRIFT
 from mmd.domain.reasons import Scope, Switch
 from mmd.domain.settings import KillSwitches, PortfolioLimits
-from mmd.domain.totals import ClearSwitch, SymbolJoined, SymbolLeft, TripSwitch
+from mmd.domain.totals import ClearSwitch, LeftCounted, SymbolJoined, SymbolLeft, TripSwitch
 
 ROOT = "limits.portfolio"
 
@@ -110,6 +110,21 @@ def test_what_was_left_behind_counts() -> None:
     assert not book.trips
     move(book, F=401)
     assert len(book.trips) == 1
+
+
+def test_what_was_left_behind_is_what_the_exchange_has_of_it() -> None:
+    """Orders of a dead process may have filled since, and people close what was left."""
+    book = room(limits(usd="10000"), P=600, F=300)
+    book.leave("P")
+    book.tell(LeftCounted(key("P"), 700))
+    move(book, F=300)
+    assert not book.trips
+    move(book, F=301)
+    assert len(book.trips) == 1
+    book.tell(LeftCounted(key("P"), 0))
+    assert not book.machine.left_behind
+    book.tell(LeftCounted(key("P"), 5), LeftCounted("nobody", 5))
+    assert not book.machine.left_behind, "it is closed, and nobody left anything else"
 
 
 def test_a_full_grant_may_drift_to_the_limit_and_no_further() -> None:

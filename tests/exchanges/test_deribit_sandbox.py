@@ -220,3 +220,14 @@ async def test_a_trade_with_ourselves(autojump_clock: Clock, place: Place) -> No
     same = [fill for fill in place.sink.of(OrderFilled) if fill.trade_id == first.trade_id]
     assert {fill.side for fill in same} == {Side.BID, Side.ASK}
     assert place.sink.of(PositionReported)[-1].position_lots == 0
+
+
+# --- positions of what nobody quotes --------------------------------------------------------------
+
+
+async def test_positions_can_be_asked_for_by_symbol(autojump_clock: Clock, place: Place) -> None:
+    await place.start(BTC)
+    await place.go_long(70)
+    eth = "ETH-PERPETUAL"
+    assert await place.deribit.positions([BTC, eth, "NOT-LISTED"]) == {BTC: 70, eth: 0}
+    assert await place.deribit.positions([]) == {}

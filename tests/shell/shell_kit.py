@@ -110,6 +110,7 @@ class FakeExchange:
         self.protections: list[ProtectionStatus] = []
         self.protection_resets: list[str] = []
         self.resting: dict[str, list[ev.OpenOrder]] = {}
+        self.holdings: dict[str, int] = {}  # what a question about positions is answered with
         self.silent = False
         self.asked = 0
         self.dirty = False
@@ -130,6 +131,13 @@ class FakeExchange:
     async def reset_protection(self, underlying: str) -> None:
         self.protection_resets.append(underlying)
         await trio.lowlevel.checkpoint()
+
+    async def positions(self, symbols: Sequence[str]) -> dict[str, int]:
+        """As many as a test says; LinkLost where it says that nobody answers."""
+        await trio.lowlevel.checkpoint()
+        if self.silent:
+            raise LinkLost("no answer")
+        return {symbol: self.holdings[symbol] for symbol in symbols if symbol in self.holdings}
 
     async def open_orders(self) -> dict[str, list[ev.OpenOrder]]:
         """What a test says that rests there; LinkLost where it says that nobody answers."""

@@ -58,7 +58,7 @@ class Venue(FakeExchange):
         self.answers = True
         self.left: dict[str, list[OpenOrder]] | Exception = {}
         self.asked = 0
-        self.positions: dict[str, int] = {}
+        self.lots: dict[str, int] = {}
         self._to_post: list[tuple[str, OrderAcked | OrderClosed]] = []
         self._wake = trio.Event()
 
@@ -78,7 +78,7 @@ class Venue(FakeExchange):
     async def reconcile(self, *symbols: str) -> None:
         assert self.sink is not None
         for symbol in symbols:
-            mid, mark, lots = MID_TICKS[symbol], MID_TICKS[symbol] / 2, self.positions.get(symbol, 0)
+            mid, mark, lots = MID_TICKS[symbol], MID_TICKS[symbol] / 2, self.lots.get(symbol, 0)
             for event in (
                 DataLinkUp(START_NS),
                 TradeLinkUp(True, START_NS),
@@ -347,7 +347,7 @@ async def test_the_position_of_a_symbol_that_a_reload_removed_is_shown(
     monkeypatch.setattr(trio.to_thread, "run_sync", at_once)
     path = tmp_path / "mmd.yaml"
     life = Life(monkeypatch, nursery, path=path)
-    life.venue.positions = {ETH: -4}
+    life.venue.lots = {ETH: -4}
     daemon = (await life.started()).daemon
     assert daemon.status(["all"]).left_behind == []
     path.write_text(TEXT.replace("  - {exchange: deribit, symbol: ETH-PERPETUAL, spread: near}\n", ""))
@@ -363,6 +363,13 @@ async def test_the_position_of_a_symbol_that_a_reload_removed_is_shown(
     text = b"".join(slices(DaemonCollector(daemon))).decode()
     assert 'mmd_position_left{exchange="deribit",symbol="ETH-PERPETUAL"} -40.0\n' in text
     assert 'mmd_position{exchange="deribit",symbol="ETH-PERPETUAL"}' not in text
+    life.venue.holdings = {ETH: -7}
+    await trio.sleep(31)
+    assert [row.position for row in daemon.status(["all"]).left_behind] == [-70], "the exchange's count"
+    life.venue.silent = True
+    await trio.sleep(31)
+    assert [row.position for row in daemon.status(["all"]).left_behind] == [-70], "as last known"
+    life.venue.silent = False
     path.write_text(TEXT)
     assert (await daemon.reload(None, CALLER)).outcome is Outcome.DONE
     status = daemon.status(["all"])
