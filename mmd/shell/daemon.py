@@ -122,9 +122,8 @@ class Daemon(Front):
             name: ExchangeSink(name, self.pump, self.counters.exchange(name), self.lookout.disconnected)
             for name in exchanges
         }
-        self.treasury = Treasury(
-            config.portfolio, config.switches, self.pump, self.past.carried or carried_losses(state)
-        )
+        inherited = self.past.carried or carried_losses(state)
+        self.treasury = Treasury(config.portfolio, config.switches, self.pump, inherited)
         self.remnants = Remnants(self.treasury, exchanges, self.diary, config.reconciliation.interval_seconds)
         self.keeper: Keeper | None = None
         if state is not None and self.journal is not None:
@@ -142,8 +141,7 @@ class Daemon(Front):
         self.farewell: Farewell | None = None
         self.on_reload: Callable[[bool], None] = _ignore
         self.reconfigured = trio.Event()
-        self.running = trio.Event()
-        self.stopped = trio.Event()
+        self.running, self.stopped = trio.Event(), trio.Event()
         self._starting = trio.CancelScope()
         self._stop_requested = trio.Event()
 
