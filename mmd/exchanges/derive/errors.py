@@ -82,5 +82,6 @@ ERRORS = ErrorTable(
     gone=frozenset({11003, 11004, 11005, 11006, 11016, FILLED_DIFFERS}),
     throttled=frozenset({RATE_LIMITED, TOO_MANY_SOCKETS}),
     timed_out=11022,  # `reject_timestamp` had passed
+    not_live=frozenset({NOT_LIVE}),
     ranges=_RANGES,
 )
