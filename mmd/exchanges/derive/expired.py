@@ -12,7 +12,7 @@ import msgspec
 from mmd.exchanges.derive.messages import InstrumentData
 from mmd.exchanges.jsonrpc import Decoder
 
-NS = 1_000_000_000
+MS, NS = 1_000_000, 1_000_000_000
 EXPIRY_HOUR = 8
 _DAY = re.compile(r"[A-Z0-9]+-([0-9]{8})-[0-9_]+-[CP]", re.ASCII)
 
