@@ -98,7 +98,13 @@ class Place:
             key=lambda one: (one.expiry_ns, abs((one.strike or Decimal(0)) - 3000)),
         ).symbol  # fmt: skip
 
-    def hold(self, symbol: str, amount: str) -> None:
-        """The account has a position from now on."""
+    def hold(self, symbol: str, amount: str, price: str = "") -> None:
+        """The account has a position from now on, at the market's price or, as far as it rests there, at this one."""
         size = Decimal(amount)
-        self.levers.take(symbol, Direction.BUY if size > 0 else Direction.SELL, abs(size), account=ACCOUNT)
+        side = Direction.BUY if size > 0 else Direction.SELL
+        if not price:
+            self.levers.take(symbol, side, abs(size), account=ACCOUNT)
+            return
+        order = self.levers.foreign_order(ACCOUNT, symbol, side, abs(size), Decimal(price))
+        if order.remaining:
+            self.levers.fill_order(ACCOUNT, order.order_id)
