@@ -17,7 +17,7 @@ from mmd.domain.instruments import Contract, Instrument, Kind
 from mmd.domain.reasons import CashKind
 from mmd.domain.units import Grid
 from mmd.exchanges.derive.cash import LIST_MOST, read_funding, read_settlement
-from mmd.exchanges.derive.messages import FundingEvent, OptionSettlement
+from mmd.exchanges.derive.cash_messages import FundingEvent, OptionSettlement
 from mmd.exchanges.derive.pages import READINGS_MAX, read_pages
 
 Clock = trio.testing.MockClock
