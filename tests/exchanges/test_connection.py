@@ -364,3 +364,12 @@ async def test_too_much_is_asked_for_too_long(autojump_clock: Clock, other: Othe
     with pytest.raises(ExchangeRefused):
         await connection.call("public/get_live_incidents")
     assert other.asked.count("public/get_live_incidents") == THROTTLED_TRIES
+
+
+async def test_too_many_sockets_are_told_without_a_question(autojump_clock: Clock, other: Other) -> None:
+    connection = await other.start()
+    await other.duty.up.wait()
+    await other.wire.send_text(json.dumps({"id": None, "error": {"code": -32000, "message": "too many connections"}}))
+    await trio.testing.wait_all_tasks_blocked()
+    assert connection.throttled
+    assert other.sink.named("exchange.rate_limited") == ["data link: too many connections"]

@@ -72,6 +72,12 @@ class InstrumentPage(msgspec.Struct):
     pagination: Pagination
 
 
+class CurrencyData(msgspec.Struct):
+    """Result of public/get_currency; USD."""
+
+    spot_price: Decimal | None = None
+
+
 # --- market data ---------------------------------------------------------------------------------
 
 
