@@ -10,7 +10,8 @@ import trio
 import trio.testing
 
 from mmd.exchanges.api import MARGIN_SECONDS, UNLIMITED_SECONDS, settle_seconds
-from mmd.exchanges.deribit.reaping import ANSWER_SECONDS, ARRIVE_SECONDS, DeribitReaper
+from mmd.exchanges.deribit.reaping import ANSWER_SECONDS, DeribitReaper
+from mmd.exchanges.reap import ARRIVE_SECONDS
 from mmd.sandbox.deribit.dialect import Dialect
 from mmd.sandbox.limits import Budget, Budgets
 from mmd.sandbox.markets import generated_market
