@@ -451,3 +451,22 @@ class ListingParams(msgspec.Struct):
     currency: str | msgspec.UnsetType = msgspec.UNSET
     page: int = 1
     page_size: int = 1000
+
+
+class MmpParams(msgspec.Struct):
+    """For private/set_mmp_config; units as in MmpConfig."""
+
+    subaccount_id: int
+    currency: str
+    mmp_interval: int
+    mmp_frozen_time: int
+    mmp_amount_limit: Decimal
+    mmp_delta_limit: Decimal
+
+
+class CancelParams(msgspec.Struct):
+    """For private/cancel, which wants all three."""
+
+    subaccount_id: int
+    instrument_name: str
+    order_id: str

@@ -7,7 +7,6 @@ Source: docs.derive.xyz, "Session login", "Rate limits", "Cancel on disconnect";
 import re
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
-from decimal import Decimal
 
 import httpx
 import msgspec
@@ -15,7 +14,6 @@ import msgspec
 from mmd.domain.addresses import checksum, parse_address
 from mmd.domain.errors import ExchangeMalformed, ExchangeRefused
 from mmd.domain.instruments import Instrument
-from mmd.domain.settings import Protection
 from mmd.exchanges.derive.codec import encode_request, read_ticker_answer, read_time
 from mmd.exchanges.derive.instruments import decode_instruments
 from mmd.exchanges.derive.keys import Identity
@@ -23,11 +21,11 @@ from mmd.exchanges.derive.messages import (
     AccountData,
     Incidents,
     ListingParams,
-    MmpConfig,
     SessionKeyData,
     SessionKeys,
     Subaccount,
 )
+from mmd.exchanges.derive.protection import decode_configs, find_config, mmp_difference, mmp_params
 from mmd.exchanges.derive.signing import login_headers, login_params
 from mmd.exchanges.http_rpc import HttpRpc, open_rpc
 from mmd.exchanges.jsonrpc import Decoder, Request
@@ -73,7 +71,6 @@ _decode_subaccounts: Decoder[_Subaccounts] = Decoder(_Subaccounts)
 _decode_subaccount: Decoder[Subaccount] = Decoder(Subaccount)
 _decode_account: Decoder[AccountData] = Decoder(AccountData)
 _decode_keys: Decoder[SessionKeys] = Decoder(SessionKeys)
-_decode_mmp: Decoder[list[MmpConfig]] = Decoder(list[MmpConfig])
 
 
 def encode_params(request: Request) -> bytes:
@@ -379,28 +376,18 @@ class _Private:
             return
         rows = await book.ask(
             "maker_protection",
-            asked(self._rpc, "private/get_mmp_config", _decode_mmp, {"subaccount_id": number}, self._headers()),
+            asked(self._rpc, "private/get_mmp_config", decode_configs, {"subaccount_id": number}, self._headers()),
         )
         if rows is None:
             return
-        standing = {row.currency: row for row in rows}
         for protection in wanted.protections:
             coin = protection.underlying
-            row = standing.get(coin)
+            row = find_config(rows, number, coin)
             if row is not None and row.is_frozen:
                 book.warn("maker_protection", f"{coin}: frozen now", "not frozen")
-            text = mmp_difference(row, protection)
+            try:
+                text = mmp_difference(row, mmp_params(number, protection))
+            except ValueError as error:
+                book.fail("maker_protection", f"{coin}: {error}")
+                continue
             book.ok("maker_protection", f"{coin}: {text or 'as it is wanted'}", "set at login" if text else "")
-
-
-def mmp_difference(found: MmpConfig | None, wanted: Protection) -> str:
-    """Where what stands there is not what is wanted, with both values; empty if it is."""
-    if found is None or not found.mmp_interval:
-        return "nothing is set there"
-    pairs = {
-        "mmp_interval": (found.mmp_interval, round(wanted.interval_seconds * 1000)),
-        "mmp_frozen_time": (found.mmp_frozen_time, round(wanted.frozen_seconds * 1000)),
-        "mmp_amount_limit": (found.mmp_amount_limit, wanted.max_quantity or Decimal(0)),
-        "mmp_delta_limit": (found.mmp_delta_limit, wanted.max_delta or Decimal(0)),
-    }
-    return "; ".join(f"{name} is {there}, wanted {here}" for name, (there, here) in pairs.items() if there != here)
