@@ -10,9 +10,9 @@ from mmd.domain.events import Mail
 from mmd.domain.instruments import Instrument
 from mmd.exchanges.deribit.listing import list_public
 from mmd.exchanges.derive.preflight import list_public as list_derive
+from mmd.exchanges.http_rpc import http_base
 from mmd.shell.accounts import DERIVE_URLS
 from mmd.shell.clock import Clock
-from mmd.shell.preflight import http_base
 from mmd.shell.wiring import DERIBIT_URLS, wire
 
 Listing = tuple[Mapping[str, Instrument], Mapping[str, float]]

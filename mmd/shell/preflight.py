@@ -7,7 +7,6 @@ import time
 from collections.abc import Callable, Mapping
 from random import Random
 from typing import TypeVar
-from urllib.parse import urlsplit
 
 import httpx
 import msgspec
@@ -20,6 +19,7 @@ from mmd.domain.instruments import Instrument
 from mmd.exchanges.deribit.preflight import DeribitPreflight
 from mmd.exchanges.deribit.preflight import Key as DeribitKey
 from mmd.exchanges.derive.preflight import DerivePreflight
+from mmd.exchanges.http_rpc import http_base
 from mmd.exchanges.preflight import Choice, Finding, Grade, Preflight, Quoted, Wanted
 from mmd.shell.accounts import DERIVE_URLS, derive_identity
 from mmd.shell.logs import redact
@@ -120,17 +120,6 @@ def _or_none(read: Callable[[], T], wrong: list[Finding]) -> T | None:
     except CredentialError as error:
         wrong.append(Finding("login", Grade.FAIL, str(error), "a key that can be read here"))
         return None
-
-
-def http_base(websocket_url: str) -> str:
-    """The HTTP address beside a WebSocket address.
-
-    wss://HOST/ws/api/v2 -> https://HOST/api/v2, wss://HOST/v3/ws -> https://HOST/v3: the part `ws` is left out.
-    """
-    parts = urlsplit(websocket_url)
-    scheme = "https" if parts.scheme == "wss" else "http"
-    path = "/".join(part for part in parts.path.split("/") if part not in ("", "ws"))
-    return f"{scheme}://{parts.netloc}/{path}".rstrip("/")
 
 
 # --- what the configuration wants ----------------------------------------------------------------

@@ -5,16 +5,17 @@ Source: docs.derive.xyz, "Session login", "Rate limits", "Cancel on disconnect";
 """
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from datetime import UTC, datetime
+from typing import TypeVar
 
 import httpx
 import msgspec
 
-from mmd.domain.addresses import checksum, parse_address
+from mmd.domain.addresses import parse_address
 from mmd.domain.errors import ExchangeMalformed, ExchangeRefused
 from mmd.domain.instruments import Instrument
-from mmd.exchanges.derive.codec import encode_request, read_ticker_answer, read_time
+from mmd.exchanges.derive.codec import read_ticker_answer, read_time
 from mmd.exchanges.derive.instruments import decode_instruments
 from mmd.exchanges.derive.keys import Identity
 from mmd.exchanges.derive.messages import (
@@ -25,10 +26,10 @@ from mmd.exchanges.derive.messages import (
     SessionKeys,
     Subaccount,
 )
+from mmd.exchanges.derive.private import PrivateRpc, encode_params
 from mmd.exchanges.derive.protection import decode_configs, find_config, mmp_difference, mmp_params
-from mmd.exchanges.derive.signing import login_headers, login_params
 from mmd.exchanges.http_rpc import HttpRpc, open_rpc
-from mmd.exchanges.jsonrpc import Decoder, Request
+from mmd.exchanges.jsonrpc import Decoder
 from mmd.exchanges.preflight import (
     FAILURES,
     NS_IN_MS,
@@ -59,6 +60,8 @@ NOT_THERE = frozenset({12000, 12001, 12002})
 WALLET_UNKNOWN, WRONG_WALLET, SIGNER_UNKNOWN, KEY_UNKNOWN = 14000, 14020, 14023, 14026
 _OPTION_DAY = re.compile(r"[A-Z0-9]+-([0-9]{8})-[0-9_]+-[CP]", re.ASCII)
 
+T = TypeVar("T")
+
 
 class _Subaccounts(msgspec.Struct):
     """Result of private/get_subaccounts."""
@@ -71,11 +74,6 @@ _decode_subaccounts: Decoder[_Subaccounts] = Decoder(_Subaccounts)
 _decode_subaccount: Decoder[Subaccount] = Decoder(Subaccount)
 _decode_account: Decoder[AccountData] = Decoder(AccountData)
 _decode_keys: Decoder[SessionKeys] = Decoder(SessionKeys)
-
-
-def encode_params(request: Request) -> bytes:
-    """The body of a POST: the params alone, the method is in the path."""
-    return encode_request(request.params)
 
 
 class DerivePreflight:
@@ -215,9 +213,9 @@ class _Private:
         self, book: Notebook, rpc: HttpRpc, identity: Identity, wall_ns: Callable[[], int], moment: Moment
     ) -> None:
         self._book = book
-        self._rpc = rpc
         self._identity = identity
-        self._wallet = checksum(parse_address(identity.wallet))
+        self._rpc = PrivateRpc(rpc, identity, self._now_ms)
+        self._wallet = self._rpc.wallet
         self._wall_ns = wall_ns
         self._ahead_ms = moment.ahead_ms
 
@@ -225,10 +223,9 @@ class _Private:
         """By the exchange's clock."""
         return round(self._wall_ns() / NS_IN_MS + self._ahead_ms)
 
-    def _headers(self) -> Mapping[str, str]:
-        params = login_params(self._identity.key, self._wallet, self._now_ms())
-        self._book.hide(params.signature)
-        return login_headers(params)
+    async def _asked(self, method: str, read: Callable[[msgspec.Raw], T], params: object) -> T:
+        """A call, and its result as `read` has it. Raises as `PrivateRpc.call` does."""
+        return read(await self._rpc.call(method, params))
 
     async def look(self, choice: Choice, wanted: Wanted) -> None:
         if not await self._log_in():
@@ -242,13 +239,7 @@ class _Private:
         """Whether key and wallet belong together, and the subaccount to them."""
         book, key, number = self._book, self._identity.key, self._identity.subaccount
         try:
-            found = await asked(
-                self._rpc,
-                "private/get_subaccounts",
-                _decode_subaccounts,
-                {"wallet": self._wallet},
-                self._headers(),
-            )
+            found = await self._asked("private/get_subaccounts", _decode_subaccounts, {"wallet": self._wallet})
         except FAILURES as error:
             book.fail("login", self._why(error), "a key that the wallet has registered, on this network")
             return False
@@ -278,7 +269,7 @@ class _Private:
             return True
         keys = await book.ask(
             "rights",
-            asked(self._rpc, "private/session_keys", _decode_keys, {"wallet": self._wallet}, self._headers()),
+            self._asked("private/session_keys", _decode_keys, {"wallet": self._wallet}),
         )
         if keys is None:
             return False
@@ -318,7 +309,7 @@ class _Private:
         book = self._book
         account = await book.ask(
             "account",
-            asked(self._rpc, "private/get_account", _decode_account, {"wallet": self._wallet}, self._headers()),
+            self._asked("private/get_account", _decode_account, {"wallet": self._wallet}),
         )
         if account is None:
             return
@@ -354,7 +345,7 @@ class _Private:
         number, book = self._identity.subaccount, self._book
         found = await book.ask(
             "account",
-            asked(self._rpc, "private/get_subaccount", _decode_subaccount, {"subaccount_id": number}, self._headers()),
+            self._asked("private/get_subaccount", _decode_subaccount, {"subaccount_id": number}),
         )
         if found is None:
             return
@@ -376,7 +367,7 @@ class _Private:
             return
         rows = await book.ask(
             "maker_protection",
-            asked(self._rpc, "private/get_mmp_config", decode_configs, {"subaccount_id": number}, self._headers()),
+            self._asked("private/get_mmp_config", decode_configs, {"subaccount_id": number}),
         )
         if rows is None:
             return
