@@ -18,7 +18,7 @@ from mmd.domain.reasons import Fault
 from mmd.exchanges.api import LinkStats, Sink
 from mmd.exchanges.clock import ExchangeClock
 from mmd.exchanges.faults import ErrorTable
-from mmd.exchanges.jsonrpc import Head, Request, RpcLink, Sent, Waiter, decode_head, overdue
+from mmd.exchanges.jsonrpc import Head, Request, RpcError, RpcLink, Sent, Waiter, decode_head, overdue
 from mmd.exchanges.link import Link
 from mmd.exchanges.paces import Paces
 
@@ -68,6 +68,7 @@ class House:
         self.watched: tuple[str, ...] = ()
         self.watching = False  # `watch` was called at least once
         self.on_settlement: Callable[[], None] = lambda: None  # a watched instrument was settled or delivered
+        self.on_not_live: Callable[[], None] = lambda: None  # an order was refused: its instrument takes none
         self.sink: Sink
 
     def fault(self, error: Exception) -> Fault | None:
@@ -360,6 +361,7 @@ class Connection:
         elif self._dialect.beat.heard(self, head):
             pass
         elif head.error is not None:
+            self._note_throttling(head.error, f"{self._duty.name} link", received_ns)
             self._malformed("", f"the exchange could not read a request: {head.error.text}")
         else:
             self.malformed(f"neither an answer nor a known notification (method {head.method[:40]!r})")
@@ -372,15 +374,19 @@ class Connection:
         times = self._dialect.times(sent, head)
         if times is not None:
             self._house.clock.heard(sent.sent_at, self._heard_at, received_ns, *times)
-        if head.error is not None and head.error.code in self._house.errors.throttled:
-            self._throttled_at = self._heard_at
-            self._house.budget.empty_until(received_ns)
-            self._house.sink.report("exchange.rate_limited", f"{sent.method}: {head.error.text}")
+        if head.error is not None:
+            self._note_throttling(head.error, sent.method, received_ns)
         if isinstance(sent.context, Waiter):
             sent.context.answered(head)
             return
         self._house.sink.round_trip(self._heard_at - sent.sent_at)
         self._duty.answered(sent, head, received_ns)
+
+    def _note_throttling(self, error: RpcError, what: str, received_ns: int) -> None:
+        if error.code in self._house.errors.throttled:
+            self._throttled_at = self._heard_at
+            self._house.budget.empty_until(received_ns)
+            self._house.sink.report("exchange.rate_limited", f"{what}: {error.text}")
 
     def malformed(self, detail: str) -> None:
         """Count and report a message that cannot be read, now and then."""

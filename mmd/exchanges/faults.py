@@ -23,7 +23,7 @@ class Meaning(msgspec.Struct, frozen=True):
 
 class ErrorTable:
     """One exchange's codes. `throttled`: too much was asked; `queue_full`: its engine takes no more just now;
-    `timed_out`: an order came later than it was valid, and is not carried out.
+    `timed_out`: an order came later than it was valid, and is not carried out; `not_live`: its instrument takes none.
 
     `rows`: class, then "code name" pairs. `ranges`: (first, last, class) of codes that are in no row.
     """
@@ -36,11 +36,13 @@ class ErrorTable:
         throttled: frozenset[int],
         timed_out: int,
         queue_full: frozenset[int] = frozenset(),
+        not_live: frozenset[int] = frozenset(),
         ranges: Sequence[tuple[int, int, Fault]] = (),
     ) -> None:
         self.throttled = throttled
         self.timed_out = timed_out
         self.queue_full = queue_full
+        self.not_live = not_live
         self._ranges = tuple(ranges)
         self.known: dict[int, Meaning] = {}
         for fault, row in rows:

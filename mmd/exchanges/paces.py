@@ -12,6 +12,11 @@ class Pace:
         self._tokens = burst
         self._at = 0.0
 
+    def set_limits(self, rate_per_second: float, burst: float) -> None:
+        """From now on; what is owed stays owed."""
+        self._tokens = min(self._tokens, burst)
+        self._rate, self._burst = rate_per_second, burst
+
     def take(self, now: float, cost: float = 1.0) -> float:
         """Charge `cost` and return the seconds to wait before sending."""
         self._tokens = min(self._burst, self._tokens + max(0.0, now - self._at) * self._rate)

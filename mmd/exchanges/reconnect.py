@@ -88,7 +88,8 @@ class Reconnect:
         finally:
             await trio.aclose_forcefully(stream)
         if connection is not None and connection.throttled:
-            wait_seconds = max(wait_seconds, THROTTLED_SECONDS)
+            # With a draw as well: the sockets of an address may be what there was too much of.
+            wait_seconds = max(wait_seconds, THROTTLED_SECONDS * self._house.rng.uniform(1.0, 2.0))
         return why, wait_seconds
 
     def _backoff(self, failures: int) -> float:

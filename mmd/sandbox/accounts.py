@@ -72,7 +72,8 @@ class LedgerRow(msgspec.Struct, frozen=True, kw_only=True):
     """One row of the transaction log. `change` is what it did to the balance.
 
     `interest_pl` is funding; every bit of it stands on exactly one row (type settlement), so that
-    a sum over rows counts nothing twice. `total_interest_pl` is the session's running total.
+    a sum over rows counts nothing twice. `total_interest_pl` is the session's running total. `average_price`: of
+    what was held, not on trades.
     """
 
     row_id: int
@@ -99,6 +100,7 @@ class LedgerRow(msgspec.Struct, frozen=True, kw_only=True):
     session_rpl: Decimal = ZERO
     session_upl: Decimal = ZERO
     profit_as_cashflow: bool = False
+    average_price: Decimal = ZERO
 
 
 class Account:

@@ -257,6 +257,7 @@ class EngineVenue:
             balance=wallet.balance,
             mark_price=listing.mark_price,
             index_price=self.floor.index_price(instrument.price_index),
+            average_price=position.average_price,
             interest_pl=interest,
             total_interest_pl=interest,
             session_rpl=realized,

@@ -19,7 +19,8 @@ from mmd.domain.settings import Protection
 from mmd.exchanges.derive import preflight
 from mmd.exchanges.derive.keys import Identity, SessionKey
 from mmd.exchanges.derive.messages import MmpConfig
-from mmd.exchanges.derive.preflight import LISTINGS_MAX, DerivePreflight, list_public
+from mmd.exchanges.derive.pages import READINGS_MAX
+from mmd.exchanges.derive.preflight import DerivePreflight, list_public
 from mmd.exchanges.derive.protection import mmp_difference, mmp_params
 from mmd.exchanges.http_rpc import open_rpc
 from mmd.exchanges.preflight import Finding
@@ -286,7 +287,7 @@ async def test_a_listing_that_never_rests_is_given_up(venue: Venue) -> None:
     ((grade, text),) = of(found, "instruments")
     assert (grade, "changes with every page" in text) == ("fail", True)
     pages = [params for method, params in venue.asked if method == "public/get_all_instruments"]
-    assert sum(params["instrument_type"] == "option" and params["page"] == 1 for params in pages) == LISTINGS_MAX
+    assert sum(params["instrument_type"] == "option" and params["page"] == 1 for params in pages) == READINGS_MAX
 
 
 async def test_what_is_not_listed_fails_and_what_has_expired_does_not(venue: Venue) -> None:

@@ -11,9 +11,10 @@ from mmd.domain.events import CashMoved
 from mmd.domain.ids import LABEL_MAX
 from mmd.domain.instruments import Instrument
 from mmd.exchanges.api import Capabilities, Dial
+from mmd.exchanges.cash import CashLog
 from mmd.exchanges.connection import House
 from mmd.exchanges.deribit import codec, expired
-from mmd.exchanges.deribit.cash import CashLog
+from mmd.exchanges.deribit.cash import LogRows
 from mmd.exchanges.deribit.dialect import PRIVATE, Credentials, account_credits, make_dialect
 from mmd.exchanges.deribit.errors import ERRORS
 from mmd.exchanges.deribit.market import DeribitMarket
@@ -85,7 +86,7 @@ class Deribit(RpcExchange):
         )
         known = Known()
         self._credentials = Credentials(client_id, client_secret, grant)
-        self._cash = CashLog(house, known)
+        self._cash = CashLog(house, known, LogRows())
         feed = Feed(house, DeribitMarket(house))
         calls = TradeCalls(
             channels=PRIVATE,

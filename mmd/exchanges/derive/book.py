@@ -20,6 +20,7 @@ from mmd.exchanges.levels import Numbers
 
 TOP_LEVELS = 5
 MS = 1_000_000
+REPEAT_NS = 1_000_000_000
 TEXT_MAX = 64  # no number is longer
 
 
@@ -36,7 +37,18 @@ def positive(text: str) -> Decimal:
 class SnapshotBook:
     """The book of one instrument. `live`: its last message could be read. Times in ns."""
 
-    __slots__ = ("_amounts", "_prices", "_symbol", "_top_levels", "asks", "bids", "exchange_ns", "live", "publish_id")
+    __slots__ = (
+        "_amounts",
+        "_prices",
+        "_symbol",
+        "_told_ns",
+        "_top_levels",
+        "asks",
+        "bids",
+        "exchange_ns",
+        "live",
+        "publish_id",
+    )
 
     def __init__(self, instrument: Instrument, top_levels: int = TOP_LEVELS) -> None:
         self._symbol = instrument.symbol
@@ -48,6 +60,7 @@ class SnapshotBook:
         self.publish_id = 0
         self.exchange_ns = 0  # when the exchange took the last snapshot
         self.live = False
+        self._told_ns = 0  # when it was handed out last
 
     def clear(self) -> None:
         """A new subscription: whatever comes first is taken."""
@@ -56,7 +69,10 @@ class SnapshotBook:
         self.live = False
 
     def apply(self, data: BookData, received_ns: int) -> BookTop | BookBroken | None:
-        """Take one message. None for one that is older than the last, and where the top did not change."""
+        """Take one message. None for one that is older than the last, and where the top did not change.
+
+        One that did not change is handed out once a second all the same: that it still stands is news.
+        """
         exchange_ns = data.timestamp * MS
         # Both: ids that begin anew, with times that go on, are a feed that was started again.
         if data.publish_id <= self.publish_id and exchange_ns <= self.exchange_ns:
@@ -70,10 +86,10 @@ class SnapshotBook:
             return self.broken(Why.BOOK_MALFORMED, f"snapshot {data.publish_id}: {error!s:.200}", received_ns)
         bids.reverse()
         top = tuple(bids[: self._top_levels]), tuple(asks[: self._top_levels])
-        if self.live and top == (self.bids, self.asks):
+        if self.live and top == (self.bids, self.asks) and received_ns - self._told_ns < REPEAT_NS:
             return None
         self.bids, self.asks = top
-        self.live = True
+        self.live, self._told_ns = True, received_ns
         return BookTop(self.bids, self.asks, data.publish_id, exchange_ns, received_ns)
 
     def take(self, data: msgspec.Raw, received_ns: int) -> BookTop | BookBroken | None:

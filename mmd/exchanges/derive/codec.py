@@ -19,6 +19,7 @@ from mmd.exchanges.derive.messages import (
     BookData,
     BookObjects,
     ChannelsParams,
+    CurrencyData,
     PublicTrade,
     Subscribed,
     TickerData,
@@ -41,6 +42,7 @@ _decode_ticker_slim: Decoder[TickerSlim] = Decoder(TickerSlim)
 _decode_ticker: Decoder[TickerData] = Decoder(TickerData)
 _decode_trades: Decoder[list[PublicTrade]] = Decoder(list[PublicTrade])
 _decode_subscribed: Decoder[Subscribed] = Decoder(Subscribed)
+_decode_currency: Decoder[CurrencyData] = Decoder(CurrencyData)
 _decode_time: Decoder[int] = Decoder(int)
 
 
@@ -126,8 +128,16 @@ def _number(value: Decimal | None) -> float:
     if value is None:
         return 0.0
     if not value.is_finite() or abs(found := float(value)) == float("inf"):
-        raise ExchangeMalformed(f"a ticker with {value!s:.30}")
+        raise ExchangeMalformed(f"a model value of {value!s:.30}")
     return found
+
+
+def read_spot(raw: msgspec.Raw | bytes) -> float:
+    """The answer of public/get_currency: its index in USD. ExchangeMalformed where there is no price."""
+    price = _number(_decode_currency(raw).spot_price)
+    if not price > 0.0:
+        raise ExchangeMalformed(f"a currency at {price} USD")
+    return price
 
 
 def read_trades(raw: msgspec.Raw | bytes, instrument: Instrument, received_ns: int) -> list[TradePrinted]:

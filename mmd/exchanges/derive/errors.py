@@ -9,10 +9,17 @@ from mmd.exchanges.faults import ErrorTable
 
 RATE_LIMITED = -32000  # refused before the engine saw it: it was not carried out
 INVALID_PARAMS = -32602
+TOO_MANY_SOCKETS = -32100
 NOT_LOGGED_IN = 401
 MMP_FROZEN = 11015
 NONCE_USED = 11017
+NOT_LIVE = 11021
 FILLED_DIFFERS = 11028  # of a replace: the old order was cancelled, and has no successor
+NOT_THERE = frozenset({12000, 12001, 12002})
+ALL_CHANNELS_INVALID = 13000
+ACCOUNT_UNKNOWN, SUBACCOUNT_UNKNOWN = 14000, 14001
+WRONG_SIGNATURE, WRONG_WALLET, SIGNER_UNKNOWN = 14014, 14020, 14023
+KEY_UNKNOWN, ADDRESS_REFUSED, KEY_EXPIRED, SCOPE_MISSING = 14026, 14029, 14030, 14031
 KEY_EXPIRES = 14038
 
 # One row: class, then "code name" pairs.
@@ -73,7 +80,8 @@ _RANGES: tuple[tuple[int, int, Fault], ...] = (
 ERRORS = ErrorTable(
     _ROWS,
     gone=frozenset({11003, 11004, 11005, 11006, 11016, FILLED_DIFFERS}),
-    throttled=frozenset({RATE_LIMITED}),
+    throttled=frozenset({RATE_LIMITED, TOO_MANY_SOCKETS}),
     timed_out=11022,  # `reject_timestamp` had passed
+    not_live=frozenset({NOT_LIVE}),
     ranges=_RANGES,
 )

@@ -36,6 +36,7 @@ class Listed(msgspec.Struct, frozen=True, kw_only=True):
 
     `tick_e18`, `lot_e18`: one tick and one lot in units of 1e-18, so that what is signed is one product.
     Fees: `base_fee` in USD for a taker's order; `fee_cap` as a fraction of an option's value, None = no cap.
+    `opens_sec`, `closes_sec`: between which it is to be traded, Unix seconds. `settled`: it was, at its last price.
     """
 
     instrument: Instrument
@@ -45,6 +46,9 @@ class Listed(msgspec.Struct, frozen=True, kw_only=True):
     max_lots: int
     base_fee: Decimal
     fee_cap: Decimal | None
+    opens_sec: int
+    closes_sec: int
+    settled: bool
 
 
 class Page(msgspec.Struct, frozen=True, kw_only=True):
@@ -134,6 +138,9 @@ def _read(data: InstrumentData, exchange: str) -> Listed:
         max_lots=max_lots,
         base_fee=data.base_fee,
         fee_cap=data.mark_price_fee_rate_cap,
+        opens_sec=data.scheduled_activation,
+        closes_sec=data.scheduled_deactivation,
+        settled=data.option_details is not None and data.option_details.settlement_price is not None,
     )
 
 

@@ -4,19 +4,19 @@ Every private call has the login's three headers, signed anew. Implements Prefli
 Source: docs.derive.xyz, "Session login", "Rate limits", "Cancel on disconnect"; the published v3 specifications.
 """
 
-import re
 from collections.abc import Callable
-from datetime import UTC, datetime
 from typing import TypeVar
 
 import httpx
 import msgspec
 
 from mmd.domain.addresses import parse_address
-from mmd.domain.errors import ExchangeMalformed, ExchangeRefused
+from mmd.domain.errors import ExchangeRefused
 from mmd.domain.instruments import Instrument
 from mmd.exchanges.derive.codec import read_ticker_answer, read_time
-from mmd.exchanges.derive.instruments import decode_instruments
+from mmd.exchanges.derive.errors import ACCOUNT_UNKNOWN, KEY_UNKNOWN, SIGNER_UNKNOWN, WRONG_WALLET
+from mmd.exchanges.derive.expired import ended_ns
+from mmd.exchanges.derive.instruments import Page, decode_instruments
 from mmd.exchanges.derive.keys import Identity
 from mmd.exchanges.derive.messages import (
     AccountData,
@@ -26,8 +26,10 @@ from mmd.exchanges.derive.messages import (
     SessionKeys,
     Subaccount,
 )
+from mmd.exchanges.derive.pages import KINDS, read_listing
 from mmd.exchanges.derive.private import PrivateRpc, encode_params
 from mmd.exchanges.derive.protection import decode_configs, find_config, mmp_difference, mmp_params
+from mmd.exchanges.derive.windows import WINDOW_SECONDS
 from mmd.exchanges.http_rpc import HttpRpc, open_rpc
 from mmd.exchanges.jsonrpc import Decoder
 from mmd.exchanges.preflight import (
@@ -48,17 +50,10 @@ from mmd.exchanges.preflight import (
 )
 from mmd.exchanges.rows import Refused
 
-TYPES = ("perp", "option")
-LISTINGS_MAX = 3  # of one type and coin, where rows come and go between its pages
-WINDOW_SECONDS = 5  # budgets are of fixed windows, so all of one can be spent at once
-EXPIRY_HOUR = 8
 KEY_SOON_DAYS = 7
 SECONDS_IN_DAY = 86_400
 EVERYTHING = frozenset({"admin", "trade:all"})
 ENOUGH = ("trade", "account_info")
-NOT_THERE = frozenset({12000, 12001, 12002})
-WALLET_UNKNOWN, WRONG_WALLET, SIGNER_UNKNOWN, KEY_UNKNOWN = 14000, 14020, 14023, 14026
-_OPTION_DAY = re.compile(r"[A-Z0-9]+-([0-9]{8})-[0-9_]+-[CP]", re.ASCII)
 
 T = TypeVar("T")
 
@@ -116,7 +111,7 @@ class DerivePreflight:
         refused: list[Refused] = []
         prices: dict[str, float] = {}
         for coin in wanted.coins:
-            for kind in TYPES:
+            for kind in KINDS:
                 try:
                     found, bad = await list_instruments(rpc, self.name, kind, coin)
                 except FAILURES as error:
@@ -132,7 +127,7 @@ class DerivePreflight:
             if row.symbol in wanted.named:
                 book.fail("instruments", f"{row.symbol} cannot be quoted: {row.reason}")
         now_ns = self._wall_ns()
-        ends = {name: at_ns for name in wanted.named if name not in listed and (at_ns := _ended_ns(name, now_ns))}
+        ends = {name: at_ns for name in wanted.named if name not in listed and (at_ns := ended_ns(name, now_ns))}
         choice = wanted.choose(listed, prices, ends)
         judge_choice(book, choice, prices)
         return choice
@@ -145,7 +140,7 @@ async def list_public(exchange: str, base: str) -> dict[str, Instrument]:
     """Everything that is listed, by symbol. Raises as `HttpRpc.call` does."""
     listed: dict[str, Instrument] = {}
     async with open_rpc(base, encode_params) as rpc:
-        for kind in TYPES:
+        for kind in KINDS:
             listed |= (await list_instruments(rpc, exchange, kind))[0]
     return listed
 
@@ -153,33 +148,13 @@ async def list_public(exchange: str, base: str) -> dict[str, Instrument]:
 async def list_instruments(
     rpc: HttpRpc, exchange: str, kind: str, coin: str | msgspec.UnsetType = msgspec.UNSET
 ) -> tuple[dict[str, Instrument], list[Refused]]:
-    """All pages of one type (perp, option), of one coin or of all. Raises as `HttpRpc.call` does.
+    """All pages of one type (perp, option), of one coin or of all. Raises as `HttpRpc.call` does."""
 
-    A listing whose number of rows changes between two pages is read anew: a row may have moved over the border.
-    """
-    for _ in range(LISTINGS_MAX):
-        listed: dict[str, Instrument] = {}
-        refused: list[Refused] = []
-        params, count, pages = ListingParams(kind, currency=coin), None, 1
-        while params.page <= pages:
-            try:
-                page = await asked(
-                    rpc, "public/get_all_instruments", lambda raw: decode_instruments(raw, exchange), params
-                )
-            except ExchangeRefused as error:
-                if error.code in NOT_THERE:
-                    return {}, []
-                raise
-            count = page.count if count is None else count
-            if page.count != count:
-                break
-            pages = page.pages
-            listed |= {symbol: each.instrument for symbol, each in page.listed.items()}
-            refused += page.refused
-            params = msgspec.structs.replace(params, page=params.page + 1)
-        else:
-            return listed, refused
-    raise ExchangeMalformed(f"public/get_all_instruments: the number of {kind}s changes with every page")
+    async def ask(params: ListingParams) -> Page:
+        return await asked(rpc, "public/get_all_instruments", lambda raw: decode_instruments(raw, exchange), params)
+
+    listed, refused = await read_listing(ask, kind, coin)
+    return {symbol: each.instrument for symbol, each in listed.items()}, refused
 
 
 async def index_price(rpc: HttpRpc, coin: str) -> float:
@@ -188,19 +163,6 @@ async def index_price(rpc: HttpRpc, coin: str) -> float:
         rpc, "public/get_ticker", lambda raw: read_ticker_answer(raw, 0), {"instrument_name": f"{coin}-PERP"}
     )
     return ticker.index
-
-
-def _ended_ns(symbol: str, now_ns: int) -> int | None:
-    """When an option expired, by its name; None for what lives, and for what is none."""
-    found = _OPTION_DAY.fullmatch(symbol)
-    if found is None:
-        return None
-    try:
-        day = datetime.strptime(found[1], "%Y%m%d").replace(hour=EXPIRY_HOUR, tzinfo=UTC)
-    except ValueError:
-        return None
-    at_ns = int(day.timestamp()) * 1_000_000_000
-    return at_ns if at_ns <= now_ns else None
 
 
 # --- what is ours --------------------------------------------------------------------------------
@@ -257,7 +219,7 @@ class _Private:
         code = error.code if isinstance(error, ExchangeRefused) else 0
         if code in (WRONG_WALLET, SIGNER_UNKNOWN, KEY_UNKNOWN):
             return f"session key {self._identity.key.name} does not belong to wallet {self._wallet}: {error}"
-        if code == WALLET_UNKNOWN:
+        if code == ACCOUNT_UNKNOWN:
             return f"wallet {self._wallet} has no account here: {error}"
         return f"session key {self._identity.key.name}: {error}"
 

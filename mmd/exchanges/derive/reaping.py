@@ -22,6 +22,7 @@ from mmd.exchanges.derive.errors import ERRORS
 from mmd.exchanges.derive.keys import Identity
 from mmd.exchanges.derive.messages import AccountData, CancelParams
 from mmd.exchanges.derive.private import PrivateRpc, encode_params
+from mmd.exchanges.derive.windows import MATCHING_RATE, WINDOW_SECONDS
 from mmd.exchanges.http_rpc import open_rpc
 from mmd.exchanges.jsonrpc import Decoder
 from mmd.exchanges.preflight import NS_IN_MS, ask_time
@@ -29,9 +30,7 @@ from mmd.exchanges.reap import ReapLoop, RestingOrder
 
 ANSWER_SECONDS = 4.0
 PARALLEL = 8
-WINDOW_SECONDS = 5.0
 MARGIN_SECONDS = 0.1  # windows are the exchange's, and requests do not all take the same time to get there
-LEAST_RATE = 1.0  # matching requests a second of who is no market maker
 SHARE = 0.8  # of the wallet's budget: its owner may be cancelling by hand
 TOO_MANY = ERRORS.throttled | {429}
 
@@ -57,8 +56,11 @@ _decode_rows: Decoder[OpenOrderRows] = Decoder(OpenOrderRows)
 _decode_account: Decoder[AccountData] = Decoder(AccountData)
 
 
-class WindowPace:
-    """At most so many in any `WINDOW_SECONDS`, wherever the exchange's own windows begin."""
+class SlidingPace:
+    """At most so many in any `WINDOW_SECONDS`, wherever the exchange's own windows begin: bursts with pauses.
+
+    A bucket of tokens would let half as many pass.
+    """
 
     def __init__(self, rate_per_second: float) -> None:
         self._sent: deque[float] = deque(maxlen=max(1, int(rate_per_second * WINDOW_SECONDS * SHARE)))
@@ -92,7 +94,7 @@ class DeriveVisit:
         self._transport = transport
         self._rpc: PrivateRpc | None = None
         self._throttled = False
-        self._pace = WindowPace(LEAST_RATE)
+        self._pace = SlidingPace(MATCHING_RATE)
         self._pace_known = False
 
     @property
@@ -112,7 +114,7 @@ class DeriveVisit:
             await work()
 
     def slow_down(self) -> None:
-        self._pace = WindowPace(LEAST_RATE)
+        self._pace = SlidingPace(MATCHING_RATE)
 
     async def look(self) -> list[RestingOrder]:
         """Of every instrument."""
@@ -128,11 +130,11 @@ class DeriveVisit:
 
     async def ready_for(self, cancels: int) -> None:
         """The wallet's own budget; without it, the lowest that there is."""
-        if self._pace_known or cancels <= LEAST_RATE * WINDOW_SECONDS * SHARE:
+        if self._pace_known or cancels <= MATCHING_RATE * WINDOW_SECONDS * SHARE:
             return
         try:
             account = _decode_account(await self._ask("private/get_account", {"wallet": self._identity.wallet}))
-            self._pace = WindowPace(account.websocket_matching_tps)
+            self._pace = SlidingPace(account.websocket_matching_tps)
         except (ExchangeRefused, ExchangeAmbiguous, ExchangeMalformed) as error:
             self._note(f"the wallet's request budget is unknown: {error}")
         self._pace_known = True

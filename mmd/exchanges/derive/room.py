@@ -9,6 +9,7 @@ from mmd.exchanges.derive.instruments import Listed
 from mmd.exchanges.derive.keys import Identity
 from mmd.exchanges.derive.lifetimes import KeyExpires, Nonces, expiry_sec
 from mmd.exchanges.derive.signing import Domain, SignedOrder, Signer
+from mmd.exchanges.derive.windows import WalletPaces
 
 MS = 1_000_000
 
@@ -24,6 +25,7 @@ class Room:
         self.listed: dict[str, Listed] = {}
         self.chains = Chains()
         self.key_expires_sec: int | None = None
+        self.paces = WalletPaces()
         self._life_seconds = order_life_seconds
         self._nonces = Nonces()
 

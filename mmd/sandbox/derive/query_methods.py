@@ -16,9 +16,11 @@ from mmd.sandbox.derive.order_methods import SubaccountParams
 from mmd.sandbox.derive.render import Json
 from mmd.sandbox.derive.render_account import (
     collaterals_json,
+    funding_json,
     order_json,
     past_order_json,
     positions_json,
+    settlement_json,
     subaccount_json,
     user_trade_json,
 )
@@ -58,6 +60,21 @@ class TradesParams(HistoryParams, kw_only=True):
     quote_id: str | None = None
 
 
+class FundingParams(msgspec.Struct, kw_only=True):
+    subaccount_id: int | None = None
+    wallet: str | None = None
+    instrument_name: str | None = None
+    start_timestamp: int = 0
+    end_timestamp: int = LATEST_MS
+    page: int = 1
+    page_size: int = 100
+
+
+class SettlementParams(msgspec.Struct, kw_only=True):
+    subaccount_id: int | None = None
+    wallet: str | None = None
+
+
 class PositionChange(msgspec.Struct):
     instrument_name: str
     amount: Decimal
@@ -78,7 +95,7 @@ def paged(rows: Sequence[Row], page: int, page_size: int) -> tuple[Sequence[Row]
     return rows[(page - 1) * page_size : page * page_size], {"count": count, "num_pages": pages}
 
 
-def _accounts(context: Context, call: Call, params: HistoryParams) -> list[Account]:
+def _accounts(context: Context, call: Call, params: HistoryParams | FundingParams | SettlementParams) -> list[Account]:
     """14025 where neither a subaccount nor a wallet is named."""
     if params.subaccount_id is not None:
         return [call.account(context, params.subaccount_id)]
@@ -134,6 +151,35 @@ def get_trade_history(context: Context, call: Call, params: TradesParams) -> obj
     rows, pagination = paged(found, params.page, params.page_size)
     data: Json = {"trades": [user_trade_json(trade) for trade in rows], "pagination": pagination}
     return data | {"subaccount_id": params.subaccount_id}
+
+
+# --- what was settled ----------------------------------------------------------------------------
+
+
+def get_funding_history(context: Context, call: Call, params: FundingParams) -> object:
+    """Payments of perpetuals, with funding or only profit."""
+    found = [
+        funding_json(int(account.account_id), row)
+        for account in _accounts(context, call, params)
+        for row in reversed(account.ledger)
+        if row.kind == "settlement"
+        and params.instrument_name in (None, row.instrument_name)
+        and params.start_timestamp <= row.timestamp <= params.end_timestamp
+    ]
+    rows, pagination = paged(found, params.page, params.page_size)
+    return {"events": rows, "pagination": pagination}
+
+
+def get_option_settlement_history(context: Context, call: Call, params: SettlementParams) -> object:
+    """The newest ones, without pages."""
+    listings = context.floor.listings
+    found = [
+        settlement_json(int(account.account_id), row, listings[row.instrument_name])
+        for account in _accounts(context, call, params)
+        for row in reversed(account.ledger)
+        if row.kind == "delivery" and row.instrument_name in listings
+    ]
+    return {"settlements": found[:PAGE_MOST]}
 
 
 # --- the account ---------------------------------------------------------------------------------
@@ -197,6 +243,8 @@ METHODS: dict[str, Method] = {
     "private/get_order": Method(OrderIdParams, get_order, private=True),
     "private/get_order_history": Method(HistoryParams, get_order_history, private=True),
     "private/get_trade_history": Method(TradesParams, get_trade_history, private=True),
+    "private/get_funding_history": Method(FundingParams, get_funding_history, private=True),
+    "private/get_option_settlement_history": Method(SettlementParams, get_option_settlement_history, private=True),
     "private/get_subaccount": Method(SubaccountParams, get_subaccount, private=True),
     "private/get_all_portfolios": Method(WalletParams, get_all_portfolios, private=True),
     "private/get_positions": Method(SubaccountParams, get_positions, private=True),

@@ -3,7 +3,7 @@
 from decimal import Decimal
 
 from mmd.sandbox import contracts
-from mmd.sandbox.accounts import Account, Position
+from mmd.sandbox.accounts import Account, LedgerRow, Position
 from mmd.sandbox.derive import margin
 from mmd.sandbox.derive.render import Json
 from mmd.sandbox.derive.rpc import plain
@@ -106,6 +106,39 @@ def user_trade_json(trade: UserTrade) -> Json:
         "op_uuid": trade.trade_id,
         "batch_status": None,
         "tx_hash": None,
+    }
+
+
+# --- history of what was settled -----------------------------------------------------------------
+
+
+def funding_json(subaccount_id: int, row: LedgerRow) -> Json:
+    """A payment of a perpetual: its funding, and `pnl`, the rest of what the balance moved by. No batches here."""
+    return {
+        "subaccount_id": subaccount_id,
+        "instrument_name": row.instrument_name,
+        "timestamp": row.timestamp,
+        "funding": plain(row.interest_pl),
+        "pnl": plain(row.change - row.interest_pl),
+        "batch_status": "Settled",
+        "batch_uuid": f"{row.row_id:032x}",
+        "tx_hash": None,
+    }
+
+
+def settlement_json(subaccount_id: int, row: LedgerRow, listing: Listing) -> Json:
+    """An option that has expired: `amount` is signed (assumed), `settlement_price` that of the index."""
+    amount = row.amount if row.side == "long" else -row.amount
+    profit = plain(row.change - amount * row.average_price)
+    return {
+        "subaccount_id": subaccount_id,
+        "instrument_name": row.instrument_name,
+        "expiry": listing.instrument.expiration_timestamp // 1000,
+        "amount": plain(amount),
+        "settlement_price": plain(row.price),
+        "settlement_value": plain(row.change),
+        "option_settlement_pnl": profit,
+        "option_settlement_pnl_excl_fees": profit,
     }
 
 
