@@ -4,12 +4,15 @@ What cannot be read, or counted in lots and ticks, is a row as well, with what i
 """
 
 from collections.abc import Sequence
+from decimal import Decimal
 from typing import Generic, Protocol, TypeVar
 
 import msgspec
 
-from mmd.domain.errors import ExchangeMalformed
+from mmd.domain.errors import ExchangeMalformed, OffGrid
 from mmd.domain.events import OpenOrder, OrderAcked, OrderClosed, OrderFilled, PositionReported
+from mmd.domain.instruments import Instrument
+from mmd.domain.units import whole
 from mmd.exchanges.jsonrpc import Decoder
 
 
@@ -96,6 +99,24 @@ def told_apart(unread: Sequence[Unread]) -> dict[str, str]:
             raise ExchangeMalformed(f"a row that does not say of what: {row.detail}")
         found.setdefault(row.symbol, row.detail)
     return found
+
+
+# --- numbers -------------------------------------------------------------------------------------
+
+
+def finite(value: Decimal, instrument: Instrument, what: str) -> Decimal:
+    """The value; ExchangeMalformed for the texts "NaN" and "Infinity", which a decimal may be read from."""
+    if not value.is_finite():
+        raise ExchangeMalformed(f"{what} of {instrument.symbol}: {value} is no number")
+    return value
+
+
+def whole_lots(amount: Decimal, instrument: Instrument, what: str) -> int:
+    """An amount in lots. Raises ExchangeMalformed where that is no whole number."""
+    try:
+        return whole(amount, instrument.lot)
+    except (OffGrid, ArithmeticError) as error:
+        raise ExchangeMalformed(f"{what} of {instrument.symbol}: {error}") from error
 
 
 # --- reading -------------------------------------------------------------------------------------

@@ -30,9 +30,9 @@ from mmd.domain.units import whole
 from mmd.exchanges.connection import Connection, House
 from mmd.exchanges.deribit.errors import ERRORS
 from mmd.exchanges.deribit.messages import LogHead, LogPage, LogParams, LogRow
-from mmd.exchanges.deribit.orders import finite
 from mmd.exchanges.jsonrpc import Decoder
 from mmd.exchanges.known import Known
+from mmd.exchanges.rows import finite
 
 MS = 1_000_000
 POLL_SECONDS = 60.0

@@ -14,7 +14,10 @@ MS = 1_000_000
 
 
 class Room:
-    """One exchange's. `key_expires_sec`: when the session key ends, Unix seconds; None = never, or not read yet."""
+    """One exchange's. `key_expires_sec`: when the session key ends, Unix seconds; None = never, or not read yet.
+
+    `indexes`: the last index of each symbol that the market data told.
+    """
 
     def __init__(self, house: House, identity: Identity, domain: Domain, *, order_life_seconds: int) -> None:
         """`order_life_seconds`: how long an order's signature counts. ValueError for what cannot sign."""
@@ -22,6 +25,7 @@ class Room:
         self.identity = identity
         self.signer = Signer(identity.key, domain, identity.wallet, identity.subaccount)
         self.listed: dict[str, Listed] = {}
+        self.indexes: dict[str, float] = {}
         self.chains = Chains()
         self.key_expires_sec: int | None = None
         self._life_seconds = order_life_seconds
