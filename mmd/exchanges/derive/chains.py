@@ -17,9 +17,11 @@ Who is a member, by who placed the first order of the label:
 | trade | its order's id; any while a request is in flight | any, but that of an order which is none |
 
 All others with the label are twins: somebody else made them, and they are shown as what they are. A request that was
-lost counts as one that may come until it cannot any more (`Flight.until_ms`) and somebody has looked after that.
+lost counts as one that may come until it cannot any more (`Flight.until_ms`) and somebody has looked after that; so
+does the last one of an earlier process, which nobody here knows.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import msgspec
@@ -27,6 +29,7 @@ import msgspec
 LABELS = 2000  # chains that are remembered, the latest used
 MEMBERS = 64  # orders of a chain that are remembered one by one
 REMEMBERED = 256  # nonces and twins of a label
+NO_NONCE = -1
 MARGIN_MS = 20  # of the exchange's clock as we know it
 
 
@@ -236,9 +239,14 @@ class Chain:
 
 
 class Chains:
-    """Of all labels of ours; those that were not used for the longest are forgotten."""
+    """Of all labels of ours; those that were not used for the longest are forgotten.
 
-    def __init__(self) -> None:
+    `heritage`: when an earlier process may have sent its last request, and until when that may come, both Unix ms by
+    the exchange's clock.
+    """
+
+    def __init__(self, heritage: Callable[[], tuple[int, int]]) -> None:
+        self._heritage = heritage
         self._chains: dict[str, Chain] = {}
 
     def get(self, label: str) -> Chain | None:
@@ -250,7 +258,12 @@ class Chains:
 
     def of(self, label: str) -> Chain:
         """The label's chain; one that nobody began here is an earlier process's."""
-        return self._keep(self._chains.get(label) or Chain(label, complete=False))
+        chain = self._chains.get(label)
+        if chain is None:
+            chain = Chain(label, complete=False)
+            sent_ms, until_ms = self._heritage()
+            chain.flights.append(Flight(None, NO_NONCE, "", sent_ms, until_ms, lost=True))
+        return self._keep(chain)
 
     def _keep(self, chain: Chain) -> Chain:
         self._chains.pop(chain.label, None)

@@ -11,6 +11,7 @@ import msgspec
 from mmd.domain.actions import AmendOrder, PlaceOrder, ReduceOrder
 from mmd.domain.errors import ExchangeMalformed, OffGrid
 from mmd.domain.events import OpenOrder, OrderAcked, OrderClosed, OrderFilled, PositionReported
+from mmd.domain.ids import parse_label
 from mmd.domain.instruments import Instrument
 from mmd.domain.reasons import Side
 from mmd.exchanges.derive.amounts import ONE, STEP, plain, scaled
@@ -92,6 +93,15 @@ def replace_params(
 def _fields(signed: SignedOrder, symbol: str, label: str, until_ms: int | None) -> dict[str, object]:
     until = msgspec.UNSET if until_ms is None else until_ms
     return msgspec.structs.asdict(signed) | {"instrument_name": symbol, "label": label, "reject_timestamp": until}
+
+
+# --- whose ---------------------------------------------------------------------------------------
+
+
+def is_chained(label: str, symbol: str) -> bool:
+    """One of ours, made for this instrument: all orders with it count as one."""
+    parsed = parse_label(label)
+    return parsed is not None and parsed.symbol == symbol
 
 
 # --- orders in -----------------------------------------------------------------------------------

@@ -5,7 +5,6 @@ import msgspec
 from mmd.domain.actions import AmendOrder, CancelOrder, Order, PlaceOrder, ReduceOrder
 from mmd.domain.errors import ExchangeMalformed
 from mmd.domain.events import Mail, OrderClosed, RequestLost
-from mmd.domain.ids import parse_label
 from mmd.domain.instruments import Instrument
 from mmd.domain.reasons import Fault
 from mmd.exchanges.api import UNLIMITED_SECONDS
@@ -38,7 +37,7 @@ _decode_count: Decoder[CancelledCount] = Decoder(CancelledCount)
 def trade_shown(room: Room, trade: TradeData) -> str:
     """The id under which the order of this trade is shown."""
     label, order_id = trade.label, trade.order_id or ""
-    if orders.is_no_orders(trade) or parse_label(label) is None:
+    if orders.is_no_orders(trade) or not orders.is_chained(label, trade.instrument_name):
         return order_id
     chain = room.chains.get(label)
     return label if chain is None or chain.shows(order_id) else order_id
@@ -260,7 +259,7 @@ class DeriveOrders:
     def _told(self, order: OrderData, received_ns: int) -> OrderRow | None:
         """What an order that changed makes of its chain, or of itself where it is of none; None: nothing to tell."""
         instrument = self._room.instrument(order.instrument_name)
-        if instrument is None or parse_label(order.label) is None:
+        if instrument is None or not orders.is_chained(order.label, instrument.symbol):
             return orders.plain_row(order, instrument, received_ns)
         chain = self._room.chains.of(order.label)
         if not chain.complete and order.order_id not in chain.members and order.order_id not in chain.twins:
