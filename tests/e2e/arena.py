@@ -22,13 +22,14 @@ from mmd.sandbox.model import Direction, Reference
 from mmd.sandbox.orders import Order
 from mmd.sandbox.serve import Sandbox
 from mmd.shell import wiring
+from mmd.shell.accounts import SANDBOX_KEY
 from mmd.shell.daemon import Daemon
 from mmd.shell.desk import AlertLine, ChangeResult, Outcome, SymbolStatus
 from mmd.shell.metrics import DaemonCollector, slices
 from mmd.shell.worker import Worker
 
 T = TypeVar("T")
-ACCOUNT = wiring.SANDBOX_KEY[0]
+ACCOUNT = SANDBOX_KEY[0]
 HERE, THERE = "deribit", "second"  # two exchanges, so that it shows what a switch of one leaves alone
 HERE_BTC, HERE_ETH, THERE_BTC = f"{HERE}/{BTC}", f"{HERE}/{ETH}", f"{THERE}/{BTC}"
 ALL = (HERE_BTC, HERE_ETH, THERE_BTC)

@@ -442,19 +442,6 @@ class SessionKeys(msgspec.Struct):
     public_session_keys: list[SessionKeyData]
 
 
-class MmpConfig(msgspec.Struct):
-    """A row of private/get_mmp_config; times in ms. `interval` 0 = off, a limit 0 = none, `unfreeze_time` 0 = reset."""
-
-    subaccount_id: int
-    currency: str
-    mmp_interval: int
-    mmp_frozen_time: int
-    mmp_amount_limit: Decimal = ZERO
-    mmp_delta_limit: Decimal = ZERO
-    is_frozen: bool = False
-    mmp_unfreeze_time: int = 0
-
-
 # --- session -------------------------------------------------------------------------------------
 
 
@@ -520,22 +507,3 @@ class ListingParams(msgspec.Struct):
     currency: str | msgspec.UnsetType = msgspec.UNSET
     page: int = 1
     page_size: int = 1000
-
-
-class MmpParams(msgspec.Struct):
-    """For private/set_mmp_config; units as in MmpConfig."""
-
-    subaccount_id: int
-    currency: str
-    mmp_interval: int
-    mmp_frozen_time: int
-    mmp_amount_limit: Decimal
-    mmp_delta_limit: Decimal
-
-
-class CancelParams(msgspec.Struct):
-    """For private/cancel, which wants all three."""
-
-    subaccount_id: int
-    instrument_name: str
-    order_id: str

@@ -20,8 +20,9 @@ from mmd.exchanges.connection import LoginRefused
 from mmd.exchanges.derive.codec import read_time
 from mmd.exchanges.derive.errors import ERRORS
 from mmd.exchanges.derive.keys import Identity
-from mmd.exchanges.derive.messages import AccountData, CancelParams
+from mmd.exchanges.derive.messages import AccountData
 from mmd.exchanges.derive.private import PrivateRpc, encode_params
+from mmd.exchanges.derive.requests import CancelParams, SubaccountParams
 from mmd.exchanges.derive.windows import MATCHING_RATE, WINDOW_SECONDS
 from mmd.exchanges.http_rpc import open_rpc
 from mmd.exchanges.jsonrpc import Decoder
@@ -119,7 +120,7 @@ class DeriveVisit:
     async def look(self) -> list[RestingOrder]:
         """Of every instrument."""
         try:
-            raw = await self._ask("private/get_open_orders", {"subaccount_id": self._identity.subaccount})
+            raw = await self._ask("private/get_open_orders", SubaccountParams(self._identity.subaccount))
         except ExchangeRefused as error:
             told = ERRORS.meaning(error.code)
             if told.fault in (Fault.AUTH, Fault.CONFIG):
