@@ -28,8 +28,8 @@ class MmpConfig(msgspec.Struct):
     currency: str
     mmp_interval: int
     mmp_frozen_time: int
-    mmp_amount_limit: Decimal = ZERO
-    mmp_delta_limit: Decimal = ZERO
+    mmp_amount_limit: Decimal = Decimal(0)
+    mmp_delta_limit: Decimal = Decimal(0)
     is_frozen: bool = False
     mmp_unfreeze_time: int = 0
 
