@@ -118,7 +118,7 @@ class Market(Protocol):
     def channels_of(self, symbol: str) -> Channels:
         """What to subscribe for a symbol."""
 
-    def read_ticker(self, data: msgspec.Raw, received_ns: int) -> tuple[Ticker, str]:
+    def read_ticker(self, data: msgspec.Raw, instrument: Instrument, received_ns: int) -> tuple[Ticker, str]:
         """Reference prices, and the instrument's state where the ticker tells it, else "". ExchangeMalformed."""
 
     def read_trades(self, data: msgspec.Raw, instrument: Instrument, received_ns: int) -> list[TradePrinted]:
@@ -203,7 +203,7 @@ class Feed:
             if follow.snapshot_by is not None and follow.book.live:
                 follow.snapshot_by = None
         elif (follow := self._tickers.get(channel)) is not None:
-            ticker, state = self._market.read_ticker(data, received_ns)
+            ticker, state = self._market.read_ticker(data, follow.instrument, received_ns)
             if self.connection is not None:
                 self.connection.check_clock(ticker.exchange_ns, received_ns)
             self.house.sink.post(follow.instrument.symbol, ticker)

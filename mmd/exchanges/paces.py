@@ -13,8 +13,9 @@ class Pace:
         self._at = 0.0
 
     def set_limits(self, rate_per_second: float, burst: float) -> None:
-        """From now on; what is owed stays owed."""
-        self._tokens = min(self._tokens, burst)
+        """From now on. The bucket stays as full, in proportion, as it was; what is owed stays owed."""
+        if self._tokens > 0:
+            self._tokens *= burst / self._burst
         self._rate, self._burst = rate_per_second, burst
 
     def take(self, now: float, cost: float = 1.0) -> float:

@@ -290,3 +290,12 @@ async def test_too_much_was_asked_and_the_link_stays(autojump_clock: Clock, othe
     assert other.sink.named("exchange.rate_limited") == ['public/get_live_incidents: Rate limit exceeded {"x": 1}']
     await trio.sleep(THROTTLED_SECONDS)
     assert not connection.throttled and other.ended is None  # a loss from now on has another cause
+
+
+async def test_too_many_sockets_are_told_without_a_question(autojump_clock: Clock, other: Other) -> None:
+    connection = await other.start()
+    await other.duty.up.wait()
+    await other.wire.send_text(json.dumps({"id": None, "error": {"code": -32000, "message": "too many connections"}}))
+    await trio.testing.wait_all_tasks_blocked()
+    assert connection.throttled
+    assert other.sink.named("exchange.rate_limited") == ["data link: too many connections"]

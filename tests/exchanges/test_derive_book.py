@@ -12,7 +12,7 @@ from mmd.domain.events import BookBroken, BookTop
 from mmd.domain.instruments import Contract, Instrument, Kind
 from mmd.domain.reasons import Why
 from mmd.domain.units import Grid
-from mmd.exchanges.derive.book import MS, SnapshotBook, positive
+from mmd.exchanges.derive.book import MS, REPEAT_NS, SnapshotBook, positive
 from mmd.exchanges.derive.codec import decode_book
 from mmd.exchanges.levels import KNOWN_TEXTS, Numbers
 
@@ -64,6 +64,15 @@ def test_a_top_that_did_not_change_is_no_news_but_keeps_the_book_young() -> None
     assert book.apply(snapshot(2, NOW_MS + 400, bids=[BIDS[0], ["3099", "7"]]), 6) is None
     assert (book.publish_id, book.exchange_ns) == (2, (NOW_MS + 400) * MS)
     assert book.live
+
+
+def test_that_nothing_changed_is_news_once_a_second() -> None:
+    book = SnapshotBook(ETH)
+    assert book.apply(snapshot(1), 5)
+    assert book.apply(snapshot(2), REPEAT_NS + 4) is None
+    again = book.apply(snapshot(3, NOW_MS + 1000), REPEAT_NS + 5)
+    assert isinstance(again, BookTop) and (again.sequence, again.received_ns) == (3, REPEAT_NS + 5)
+    assert book.apply(snapshot(4), REPEAT_NS + 6) is None
 
 
 def test_an_empty_book_is_news_once() -> None:

@@ -17,7 +17,7 @@ from mmd.domain.instruments import Contract, Instrument, Kind
 from mmd.domain.reasons import CashKind
 from mmd.domain.units import Grid
 from mmd.exchanges.derive.cash import LIST_MOST, read_funding, read_settlement
-from mmd.exchanges.derive.messages import FundingEvent, OptionSettlement
+from mmd.exchanges.derive.cash_messages import FundingEvent, OptionSettlement
 from mmd.exchanges.derive.pages import READINGS_MAX, read_pages
 
 Clock = trio.testing.MockClock
@@ -313,7 +313,9 @@ async def test_a_full_list_of_settlements_is_told(autojump_clock: Clock, place: 
     call = place.call()
     ledger = place.sandbox.engine.floor.account(ACCOUNT, 0).ledger
     place.hold(call, "1")
-    row = msgspec.structs.replace(ledger[-1], kind="delivery", side="long", change=D(0), price=D(100))
+    row = msgspec.structs.replace(
+        ledger[-1], kind="delivery", side="long", change=D(0), price=D(100), average_price=D(20)
+    )
     ledger.extend([row] * LIST_MOST)
     place.derive.watch([call])
     await place.until(lambda: place.sink.named("cash.unknown"))

@@ -109,6 +109,7 @@ async def test_books_tickers_and_trades_come(autojump_clock: Clock, place: Place
     assert abs(top.bids[0][0] * tick / ticker.index - 1) < 0.05
     assert place.sink.of(TradePrinted, PERP)[0].taker is Side.BID
     assert place.derive.subscriptions == 6
+    assert place.derive.room.indexes[PERP] == ticker.index > 0.0
     assert await place.derive.index_price("ETH-USD") == pytest.approx(ticker.index, rel=0.01)
     with pytest.raises(ExchangeRefused):
         await place.derive.index_price("DOGE-USD")

@@ -464,3 +464,43 @@ async def test_a_market_maker_that_buys_by_hand(autojump_clock):
         assert [(row["order_id"], row["label"], row["signature_expiry_sec"]) for row in rows] == [
             (foreign.order_id, "somebody", START_SEC + 3600)
         ]
+
+
+# --- what was settled ----------------------------------------------------------------------------
+
+
+async def test_the_history_of_funding(autojump_clock):
+    async with running() as house:
+        client = await house.trader()
+        house.levers.fill_order(ACCOUNT, await client.place(limit_price="3000"))
+        house.levers.pay_funding(PERP, D("0.0001"))
+        await trio.sleep(1)
+        house.levers.pay_funding(PERP, D("-0.0003"))
+        answer = await client.call("private/get_funding_history", **MINE, page_size=1)
+        assert answer["pagination"] == {"count": 2, "num_pages": 2}
+        (newest,) = answer["events"]
+        assert newest["instrument_name"] == PERP and D(newest["funding"]) > 0
+        older = (await client.call("private/get_funding_history", **MINE, page=2, page_size=1))["events"][0]
+        assert D(older["funding"]) < 0 and older["timestamp"] < newest["timestamp"]
+        since = await client.call("private/get_funding_history", **MINE, start_timestamp=newest["timestamp"])
+        assert since["events"] == [newest]
+        assert (await client.call("private/get_funding_history", **OURS, instrument_name=CALL))["events"] == []
+        assert await client.code("private/get_funding_history") == 14025
+
+
+async def test_the_history_of_option_settlements(autojump_clock):
+    async with running() as house:
+        client = await house.trader()
+        await long_and_short(house, client)
+        house.levers.expire(CALL, D("3700"))
+        (row,) = (await client.call("private/get_option_settlement_history", **MINE))["settlements"]
+        assert row == {
+            "subaccount_id": SUBACCOUNT,
+            "instrument_name": CALL,
+            "expiry": 1_798_185_600,
+            "amount": "-2",
+            "settlement_price": "3700",
+            "settlement_value": "-200",
+            "option_settlement_pnl": "-100",
+            "option_settlement_pnl_excl_fees": "-100",
+        }

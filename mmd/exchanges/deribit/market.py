@@ -59,7 +59,7 @@ class DeribitMarket:
         book, slower = (codec.book_channel(symbol, interval) for interval in codec.BOOK_INTERVALS)
         return Channels(book, codec.ticker_channel(symbol), codec.trades_channel(symbol), slower)
 
-    def read_ticker(self, data: msgspec.Raw, received_ns: int) -> tuple[Ticker, str]:
+    def read_ticker(self, data: msgspec.Raw, instrument: Instrument, received_ns: int) -> tuple[Ticker, str]:
         return codec.read_ticker(data, received_ns)
 
     def read_trades(self, data: msgspec.Raw, instrument: Instrument, received_ns: int) -> list[TradePrinted]:

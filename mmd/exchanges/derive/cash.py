@@ -24,7 +24,13 @@ from mmd.domain.reasons import CashKind
 from mmd.domain.units import whole
 from mmd.exchanges.cash import CashLog, CashRow, Question
 from mmd.exchanges.connection import Connection
-from mmd.exchanges.derive.messages import FundingEvent, FundingPage, FundingParams, OptionSettlement, OptionSettlements
+from mmd.exchanges.derive.cash_messages import (
+    FundingEvent,
+    FundingPage,
+    FundingParams,
+    OptionSettlement,
+    OptionSettlements,
+)
 from mmd.exchanges.derive.pages import read_pages
 from mmd.exchanges.derive.room import Room
 from mmd.exchanges.jsonrpc import Decoder

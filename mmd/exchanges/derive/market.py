@@ -60,7 +60,7 @@ def next_listing_ms(now_ms: int) -> int:
 
 
 class DeriveMarket:
-    """Implements Market. Fills `room.listed`: a watched symbol keeps what its machine counts in, as in Feed."""
+    """Implements Market. Fills `room.indexes`, and `room.listed`: a watched symbol keeps its machine's units there."""
 
     calls: Subscriptions = PUBLIC
     opened = frozenset({OPEN})
@@ -193,8 +193,10 @@ class DeriveMarket:
     def channels_of(self, symbol: str) -> Channels:
         return Channels(codec.book_channel(symbol), codec.ticker_channel(symbol), codec.trades_channel(symbol))
 
-    def read_ticker(self, data: msgspec.Raw, received_ns: int) -> tuple[Ticker, str]:
-        return codec.read_ticker(data, received_ns), ""
+    def read_ticker(self, data: msgspec.Raw, instrument: Instrument, received_ns: int) -> tuple[Ticker, str]:
+        ticker = codec.read_ticker(data, received_ns)
+        self._room.indexes[instrument.symbol] = ticker.index
+        return ticker, ""
 
     def read_trades(self, data: msgspec.Raw, instrument: Instrument, received_ns: int) -> list[TradePrinted]:
         return codec.read_trades(data, instrument, received_ns)
