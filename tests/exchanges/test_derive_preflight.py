@@ -18,9 +18,10 @@ from preflight_kit import PROFILE, Chooser, grades, of, wanted
 from mmd.domain.settings import Protection
 from mmd.exchanges.derive import preflight
 from mmd.exchanges.derive.keys import Identity, SessionKey
+from mmd.exchanges.derive.messages import MmpConfig
 from mmd.exchanges.derive.pages import READINGS_MAX
 from mmd.exchanges.derive.preflight import DerivePreflight, list_public
-from mmd.exchanges.derive.protection import MmpConfig, mmp_difference, mmp_params
+from mmd.exchanges.derive.protection import mmp_difference, mmp_params
 from mmd.exchanges.http_rpc import open_rpc
 from mmd.exchanges.preflight import Finding
 

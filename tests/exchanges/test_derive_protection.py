@@ -21,7 +21,8 @@ from mmd.exchanges.connection import House
 from mmd.exchanges.derive.codec import encode_request
 from mmd.exchanges.derive.errors import ERRORS, MMP_FROZEN, RATE_LIMITED
 from mmd.exchanges.derive.keys import Identity, SessionKey
-from mmd.exchanges.derive.protection import DeriveProtection, MmpConfig, mmp_difference, mmp_params
+from mmd.exchanges.derive.messages import MmpConfig
+from mmd.exchanges.derive.protection import DeriveProtection, mmp_difference, mmp_params
 from mmd.exchanges.derive.room import Room
 from mmd.exchanges.derive.signing import MAINNET
 from mmd.exchanges.guards import CHECK_SECONDS, FROZEN_SECONDS, RETRY_SECONDS, Protections

@@ -393,6 +393,19 @@ class SessionKeys(msgspec.Struct):
     public_session_keys: list[SessionKeyData]
 
 
+class MmpConfig(msgspec.Struct):
+    """A row of private/get_mmp_config; times in ms. `interval` 0 = off, a limit 0 = none, `unfreeze_time` 0 = reset."""
+
+    subaccount_id: int
+    currency: str
+    mmp_interval: int
+    mmp_frozen_time: int
+    mmp_amount_limit: Decimal = ZERO
+    mmp_delta_limit: Decimal = ZERO
+    is_frozen: bool = False
+    mmp_unfreeze_time: int = 0
+
+
 # --- session -------------------------------------------------------------------------------------
 
 

@@ -14,24 +14,12 @@ from mmd.domain.instruments import Instrument
 from mmd.domain.settings import Protection
 from mmd.exchanges.connection import Connection
 from mmd.exchanges.derive.errors import MMP_FROZEN
+from mmd.exchanges.derive.messages import MmpConfig
 from mmd.exchanges.derive.room import Room
 from mmd.exchanges.guards import Sign, Standing
 from mmd.exchanges.jsonrpc import Decoder
 
 MS_IN_SECOND = 1000
-
-
-class MmpConfig(msgspec.Struct):
-    """A row of private/get_mmp_config; times in ms. `interval` 0 = off, a limit 0 = none, `unfreeze_time` 0 = reset."""
-
-    subaccount_id: int
-    currency: str
-    mmp_interval: int
-    mmp_frozen_time: int
-    mmp_amount_limit: Decimal = Decimal(0)
-    mmp_delta_limit: Decimal = Decimal(0)
-    is_frozen: bool = False
-    mmp_unfreeze_time: int = 0
 
 
 class MmpParams(msgspec.Struct):
