@@ -75,11 +75,12 @@ class StillMarket:
 
     def __init__(self) -> None:
         self.venue: Venue | None = None
+        self.perpetual = perpetual
         self.marks = dict(PRICES)
         self.steps = 0
 
     def instruments(self) -> list[SandboxInstrument]:
-        return [perpetual(name) for name in PRICES]
+        return [self.perpetual(name) for name in PRICES]
 
     def start(self, venue: Venue, now_ms: int) -> None:
         self.venue = venue
