@@ -306,11 +306,13 @@ class _Work:
             found, self._too_wide[key[:2]] = narrowed(config.effective["limits"], raw, entry.path, instrument.kind)
             paths = {name: each.path for name, each in found.items()}
             paths |= {"allowed": "limits.allowed", "max_open_orders": "limits.portfolio.max_open_orders"}
+            life_seconds = exchange.order_life_seconds
             self._settings[key] = msgspec.structs.replace(
                 entry.settings,
                 limits=msgspec.structs.replace(symbol_limits(found), allowed=allowed),
                 protected=protected,
-                order_life_seconds=exchange.order_life_seconds,
+                # A float, as the journal reads it back: a machine's state must not differ in the spelling of a number.
+                order_life_seconds=None if life_seconds is None else float(life_seconds),
                 sources={name: config.source(path) for name, path in paths.items()},
             )
         return self._settings[key]

@@ -24,7 +24,8 @@ from mmd.exchanges.connection import FAILURES, Connection, House
 
 MS = 1_000_000
 CHECK_SECONDS = 60.0
-RETRY_SECONDS = 5.0  # after an answer that did not come or could not be read
+RETRY_SECONDS = 5.0  # after an answer that did not come, could not be read, or contradicts the clock
+FROZEN_SECONDS = 5.0
 PAST_FREEZE_SECONDS = 0.2  # look this long after a freeze should have ended
 PULLED = "mmp_trigger"  # the cause under which an order is told to be closed that maker protection pulled
 
@@ -307,7 +308,7 @@ class Protections:
                 found = await self._calls.push(connection, guard.key, guard.wanted)
         except FAILURES as error:
             guard.armed, guard.detail = False, str(error)
-            if not isinstance(error, ExchangeRefused):
+            if not isinstance(error, ExchangeRefused) or error.code in self._house.errors.throttled:
                 guard.due_at = trio.current_time() + RETRY_SECONDS
             return
         guard.known = True
@@ -329,10 +330,12 @@ class Protections:
         if off:
             guard.detail += f"; {off}"
         now = trio.current_time()
-        guard.due_at = now + CHECK_SECONDS
+        # Where no channel tells of freezes, nothing tells of their end either.
+        guard.due_at = now + (CHECK_SECONDS if self._calls.channel(guard.key) else FROZEN_SECONDS)
         if frozen_ms:
-            end = now + max(0, frozen_ms - self._house.clock.now_ms()) / 1000 + PAST_FREEZE_SECONDS
-            guard.due_at = min(guard.due_at, end)
+            left_seconds = (frozen_ms - self._house.clock.now_ms()) / 1000
+            pause = left_seconds + PAST_FREEZE_SECONDS if left_seconds > 0 else RETRY_SECONDS
+            guard.due_at = min(guard.due_at, now + pause)
         elif guard.reset_at is not None:
             guard.due_at = min(guard.due_at, guard.reset_at)
 

@@ -7,6 +7,7 @@ elsewhere), proxies of the environment are not used, and an answer is read up to
 import ssl
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
+from urllib.parse import urlsplit
 
 import httpx
 import msgspec
@@ -104,6 +105,17 @@ async def open_rpc(
         transport = httpx.AsyncHTTPTransport(verify=tls, trust_env=False)
     async with httpx.AsyncClient(transport=transport, trust_env=False, follow_redirects=False, timeout=None) as client:
         yield HttpRpc(client, base, encode, answer_seconds)
+
+
+def http_base(websocket_url: str) -> str:
+    """The HTTP address beside a WebSocket address.
+
+    wss://HOST/ws/api/v2 -> https://HOST/api/v2, wss://HOST/v3/ws -> https://HOST/v3: the part `ws` is left out.
+    """
+    parts = urlsplit(websocket_url)
+    scheme = "https" if parts.scheme == "wss" else "http"
+    path = "/".join(part for part in parts.path.split("/") if part not in ("", "ws"))
+    return f"{scheme}://{parts.netloc}/{path}".rstrip("/")
 
 
 def _result(method: str, status: int, body: bytes) -> msgspec.Raw:

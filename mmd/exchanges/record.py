@@ -6,7 +6,7 @@ from typing import Any, Protocol
 import msgspec
 
 from mmd.domain.actions import CancelOrder, Order
-from mmd.domain.errors import ExchangeMalformed
+from mmd.domain.errors import ExchangeMalformed, MmdError
 from mmd.domain.events import Mail, OrderAcked, OrderClosed, OrderFilled, OrderRefused
 from mmd.domain.ids import label_prefix
 from mmd.domain.instruments import Instrument
@@ -22,13 +22,21 @@ MAX_CLOSED = 2000
 PAST_MS = 60_000
 
 
+class InDoubt(MmdError):
+    """What the request is about is not known well enough: it is not sent, and the order is looked up."""
+
+
 class Told(msgspec.Struct, frozen=True):
-    """A message about our orders and fills. `moved`: it says that positions are others now."""
+    """A message about our orders and fills. `moved`: it says that positions are others now.
+
+    `changed`: symbols with orders that changed, about which there is nothing to tell.
+    """
 
     trades: Sequence[TradeRow] = ()
     orders: Sequence[OrderRow] = ()
     unread: Sequence[Unread] = ()
     moved: bool = False
+    changed: Sequence[str] = ()
 
 
 class Orders(Protocol):
@@ -41,19 +49,26 @@ class Orders(Protocol):
 
     def request(self, instrument: Instrument, order: Order, until_ms: int | None, *, mmp: bool) -> tuple[str, object]:
         """Method and params. `until_ms`: not to be carried out later, by the exchange's clock. `mmp`: for maker
-        protection to pull; for an amend, what the order was placed with."""
+        protection to pull; for an amend, what the order was placed with.
+
+        Raises LinkLost where it cannot be sent now, InDoubt where it must not be.
+        """
 
     def cancel(self, row: OrderRow) -> tuple[str, object]:
         """Method and params that cancel what was listed, also on a symbol that is not."""
 
-    def reply(self, order: Order, raw: msgspec.Raw, instrument: Instrument, received_ns: int) -> list[Mail]:
+    def reply(self, order: Order, raw: msgspec.Raw, instrument: Instrument, received_ns: int) -> list[Mail] | None:
         """The answer to an order's request: fills first, then what the order is now. Raises ExchangeMalformed.
 
-        Not that to a cancel without an order's id: what became of that is looked up.
+        None: a cancel's answer that does not say what became of the order, which is looked up. `order` is the
+        very object that `request` was called with.
         """
 
     def refused(self, order: Order, error: RpcError, received_ns: int, remark: str) -> list[Mail]:
         """The error that a request was answered with. `remark`: for people."""
+
+    def lost(self, order: Order) -> None:
+        """No answer will come in time, or at all: it may come late, and the request may have had its effect."""
 
     def told(self, channel: str, data: msgspec.Raw, received_ns: int) -> Told:
         """A message of `channels`; nothing where it is of another one. Raises ExchangeMalformed."""

@@ -4,11 +4,16 @@ What cannot be read, or counted in lots and ticks, is a row as well, with what i
 """
 
 from collections.abc import Sequence
+from decimal import Decimal
+from typing import Generic, Protocol, TypeVar
 
 import msgspec
 
-from mmd.domain.errors import ExchangeMalformed
+from mmd.domain.errors import ExchangeMalformed, OffGrid
 from mmd.domain.events import OpenOrder, OrderAcked, OrderClosed, OrderFilled, PositionReported
+from mmd.domain.instruments import Instrument
+from mmd.domain.units import whole
+from mmd.exchanges.jsonrpc import Decoder
 
 
 class Refused(msgspec.Struct, frozen=True):
@@ -94,3 +99,85 @@ def told_apart(unread: Sequence[Unread]) -> dict[str, str]:
             raise ExchangeMalformed(f"a row that does not say of what: {row.detail}")
         found.setdefault(row.symbol, row.detail)
     return found
+
+
+# --- numbers -------------------------------------------------------------------------------------
+
+
+def finite(value: Decimal, instrument: Instrument, what: str) -> Decimal:
+    """The value; ExchangeMalformed for the texts "NaN" and "Infinity", which a decimal may be read from."""
+    if not value.is_finite():
+        raise ExchangeMalformed(f"{what} of {instrument.symbol}: {value} is no number")
+    return value
+
+
+def whole_lots(amount: Decimal, instrument: Instrument, what: str) -> int:
+    """An amount in lots. Raises ExchangeMalformed where that is no whole number."""
+    try:
+        return whole(amount, instrument.lot)
+    except (OffGrid, ArithmeticError) as error:
+        raise ExchangeMalformed(f"{what} of {instrument.symbol}: {error}") from error
+
+
+# --- reading -------------------------------------------------------------------------------------
+
+
+class Named(Protocol):
+    """A row that says of which instrument it is."""
+
+    instrument_name: str
+
+
+R = TypeVar("R", bound=Named)
+
+
+class _Name(msgspec.Struct):
+    instrument_name: str
+
+
+_split: Decoder[list[msgspec.Raw]] = Decoder(list[msgspec.Raw])
+_decode_name: Decoder[_Name] = Decoder(_Name)
+
+
+class RowReader(Generic[R]):
+    """Reads a list of rows of one kind; in `numbers` of a row nothing but a number is taken."""
+
+    def __init__(self, kind: type[R], *numbers: str) -> None:
+        self._whole: Decoder[list[R]] = Decoder(list[kind])  # type: ignore[valid-type]  # a kind at run time
+        self._one: Decoder[R] = Decoder(kind)
+        self._numbers = numbers
+
+    def __call__(self, raw: msgspec.Raw | bytes) -> tuple[list[R], list[Unread]]:
+        """Raises ExchangeMalformed for what is no list."""
+        unread: list[Unread] = []
+        try:
+            found = self._whole(raw)  # by far the most
+        except ExchangeMalformed:
+            found = []
+            for line in _split(raw):
+                try:
+                    found.append(self._one(line))
+                except ExchangeMalformed as error:
+                    unread.append(Unread(_name(line), str(error)))
+        good = []
+        for row in found:
+            if odd := self._odd(row):
+                unread.append(Unread(row.instrument_name, odd))
+            else:
+                good.append(row)
+        return good, unread
+
+    def _odd(self, row: R) -> str:
+        """A decimal may be read from the texts "NaN" and "Infinity"."""
+        for name in self._numbers:
+            value = getattr(row, name)
+            if value is not None and not value.is_finite():
+                return f"{name} {value} is no number"
+        return ""
+
+
+def _name(line: msgspec.Raw) -> str:
+    try:
+        return _decode_name(line).instrument_name
+    except ExchangeMalformed:
+        return ""

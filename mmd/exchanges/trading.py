@@ -36,7 +36,7 @@ from mmd.exchanges.jsonrpc import Head, Sent
 from mmd.exchanges.known import Known
 from mmd.exchanges.lookup import Lookup
 from mmd.exchanges.questions import Questions
-from mmd.exchanges.record import OrderRecord, Orders, OrderSent, forget_oldest
+from mmd.exchanges.record import InDoubt, OrderRecord, Orders, OrderSent, forget_oldest
 from mmd.exchanges.rows import OrderRow, told_apart
 
 ORDER_SECONDS = 5.0  # deadline of an order's answer
@@ -146,6 +146,8 @@ class Trading:
                 self.inquiry.take_or_doubt(self.connection, trade)
         for order in told.orders:
             self._take_order(order)
+        for symbol in told.changed:
+            self.record.activity.count(symbol)
         if told.moved:
             self.audit.soon()  # that they are as the fills say
         self.inquiry.doubt(told_apart(told.unread))  # it may have been a fill
@@ -179,20 +181,22 @@ class Trading:
                 # Cancels are refused as well now. A new login can send them, and the loss itself cancels.
                 self.connection.drop(f"the login is not valid any more: {sent.method}: {head.error.text}")
             return
-        if isinstance(order, CancelOrder) and not order.order_id:
-            # The answer is a count; what became of the order has to be asked.
-            self._ask_cancelled(symbol, order)
-            return
         try:
-            record.post(symbol, self._calls.orders.reply(order, head.result, instrument, received_ns))
+            events = self._calls.orders.reply(order, head.result, instrument, received_ns)
         except ExchangeMalformed as error:
             self._malformed(f"{sent.method}: {error}")
-            record.post(symbol, [RequestLost(order.label, f"unreadable answer: {error}", received_ns)])
+            events = [RequestLost(order.label, f"unreadable answer: {error}", received_ns)]
+        if events is None:
+            assert isinstance(order, CancelOrder), "all other answers say what became of the order"
+            self._ask_cancelled(symbol, order)
+            return
+        record.post(symbol, events)
         record.post_closing(symbol, order.label)
 
     def lost(self, sent: Sent, why: str) -> None:
         if isinstance(sent.context, OrderSent):
             self._landed(sent.context.order)
+            self._calls.orders.lost(sent.context.order)
             event = RequestLost(sent.context.order.label, why, self._house.wall_clock_ns())
             self._house.sink.post(sent.context.symbol, event)
 
@@ -239,6 +243,10 @@ class Trading:
         except LinkLost as error:
             self._refuse(symbol, request, str(error))
             return False
+        except InDoubt as error:
+            assert isinstance(request, Order), "questions are always sent"
+            self._house.sink.post(symbol, RequestLost(request.label, str(error), self._house.wall_clock_ns()))
+            return False
         return True
 
     def _send_waiting(self) -> None:
@@ -269,7 +277,11 @@ class Trading:
             request, mmp = self._mark(symbol, request)
         method, params = self._calls.orders.request(self._house.instruments[symbol], request, until, mmp=mmp)
         sent = OrderSent(symbol, request, until or 0)
-        connection.request(method, params, sent, ORDER_SECONDS)
+        try:
+            connection.request(method, params, sent, ORDER_SECONDS)
+        except LinkLost:
+            self._calls.orders.lost(request)
+            raise
         if isinstance(request, CancelOrder):
             self._cancels.sent()
         self.record.sent(sent, now_ms)

@@ -1,21 +1,15 @@
 """What an exchange lists now, for a dry run: no daemon, no orders, no account."""
 
-from collections.abc import Mapping
-
 import trio
 
-from mmd.config.model import DERIVE, ExchangeConfig, Grant, NetworkKind, SandboxMarket, SandboxOptions
-from mmd.domain.errors import ExchangeRefused, LinkLost
+from mmd.config.model import Chain, ExchangeConfig, Grant, NetworkKind, SandboxMarket, SandboxOptions
+from mmd.domain.errors import ExchangeRefused
 from mmd.domain.events import Mail
-from mmd.domain.instruments import Instrument
-from mmd.exchanges.deribit.listing import list_public
-from mmd.exchanges.derive.preflight import list_public as list_derive
-from mmd.shell.accounts import DERIVE_URLS
 from mmd.shell.clock import Clock
-from mmd.shell.preflight import http_base
-from mmd.shell.wiring import DERIBIT_URLS, wire
+from mmd.shell.exchange_types import TYPES, Listing
+from mmd.shell.wiring import wire
 
-Listing = tuple[Mapping[str, Instrument], Mapping[str, float]]
+USD_INDEXES = ("_usd", "-USD")  # how the names of those end that are in USD
 
 
 class _Nobody:
@@ -40,13 +34,9 @@ class _Nobody:
 def list_instruments(exchange: str, network: str) -> Listing:
     """Instruments by symbol and index prices in USD by coin. Raises MmdError or OSError."""
     kind = NetworkKind(network)
-    if exchange == DERIVE:
-        if kind is NetworkKind.SANDBOX:
-            raise LinkLost("the sandbox of derive lists nothing before a daemon runs it")
-        return trio.run(list_derive, exchange, http_base(DERIVE_URLS[kind])), {}
     if kind is NetworkKind.SANDBOX:
         return trio.run(_list_sandbox, exchange)
-    return list_public(exchange, DERIBIT_URLS[kind])
+    return TYPES[exchange].list_public(exchange, kind)
 
 
 async def _list_sandbox(name: str) -> Listing:
@@ -54,12 +44,13 @@ async def _list_sandbox(name: str) -> Listing:
     options = SandboxOptions(market=SandboxMarket.RECORDED, feed=None, seed=1, intensity=1.0)
     config = ExchangeConfig(
         name=name,
-        type="deribit",
+        type=name,
         network=NetworkKind.SANDBOX,
         url=None,
         credentials=None,
         grant=Grant.CLIENT_CREDENTIALS,
         sandbox=options,
+        chain=Chain.TESTNET,
     )
     wired = wire(config, "init", clock.now_ns(), clock.now_ns)
     prices: dict[str, float] = {}
@@ -68,7 +59,7 @@ async def _list_sandbox(name: str) -> Listing:
         await nursery.start(wired.sandbox.run)
         await nursery.start(wired.exchange.run, _Nobody())
         instruments = dict(wired.exchange.instruments)
-        for base, index in sorted({(i.base, i.index) for i in instruments.values() if i.index.endswith("_usd")}):
+        for base, index in sorted({(i.base, i.index) for i in instruments.values() if i.index.endswith(USD_INDEXES)}):
             try:
                 prices[base] = await wired.exchange.index_price(index)
             except ExchangeRefused:

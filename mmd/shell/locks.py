@@ -23,7 +23,7 @@ from urllib.parse import urlsplit
 import msgspec
 
 from mmd.config.model import ExchangeConfig, NetworkKind
-from mmd.shell.wiring import DERIBIT_URLS, credentials
+from mmd.shell.exchange_types import TYPES
 
 FILE = "mmd.lock"
 NOBODY_KNOWN = 0
@@ -129,27 +129,27 @@ def _take(path: Path) -> TextIO:
 
 
 class AccountName(msgspec.Struct, frozen=True):
-    """An account as this machine sees it: two keys of one account at the exchange are two names."""
+    """An account as this machine sees it: two keys of one account at Deribit are two names, those of a wallet one."""
 
     exchange: str
     type: str
     server: str
-    client_id: str
+    account: str
 
     def __str__(self) -> str:
-        return f"account {self.client_id} of exchange {self.exchange} ({self.server})"
+        return f"account {self.account} of exchange {self.exchange} ({self.server})"
 
     @property
     def address(self) -> bytes:
         """The abstract socket; the configuration's own name for the exchange does not matter."""
-        text = "\n".join((self.type, self.server, self.client_id))
+        text = "\n".join((self.type, self.server, self.account))
         return b"\0mmd-account-" + hashlib.sha256(text.encode()).hexdigest()[:40].encode()
 
 
-def account_name(config: ExchangeConfig, client_id: str) -> AccountName:
+def account_name(config: ExchangeConfig, account: str) -> AccountName:
     """Not for the sandbox inside this process, whose accounts nobody else can reach."""
-    url = config.url or DERIBIT_URLS[config.network]
-    return AccountName(config.name, config.type, urlsplit(url).netloc.lower(), client_id)
+    kind = TYPES[config.type]
+    return AccountName(config.name, config.type, urlsplit(kind.url(config)).netloc.lower(), kind.locked(account))
 
 
 class AccountLock:
@@ -217,7 +217,7 @@ class AccountLocks:
 def lock_accounts(exchanges: Iterable[ExchangeConfig]) -> AccountLocks:
     """One daemon per account on this machine. Raises OSError that names the holder, CredentialError."""
     return AccountLocks(
-        account_name(config, credentials(config)[0])
+        account_name(config, TYPES[config.type].account(config))
         for config in exchanges
         if config.network is not NetworkKind.SANDBOX
     )

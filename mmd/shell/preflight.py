@@ -5,29 +5,20 @@ It may run beside a daemon with the same accounts: no socket, no order, no setti
 
 import time
 from collections.abc import Callable, Mapping
-from random import Random
-from typing import TypeVar
-from urllib.parse import urlsplit
 
 import httpx
 import msgspec
 import trio
 
-from mmd.config.model import DERIVE, Config, ExchangeConfig, Named, NetworkKind
+from mmd.config.model import Config, ExchangeConfig, Named, NetworkKind
 from mmd.config.select import resolve
 from mmd.domain.errors import ConfigError, CredentialError
 from mmd.domain.instruments import Instrument
-from mmd.exchanges.deribit.preflight import DeribitPreflight
-from mmd.exchanges.deribit.preflight import Key as DeribitKey
-from mmd.exchanges.derive.preflight import DerivePreflight
 from mmd.exchanges.preflight import Choice, Finding, Grade, Preflight, Quoted, Wanted
-from mmd.shell.accounts import DERIVE_URLS, derive_identity
+from mmd.shell.exchange_types import TYPES
 from mmd.shell.logs import redact
-from mmd.shell.wiring import DERIBIT_URLS, credentials
 
 LOOK_SECONDS = 60.0
-
-T = TypeVar("T")
 
 
 class Report(msgspec.Struct, frozen=True):
@@ -91,46 +82,12 @@ def make_preflight(
     """The room's, and what is wrong with the key; then only what is public is looked at."""
     if config.network is NetworkKind.SANDBOX:
         return InProcess(config.name), []
-    wrong: list[Finding] = []
-    network = config.url or str(config.network)
-    if config.type == DERIVE:
-        identity = _or_none(lambda: derive_identity(config), wrong)
-        url = config.url or DERIVE_URLS[config.network]
-        derive = DerivePreflight(
-            name=config.name,
-            network=network,
-            base=http_base(url),
-            identity=identity,
-            wall_ns=wall_ns,
-            transport=transport,
-        )
-        return derive, wrong
-    pair = _or_none(lambda: credentials(config), wrong)
-    key = None if pair is None else DeribitKey(*pair, str(config.grant), Random(wall_ns()))
-    base = http_base(config.url or DERIBIT_URLS[config.network])
-    deribit = DeribitPreflight(
-        name=config.name, network=network, base=base, key=key, wall_ns=wall_ns, transport=transport
-    )
-    return deribit, wrong
-
-
-def _or_none(read: Callable[[], T], wrong: list[Finding]) -> T | None:
+    kind, network = TYPES[config.type], config.url or str(config.network)
     try:
-        return read()
+        return kind.make_preflight(config, network, wall_ns, transport, known=True), []
     except CredentialError as error:
-        wrong.append(Finding("login", Grade.FAIL, str(error), "a key that can be read here"))
-        return None
-
-
-def http_base(websocket_url: str) -> str:
-    """The HTTP address beside a WebSocket address.
-
-    wss://HOST/ws/api/v2 -> https://HOST/api/v2, wss://HOST/v3/ws -> https://HOST/v3: the part `ws` is left out.
-    """
-    parts = urlsplit(websocket_url)
-    scheme = "https" if parts.scheme == "wss" else "http"
-    path = "/".join(part for part in parts.path.split("/") if part not in ("", "ws"))
-    return f"{scheme}://{parts.netloc}/{path}".rstrip("/")
+        wrong = Finding("login", Grade.FAIL, str(error), "a key that can be read here")
+        return kind.make_preflight(config, network, wall_ns, transport, known=False), [wrong]
 
 
 # --- what the configuration wants ----------------------------------------------------------------

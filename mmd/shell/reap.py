@@ -46,8 +46,8 @@ class Trouble(StrEnum):
 class Place(msgspec.Struct, frozen=True):
     """An account that may hold orders of a service. `last_run`: not the file names it, but what a daemon left.
 
-    `account`: the client id that the daemon has, or had then; "" where it is not known. `former`: the last daemon
-    was not there.
+    `account`: the one that the daemon has, or had then, as `account_of` has it. `former`: the last daemon was not
+    there.
     """
 
     service: str
@@ -59,11 +59,18 @@ class Place(msgspec.Struct, frozen=True):
     @property
     def server(self) -> tuple[object, ...]:
         """Whose orders, and where; but for the account."""
-        return (self.service, self.config.type, self.config.network, self.config.url)
+        return (self.service, self.config.type, self.config.network, self.config.url, self.config.chain)
+
+    @property
+    def key(self) -> tuple[object, ...]:
+        """Where the daemon's key is, and what is written beside it."""
+        wallet = self.config.wallet
+        owner = () if wallet is None else (wallet.address, wallet.subaccount, wallet.session_key)
+        return (self.config.credentials, *owner)
 
     def is_same(self, other: "Place") -> bool:
         """One key at one server, as far as anybody knows."""
-        if self.server != other.server or self.config.credentials != other.config.credentials:
+        if self.server != other.server or self.key != other.key:
             return False
         return self.account == other.account or not (self.account and other.account)
 

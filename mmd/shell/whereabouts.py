@@ -24,15 +24,17 @@ from mmd.config.salvage import Salvaged, essentials, revive
 from mmd.domain.errors import CredentialError
 from mmd.journal.statefile import JournalFailed, StateFile
 from mmd.shell import logs
+from mmd.shell.exchange_types import TYPES
 from mmd.shell.locks import state_holder
-from mmd.shell.wiring import credentials
 
 FILE = "exchanges.json"
 ASIDE = f"{FILE}.unreadable-1"
 FORMAT = 1
 FORMER_MAX = 8  # former configurations that are remembered, the newest first
 SERVER_KEYS = ("type", "network")
-ACCOUNT = "account"  # beside an exchange's own keys: the client id that its daemon had, "" where it is not known
+# Beside an exchange's own keys: the client id, or wallet and subaccount, that its daemon had; "" where it is not known.
+ACCOUNT = "account"
+OWNER_KEYS = ("credentials", "wallet", "subaccount")
 NAME = re.compile(r"[a-z][a-z0-9_]{0,15}", re.ASCII)  # as the schema has it: no other text becomes part of a label
 
 Raw = dict[str, Any]
@@ -62,7 +64,7 @@ class Whereabouts(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Remembered(msgspec.Struct, frozen=True):
-    """A place. `account`: the client id, "" where it is not known. `former`: not the last daemon's."""
+    """A place. `account`: as `account_of` has it. `former`: not the last daemon's."""
 
     service: str
     config: ExchangeConfig
@@ -84,14 +86,18 @@ class Recalled(msgspec.Struct, frozen=True):
 
 
 def account_of(config: ExchangeConfig) -> str:
-    """The daemon's client id there, read now; "" where it cannot be, and where there is no account."""
+    """The daemon's client id there, or its wallet and subaccount, read now; "" where they cannot be.
+
+    Also where there is no account.
+    """
     if config.network is NetworkKind.SANDBOX:
         return ""
+    kind = TYPES[config.type]
     try:
-        return credentials(config)[0]
+        return kind.account(config)
     except CredentialError:
         with suppress(CredentialError):  # the secret alone may be missing
-            return config.credentials.client_id.reveal() if config.credentials is not None else ""
+            return kind.likely_account(config)
     return ""
 
 
@@ -219,11 +225,11 @@ def _is_among(raw: Raw, others: Iterable[Raw]) -> bool:
 
 
 def _is_same(one: Raw, other: Raw) -> bool:
-    """One account at one server. Where either's client id is not known, their keys must be in the same place."""
+    """One account at one server. Where either's is not known, what says whose it is must be the same."""
     if any(one.get(key) != other.get(key) for key in SERVER_KEYS):
         return False
     accounts = one.get(ACCOUNT), other.get(ACCOUNT)
-    return accounts[0] == accounts[1] if all(accounts) else one.get("credentials") == other.get("credentials")
+    return accounts[0] == accounts[1] if all(accounts) else all(one.get(key) == other.get(key) for key in OWNER_KEYS)
 
 
 # --- on disk -------------------------------------------------------------------------------------

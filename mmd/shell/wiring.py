@@ -2,29 +2,15 @@
 
 import random
 from collections.abc import Callable
-from pathlib import Path
-from urllib.parse import urlsplit
 
 import msgspec
 
-from mmd.config.model import ExchangeConfig, NetworkKind, SandboxMarket
-from mmd.config.secrets import ExposedSecret
-from mmd.domain.errors import CredentialError
-from mmd.exchanges.api import Dial, Exchange, Reaper, Reaping
-from mmd.exchanges.deribit.reaping import DeribitReaper
-from mmd.exchanges.deribit.session import Deribit
+from mmd.config.model import ExchangeConfig, NetworkKind
+from mmd.exchanges.api import Exchange, Reaper, Reaping
 from mmd.exchanges.link import tcp_dialer
-from mmd.sandbox.markets import GeneratorSettings, generated_market, recorded_market
-from mmd.sandbox.serve import Sandbox, SandboxOptions
-from mmd.shell import logs
-
-DERIBIT_URLS = {
-    NetworkKind.MAINNET: "wss://www.deribit.com/ws/api/v2",
-    NetworkKind.TESTNET: "wss://test.deribit.com/ws/api/v2",
-}
-SANDBOX_URL = "ws://sandbox.invalid/ws/api/v2"  # over memory: the name goes into the handshake only
-# In the sandbox every client id is an account of its own; with no key configured, this one.
-SANDBOX_KEY = ("mmd-sandbox", "mmd-sandbox")
+from mmd.sandbox.serve import Sandbox
+from mmd.shell.accounts import SANDBOX_KEY
+from mmd.shell.exchange_types import TYPES, Way
 
 
 class Wired(msgspec.Struct, frozen=True):
@@ -39,81 +25,28 @@ class Wired(msgspec.Struct, frozen=True):
     account: str
 
 
-def is_local(config: ExchangeConfig) -> bool:
-    """A sandbox, in this process or in another one on this machine: no account of anybody's is there."""
-    if config.network is NetworkKind.URL and config.url:
-        return urlsplit(config.url).hostname in ("127.0.0.1", "::1", "localhost")
-    return config.network is NetworkKind.SANDBOX
-
-
-def credentials(config: ExchangeConfig) -> tuple[str, str]:
-    """Client id and secret, read now; CredentialError says what is missing or exposed.
-
-    Where no account can be (`is_local`), a missing key is replaced by a name of our own.
-    """
-    if config.credentials is None:
-        if is_local(config):
-            return SANDBOX_KEY
-        raise CredentialError(f"exchanges.{config.name}.credentials: needed for network {config.network}")
-    found: list[str] = []
-    missing: list[CredentialError] = []
-    for secret in (config.credentials.client_id, config.credentials.client_secret):
-        try:
-            found.append(secret.reveal())
-        except ExposedSecret:
-            raise
-        except CredentialError as error:
-            missing.append(error)
-    if missing:
-        if is_local(config):
-            return SANDBOX_KEY
-        raise missing[0]
-    client_id, client_secret = found
-    logs.register_secret(client_secret)
-    return client_id, client_secret
-
-
 def make_sandbox(config: ExchangeConfig, wall_ns: Callable[[], int]) -> Sandbox:
     """The in-process sandbox with the market that the options ask for."""
-    options = config.sandbox
-    settings = GeneratorSettings(intensity=options.intensity)
-    now_ms = wall_ns() // 1_000_000
-    if options.market is SandboxMarket.RECORDED:
-        feed = Path(options.feed) if options.feed else None
-        market = recorded_market(feed, None, options.seed, False, settings=settings, now_ms=now_ms)
-    else:
-        market = generated_market(options.seed, settings=settings, now_ms=now_ms)
-    return Sandbox(market, SandboxOptions(seed=options.seed), wall_clock_ns=wall_ns)
+    market, options = TYPES[config.type].sandbox(config, wall_ns() // 1_000_000)
+    return Sandbox(market, options, wall_clock_ns=wall_ns)
 
 
 def wire(config: ExchangeConfig, service: str, started_ns: int, now_ns: Callable[[], int]) -> Wired:
     """Build, not connect. Raises CredentialError."""
-    client_id, client_secret = credentials(config)
-    sandbox = None
-    dial: Dial
-    if config.network is NetworkKind.SANDBOX:
-        sandbox = make_sandbox(config, now_ns)
-        url, dial, network = SANDBOX_URL, sandbox.connect, "sandbox"
-    else:
-        url = config.url or DERIBIT_URLS[config.network]
-        dial, network = tcp_dialer(url), config.url or str(config.network)
-    server = urlsplit(url)
-    exchange = Deribit(
-        name=config.name,
+    kind = TYPES[config.type]
+    url = kind.url(config)
+    sandbox = make_sandbox(config, now_ns) if config.network is NetworkKind.SANDBOX else None
+    way = Way(
         service=service,
-        dial=dial,
-        host=server.netloc,
-        path=server.path.rstrip("/") or urlsplit(SANDBOX_URL).path,
-        client_id=client_id,
-        client_secret=client_secret,
-        grant=str(config.grant),
-        wall_clock_ns=now_ns,
+        network=config.url or str(config.network),
+        url=url,
+        dial=tcp_dialer(url) if sandbox is None else sandbox.connect,
         rng=random.Random(f"{service}/{config.name}/{started_ns}"),
-        started_ns=started_ns,
-        order_valid_ms=config.order_valid_ms,
+        now_ns=now_ns,
     )
-    account = sandbox.name if sandbox is not None else f"{config.type} {server.netloc} {client_id}"
-    return Wired(exchange, sandbox, network, account)
+    exchange = kind.make(config, way, started_ns)
+    account = sandbox.name if sandbox is not None else f"{config.type} {way.host} {kind.account(config)}"
+    return Wired(exchange, sandbox, way.network, account)
 
 
 # --- reaping -------------------------------------------------------------------------------------
@@ -137,39 +70,16 @@ def wire_reaper(config: ExchangeConfig, service: str, now_ns: Callable[[], int],
 
     `settled`: the daemon itself has seen to it that nothing of it is under way to the exchange.
     """
+    kind = TYPES[config.type]
     if config.network is NetworkKind.SANDBOX:
         return Vanished(config.name)
-    url = config.url or DERIBIT_URLS[config.network]
-    client_id, client_secret, notes = _reapers_key(config)
-    server = urlsplit(url)
-    reaper = DeribitReaper(
-        name=config.name,
-        network=config.url or str(config.network),
+    url = kind.url(config)
+    way = Way(
         service=service,
+        network=config.url or str(config.network),
+        url=url,
         dial=tcp_dialer(url),
-        host=server.netloc,
-        path=server.path.rstrip("/") or urlsplit(SANDBOX_URL).path,
-        client_id=client_id,
-        client_secret=client_secret,
-        grant=str(config.grant),
-        wall_clock_ns=now_ns,
         rng=random.Random(f"{service}/{config.name}/reaper/{now_ns()}"),
-        order_valid_ms=config.order_valid_ms,
-        settled=settled,
+        now_ns=now_ns,
     )
-    reaper.progress.errors += notes
-    return reaper
-
-
-def _reapers_key(config: ExchangeConfig) -> tuple[str, str, list[str]]:
-    """Its own, else the daemon's, and what there is to say about that. Raises CredentialError."""
-    notes: list[str] = []
-    if config.reaper is not None:
-        try:
-            client_id, client_secret = config.reaper.client_id.reveal(), config.reaper.client_secret.reveal()
-        except CredentialError as error:
-            notes.append(f"the reaper's own key cannot be read, so the daemon's is used: {error}")
-        else:
-            logs.register_secret(client_secret)
-            return client_id, client_secret, notes
-    return *credentials(config), notes
+    return kind.make_reaper(config, way, settled=settled)

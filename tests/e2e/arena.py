@@ -8,6 +8,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any, TypeVar
 
+import msgspec
 import pytest
 import trio
 from still import BTC, ETH, OPERATOR, PRICES, D, StillMarket, perpetual
@@ -16,20 +17,26 @@ from mmd.config.load import load_text
 from mmd.config.model import ExchangeConfig
 from mmd.domain.reasons import Response, Scope, State, Switch, Why
 from mmd.domain.switches import SWITCHES
+from mmd.exchanges.deribit.session import Deribit
+from mmd.exchanges.derive.session import Derive
+from mmd.exchanges.derive.signing import TESTNET
+from mmd.exchanges.session import RpcExchange
 from mmd.sandbox.accounts import Position
+from mmd.sandbox.derive.known import SUBACCOUNT
+from mmd.sandbox.derive.options import DEFAULT_WALLET, DeriveOptions
 from mmd.sandbox.levers import Levers
-from mmd.sandbox.model import Direction, Reference
+from mmd.sandbox.model import Direction, Reference, SandboxInstrument
 from mmd.sandbox.orders import Order
-from mmd.sandbox.serve import Sandbox
+from mmd.sandbox.serve import Exchange, Sandbox, SandboxOptions
 from mmd.shell import wiring
+from mmd.shell.accounts import SANDBOX_KEY
 from mmd.shell.daemon import Daemon
 from mmd.shell.desk import AlertLine, ChangeResult, Outcome, SymbolStatus
 from mmd.shell.metrics import DaemonCollector, slices
 from mmd.shell.worker import Worker
 
 T = TypeVar("T")
-ACCOUNT = wiring.SANDBOX_KEY[0]
-HERE, THERE = "deribit", "second"  # two exchanges, so that it shows what a switch of one leaves alone
+HERE, THERE = "first", "second"  # two exchanges, so that it shows what a switch of one leaves alone
 HERE_BTC, HERE_ETH, THERE_BTC = f"{HERE}/{BTC}", f"{HERE}/{ETH}", f"{THERE}/{BTC}"
 ALL = (HERE_BTC, HERE_ETH, THERE_BTC)
 HERE_ALL = (HERE_BTC, HERE_ETH)
@@ -118,14 +125,76 @@ class Market(StillMarket):
         self.venue.set_reference(name, reference, now_ms)
 
 
+@dataclass(frozen=True)
+class Ground:
+    """What is spoken where things are provoked; the other exchange speaks Deribit's dialect.
+
+    Instruments have the same names, grids and amounts in both, but amounts are USD on Deribit and coins on Derive, so
+    that money is worth more there: `config` has limits for that.
+    """
+
+    type: str
+    account: str
+    exchange: type[RpcExchange]
+    config: Mapping[str, Any]
+
+    def sandbox(self, market: Market, wall_ns: Callable[[], int]) -> Sandbox:
+        if self.type == "deribit":
+            return Sandbox(market, wall_clock_ns=wall_ns)
+        market.perpetual = in_coins
+        wallet = msgspec.structs.replace(DEFAULT_WALLET, usdc=D(10**12))
+        derive = DeriveOptions(chain_id=TESTNET.chain_id, wallets=(wallet,))
+        return Sandbox(market, SandboxOptions(exchange=Exchange.DERIVE, derive=derive), wall_clock_ns=wall_ns)
+
+
+RICH = {
+    "limits": {
+        "per_symbol": {"max_order_value_usd": 10**9},
+        "portfolio": {
+            "max_exposure": {"BTC": 10**6, "ETH": 10**6},
+            "max_notional_usd": 10**12,
+            "max_drawdown_usd": 10**9,
+        },
+    }
+}
+DERIBIT = Ground("deribit", SANDBOX_KEY[0], Deribit, {})
+DERIVE = Ground("derive", str(SUBACCOUNT), Derive, RICH)
+GROUNDS = {ground.type: ground for ground in (DERIBIT, DERIVE)}
+
+
+def in_coins(name: str) -> SandboxInstrument:
+    """The instrument as Derive would have it: paid in USDC, its amounts in coins."""
+    return msgspec.structs.replace(
+        perpetual(name),
+        instrument_type="linear",
+        quote_currency="USDC",
+        counter_currency="USDC",
+        settlement_currency="USDC",
+        max_trade_amount=D(10**6),
+    )
+
+
 class Arena:
     """What a provocation holds: the daemon, and both exchanges from behind. Symbols by their key."""
 
-    def __init__(self, daemon: Daemon, sandboxes: dict[str, Sandbox], markets: dict[str, Market], state: Path) -> None:
+    def __init__(
+        self, daemon: Daemon, sandboxes: dict[str, Sandbox], markets: dict[str, Market], state: Path, ground: Ground
+    ) -> None:
         self.daemon = daemon
+        self.ground = ground
         self.sandboxes = sandboxes
         self.markets = markets
         self.state_dir = state
+
+    @property
+    def account(self) -> str:
+        """Ours, where things are provoked, as its sandbox calls it."""
+        return self.ground.account
+
+    @property
+    def accounts(self) -> dict[str, str]:
+        """By exchange."""
+        return {HERE: self.account, THERE: DERIBIT.account}
 
     @property
     def levers(self) -> Levers:
@@ -158,7 +227,7 @@ class Arena:
     def position_of(self, name: str) -> Position:
         """Our position here as the exchange keeps it."""
         sandbox = self.sandboxes[HERE]
-        return sandbox.engine.floor.account(ACCOUNT, sandbox.now_ms).position(name)
+        return sandbox.engine.floor.account(self.account, sandbox.now_ms).position(name)
 
     def worker(self, key: str) -> Worker:
         return self.daemon.pump.workers[key]
@@ -173,7 +242,7 @@ class Arena:
     def resting(self, key: str) -> list[Order]:
         """Our orders as the matching engine has them, whatever their label."""
         exchange, _, symbol = key.partition("/")
-        return self.sandboxes[exchange].levers.open_orders(ACCOUNT, symbol)
+        return self.sandboxes[exchange].levers.open_orders(self.accounts[exchange], symbol)
 
     def quoted(self, key: str) -> bool:
         """Both orders rest there, the daemon knows it, and nothing else rests."""
@@ -223,10 +292,10 @@ class Arena:
 
 @asynccontextmanager
 async def arena(
-    monkeypatch: pytest.MonkeyPatch, state: Path, config: Mapping[str, Any] | None = None
+    monkeypatch: pytest.MonkeyPatch, state: Path, config: Mapping[str, Any] | None = None, ground: Ground = DERIBIT
 ) -> AsyncIterator[Arena]:
     """Everything quotes when it begins. At the end the daemon stops, and the engines say that nothing rests."""
-    async with started(monkeypatch, state, config) as found:
+    async with started(monkeypatch, state, config, ground) as found:
         await found.until(lambda: all(line.armed for line in found.daemon.protection()))
         await found.quote()
         yield found
@@ -234,7 +303,7 @@ async def arena(
 
 @asynccontextmanager
 async def started(
-    monkeypatch: pytest.MonkeyPatch, state: Path, config: Mapping[str, Any] | None = None
+    monkeypatch: pytest.MonkeyPatch, state: Path, config: Mapping[str, Any] | None = None, ground: Ground = DERIBIT
 ) -> AsyncIterator[Arena]:
     """A daemon that is ready; nobody has resumed anything."""
     markets: dict[str, Market] = {}
@@ -242,22 +311,24 @@ async def started(
 
     def make_sandbox(exchange: ExchangeConfig, wall_ns: Callable[[], int]) -> Sandbox:
         market = markets[exchange.name] = Market()
-        sandboxes[exchange.name] = Sandbox(market, wall_clock_ns=wall_ns)
+        sandboxes[exchange.name] = GROUNDS[exchange.type].sandbox(market, wall_ns)
         return sandboxes[exchange.name]
 
     monkeypatch.setattr(wiring, "make_sandbox", make_sandbox)
-    text = json.dumps(merged(CONFIG, config or {}))
+    spoken = {"exchanges": {HERE: {"type": ground.type}}}
+    text = json.dumps(merged(merged(merged(CONFIG, ground.config), config or {}), spoken))
     daemon = Daemon(load_text(text), Path("mmd.yaml"), state=state)
     async with trio.open_nursery() as nursery:
         await nursery.start(daemon.run)
-        found = Arena(daemon, sandboxes, markets, state)
+        found = Arena(daemon, sandboxes, markets, state, ground)
         yield found
         for sandbox in sandboxes.values():
             sandbox.levers.disarm()
         daemon.stop()
         with trio.fail_after(PATIENCE_SECONDS):
             await daemon.stopped.wait()
-        assert not [order for name in sandboxes for order in sandboxes[name].levers.open_orders(ACCOUNT)]
+        accounts = found.accounts
+        assert not [order for name in sandboxes for order in sandboxes[name].levers.open_orders(accounts[name])]
         nursery.cancel_scope.cancel()
 
 

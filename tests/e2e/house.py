@@ -13,9 +13,12 @@ from typing import Any, NamedTuple, TypeVar
 
 import httpx
 import msgspec
+from eth_account import Account
+from eth_account.messages import encode_defunct
 
 from mmd.cli.client import Client
 from mmd.domain.errors import MmdError
+from mmd.sandbox.derive.known import SESSION_SECRET, SUBACCOUNT, WALLET
 
 T = TypeVar("T")
 PATIENCE_SECONDS = 30.0
@@ -24,6 +27,7 @@ MMD = (sys.executable, "-m", "mmd.cli.mmd")
 MMDCTL = (sys.executable, "-m", "mmd.cli.mmdctl")
 OURS = ("MMD_", "NOTIFY_", "WATCHDOG_", "RUNTIME_DIRECTORY", "STATE_DIRECTORY", "CREDENTIALS_", "JOURNAL_")
 CLIENT_ID, CLIENT_SECRET = "e2e", "not-a-real-secret"
+KEYS = {"E2E_ID": CLIENT_ID, "E2E_SECRET": CLIENT_SECRET, "E2E_KEY": SESSION_SECRET}
 
 
 def environment(more: Mapping[str, str]) -> dict[str, str]:
@@ -128,8 +132,7 @@ class Daemon(Program):
         self.socket = socket or folder / "mmd.sock"
         state = state or folder / "state"
         words = [*prefix, *MMD, "run", "-c", str(config), "--state-dir", str(state), "--socket", str(self.socket)]
-        credentials = {"E2E_ID": CLIENT_ID, "E2E_SECRET": CLIENT_SECRET}
-        super().__init__(words, folder, "daemon", env={**credentials, **(env or {})})
+        super().__init__(words, folder, "daemon", env={**KEYS, **(env or {})})
 
     def ask(self, method: str, **params: object) -> Any:
         """The result of one request, as plain JSON. Raises what the client raises."""
@@ -201,11 +204,14 @@ class Daemon(Program):
 class Exchange(Program):
     """`mmd sandbox` and an HTTP client of it."""
 
+    spoken = "deribit"
+    path = "/ws/api/v2"
+
     def __init__(self, folder: Path, *words: str, port: int = 0) -> None:
         listen = f"127.0.0.1:{port}"
-        super().__init__([*MMD, "sandbox", "--exchange", "deribit", "--listen", listen, *words], folder, "sandbox")
+        super().__init__([*MMD, "sandbox", "--exchange", self.spoken, "--listen", listen, *words], folder, "sandbox")
         self.url = self.until(lambda: self.out.partition("\n")[0] if "\n" in self.out else "", "ready line")
-        address = re.fullmatch(r"ws://127\.0\.0\.1:([0-9]+)/ws/api/v2", self.url)
+        address = re.fullmatch(rf"ws://127\.0\.0\.1:([0-9]+){self.path}", self.url)
         assert address is not None, self.url
         self.port = int(address.group(1))
         self.account = CLIENT_ID
@@ -229,6 +235,32 @@ class Exchange(Program):
         return float(self.call("private/get_position", instrument_name=symbol)["size"])
 
 
+class DeriveExchange(Exchange):
+    """The same, of Derive: every call is signed with the key that its wallet has there."""
+
+    spoken = "derive"
+    path = "/v3/ws"
+
+    def call(self, method: str, **params: object) -> Any:
+        """One call over HTTP; AssertionError for an error."""
+        now_ms = time.time_ns() // 1_000_000
+        signature = Account.sign_message(encode_defunct(text=str(now_ms)), SESSION_SECRET).signature
+        head = {"X-DeriveWallet": WALLET, "X-DeriveTimestamp": str(now_ms), "X-DeriveSignature": f"0x{signature.hex()}"}
+        own = {"subaccount_id": SUBACCOUNT} if method.startswith("private/") else {}
+        answer = httpx.post(
+            f"http://127.0.0.1:{self.port}/v3/{method}", json=own | params, headers=head, timeout=PATIENCE_SECONDS
+        ).json()
+        assert "result" in answer, answer
+        return answer["result"]
+
+    def open_orders(self) -> dict[str, dict[str, Any]]:
+        return {order["order_id"]: order for order in self.call("private/get_open_orders")["orders"]}
+
+    def position(self, symbol: str) -> float:
+        rows = self.call("private/get_positions")["positions"]
+        return next((float(row["amount"]) for row in rows if row["instrument_name"] == symbol), 0.0)
+
+
 def house(programs: list[Program]) -> Iterator[list[Program]]:
     """For a fixture: what is put into the list is ended with the test, sandboxes last."""
     yield programs
@@ -240,37 +272,57 @@ CONFIG = """\
 version: 1
 service: {{name: {service}, mode: {mode}, metrics: {{listen: "127.0.0.1:0"}}}}
 exchanges:
-  deribit:
-    type: deribit
-    network: {network}
-    credentials: {{client_id: {{env: E2E_ID}}, client_secret: {{env: E2E_SECRET}}}}
+{exchanges}
 market_data: {{stale_seconds: {stale_seconds}, auto_resume: {auto_resume}, auto_resume_seconds: 0.2}}
 spreads:
-  wide: {{fair: mid, style: around, spread_bps: 200, band_bps: 500, size: 10, tolerance_bps: 100}}
+  wide: {{fair: mid, style: around, spread_bps: 200, band_bps: 500, size: {size}, tolerance_bps: 100}}
 instruments:
 {instruments}
 limits:
   per_symbol: {{max_position: 1000, max_order_size: 100, collar_bps: 500}}
   portfolio: {{max_exposure: {{BTC: 5, ETH: 50}}, max_notional_usd: 1000000, max_drawdown_usd: 5000}}
 """
-WIDE = ("BTC-PERPETUAL", "ETH-PERPETUAL")
+ENTRIES = {
+    "deribit": """\
+  deribit:
+    type: deribit
+    network: {network}
+    credentials: {{client_id: {{env: E2E_ID}}, client_secret: {{env: E2E_SECRET}}}}
+""",
+    "derive": f"""\
+  derive:
+    type: derive
+    network: {{network}}
+    wallet: "{WALLET}"
+    session_key: {{{{env: E2E_KEY}}}}
+    subaccount: {SUBACCOUNT}
+""",
+}
+WIDE = {"deribit": ("BTC-PERPETUAL", "ETH-PERPETUAL"), "derive": ("ETH-PERP", "BTC-PERP")}
+SIZES = {"deribit": "10", "derive": "1"}
 
 
 def write_config(
     path: Path,
     *,
     network: str = "sandbox",
+    exchange: str = "deribit",
     mode: str = "shadow",
     service: str = "e2e",
     auto_resume: bool = False,
     stale_seconds: float = 20,
-    symbols: Sequence[str] = WIDE,
+    symbols: Sequence[str] = (),
     more: str = "",
 ) -> Path:
-    """A configuration whose orders stand far from the market and within tolerance: they rest, and do not fill."""
-    lines = [f"  - {{exchange: deribit, symbol: {symbol}, spread: wide}}" for symbol in symbols]
+    """A configuration whose orders stand far from the market and within tolerance: they rest, and do not fill.
+
+    `symbols`: of the exchange; none: two perpetuals.
+    """
+    names = symbols or WIDE[exchange]
+    lines = [f"  - {{exchange: {exchange}, symbol: {symbol}, spread: wide}}" for symbol in names]
     text = CONFIG.format(
-        network=network,
+        exchanges=ENTRIES[exchange].format(network=network).rstrip(),
+        size=SIZES[exchange],
         mode=mode,
         service=service,
         auto_resume=str(auto_resume).lower(),

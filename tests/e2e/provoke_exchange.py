@@ -5,7 +5,6 @@ from functools import partial
 
 import trio
 from arena import (
-    ACCOUNT,
     BUY,
     HERE,
     HERE_ALL,
@@ -23,7 +22,7 @@ from arena import (
 from still import BTC, OPERATOR, PRICES, D
 
 from mmd.domain.reasons import Scope, Switch
-from mmd.exchanges.deribit.session import Deribit
+from mmd.exchanges.session import RpcExchange
 from mmd.sandbox.levers import ORDERS_AND_EDITS
 
 # --- the exchange as a whole ---------------------------------------------------------------------
@@ -35,7 +34,7 @@ class Lag:
     seconds: float = 0.0
 
 
-def lag_of(exchange: Deribit) -> float | None:
+def lag_of(exchange: RpcExchange) -> float | None:
     return Lag.seconds if exchange.name == HERE else None
 
 
@@ -78,7 +77,7 @@ async def cut_again(found: Arena) -> float:
 
 async def trip_protection(found: Arena) -> float:
     began = trio.current_time()
-    found.levers.trip_protection(ACCOUNT, "btc_usd")
+    found.levers.trip_protection(found.account, "btc_usd")
     return began
 
 
@@ -89,14 +88,14 @@ async def reset_protection(found: Arena) -> None:
 
 async def withdraw_protection(found: Arena) -> float:
     """The account loses the right to it: the next order is refused."""
-    found.levers.grant_protection(ACCOUNT, granted=False)
+    found.levers.grant_protection(found.account, granted=False)
     began = trio.current_time()
     found.move(BTC, NUDGE)
     return began
 
 
 async def grant_protection(found: Arena) -> None:
-    found.levers.grant_protection(ACCOUNT, granted=True)
+    found.levers.grant_protection(found.account, granted=True)
     await reset_protection(found)
 
 
@@ -201,14 +200,14 @@ async def known_again(found: Arena) -> None:
 async def fill_often(found: Arena) -> float:
     began = trio.current_time()
     for _ in range(4):
-        found.levers.fill_quote(ACCOUNT, BTC, BUY, D(10))
+        found.levers.fill_quote(found.account, BTC, BUY, D(10))
     return began
 
 
 async def fill_much(found: Arena) -> float:
     began = trio.current_time()
-    found.levers.fill_quote(ACCOUNT, BTC, BUY)
-    found.levers.fill_quote(ACCOUNT, BTC, SELL)
+    found.levers.fill_quote(found.account, BTC, BUY)
+    found.levers.fill_quote(found.account, BTC, SELL)
     return began
 
 
@@ -239,13 +238,13 @@ async def lose_every_word(found: Arena) -> float:
 async def drift(found: Arena) -> float:
     """The exchange counts another position than the fills that it told."""
     began = trio.current_time()
-    found.levers.drift_position(ACCOUNT, BTC, D(50))
+    found.levers.drift_position(found.account, BTC, D(50))
     return began
 
 
 async def misremember(found: Arena) -> float:
     """The exchange's own average of our position is another than that of the fills that it told."""
-    found.levers.fill_quote(ACCOUNT, BTC, BUY, D(10))
+    found.levers.fill_quote(found.account, BTC, BUY, D(10))
     await found.until(lambda: found.worker(HERE_BTC).machine.position.lots)
     found.position_of(BTC).average_price += 400
     return trio.current_time()  # after a trade it is looked soon
@@ -259,7 +258,9 @@ async def remember(found: Arena) -> None:
 async def place_under_our_name(found: Arena) -> float:
     began = trio.current_time()
     price = PRICES[BTC] - 5000
-    found.levers.foreign_order(ACCOUNT, BTC, BUY, D(10), price, label=f"mmd-kill-{BTC}-b-abc123-1", post_only=True)
+    found.levers.foreign_order(
+        found.account, BTC, BUY, D(10), price, label=f"mmd-kill-{BTC}-b-abc123-1", post_only=True
+    )
     return began
 
 
@@ -268,7 +269,7 @@ async def trade_with_ourselves(found: Arena) -> float:
     found.set_book(BTC, [(-1, 10)], [(1, 10)])
     await found.until(lambda: found.quoted(HERE_BTC))
     began = trio.current_time()
-    found.levers.self_trade(ACCOUNT, BTC, SELL, D(30))
+    found.levers.self_trade(found.account, BTC, SELL, D(30))
     return began
 
 

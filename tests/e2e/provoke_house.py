@@ -5,7 +5,7 @@ from decimal import Decimal, localcontext
 from functools import partial
 
 import trio
-from arena import ACCOUNT, ALL, BUY, HERE, HERE_ALL, HERE_BTC, Arena, Provocation, connected, fill_the_book
+from arena import ALL, BUY, HERE, HERE_ALL, HERE_BTC, Arena, Provocation, connected, fill_the_book
 from still import BTC, D
 
 from mmd.core.ledger import CONTEXT
@@ -55,7 +55,7 @@ async def corrupt(found: Arena) -> float:
     """One accumulator of the ledger is changed behind its back; the next fill shows it."""
     change_spread(found, D("0.001"))
     began = trio.current_time()
-    found.levers.fill_quote(ACCOUNT, BTC, BUY, D(10))
+    found.levers.fill_quote(found.account, BTC, BUY, D(10))
     return began
 
 
@@ -75,7 +75,7 @@ async def flood(found: Arena) -> float:
     await found.until(lambda: found.quoted(HERE_BTC))
     for part in range(FLOOD // 300):  # in a few milliseconds: no page of trades holds them all
         sweep = NewOrder(
-            account=ACCOUNT,
+            account=found.account,
             instrument_name=BTC,
             direction=BUY,
             amount=D(3000),
@@ -84,10 +84,10 @@ async def flood(found: Arena) -> float:
         )
         sandbox.engine.place(sweep, sandbox.now_ms + part, bumped=False)
     notices = sandbox.engine.drain()
-    ours = [notice for notice in notices if isinstance(notice, AccountChanged) and notice.account == ACCOUNT]
+    ours = [notice for notice in notices if isinstance(notice, AccountChanged) and notice.account == found.account]
     fills = tuple(trade for notice in ours for trade in notice.trades)
     began = trio.current_time()
-    sandbox.send([AccountChanged(ACCOUNT, BTC, (), fills, position_changed=True)])
+    sandbox.send([AccountChanged(found.account, BTC, (), fills, position_changed=True)])
     sandbox.send([notice for notice in notices if notice not in ours])
     return began
 
@@ -98,7 +98,7 @@ FLOOD = 1200
 async def all_counted(found: Arena) -> None:
     """What was in the mailbox when it overflowed is asked for again."""
     await fill_the_book(found)
-    there = found.levers.position(ACCOUNT, BTC)
+    there = found.levers.position(found.account, BTC)
     assert there == 10 * FLOOD
     machine = found.worker(HERE_BTC).machine
     await found.until(lambda: found.row(HERE_BTC).position == there and machine.drift is None)

@@ -1,7 +1,7 @@
 """Provocations of the totals and of the market."""
 
 import trio
-from arena import ACCOUNT, ALL, BUY, HERE, HERE_ALL, HERE_BTC, SELL, Arena, Provocation, connected, halts
+from arena import ALL, BUY, HERE, HERE_ALL, HERE_BTC, SELL, Arena, Provocation, connected, halts
 from still import BTC, PRICES, D
 
 from mmd.domain.reasons import Scope, Switch, Why
@@ -12,12 +12,12 @@ from mmd.domain.reasons import Scope, Switch, Why
 async def trade_elsewhere(found: Arena) -> float:
     """Somebody else on this account buys what nobody here ordered."""
     began = trio.current_time()
-    found.levers.take(BTC, BUY, D(5000), account=ACCOUNT)
+    found.levers.take(BTC, BUY, D(5000), account=found.account)
     return began
 
 
 async def trade_back(found: Arena) -> None:
-    found.levers.take(BTC, SELL, D(5000), account=ACCOUNT)
+    found.levers.take(BTC, SELL, D(5000), account=found.account)
     await found.until(lambda: found.row(HERE_BTC).position == 0)
 
 
@@ -26,7 +26,7 @@ HOLDING = 1000  # USD, one whole quote
 
 async def hold(found: Arena) -> None:
     """Our whole bid is filled, and quoting goes on."""
-    found.levers.fill_quote(ACCOUNT, BTC, BUY)
+    found.levers.fill_quote(found.account, BTC, BUY)
     await found.until(lambda: found.row(HERE_BTC).position == HOLDING and found.quoted(HERE_BTC))
 
 

@@ -16,6 +16,7 @@ from mmd.sandbox.model import Direction, InstrumentState, Reference, SandboxInst
 from mmd.sandbox.orders import Order
 from mmd.sandbox.serve import Sandbox
 from mmd.shell import wiring
+from mmd.shell.accounts import SANDBOX_KEY
 from mmd.shell.daemon import Daemon
 from mmd.shell.desk import Caller, ChangeResult, Outcome, SymbolStatus
 from mmd.shell.worker import Worker
@@ -25,7 +26,7 @@ D = Decimal
 START_NS = 1_795_000_000_000_000_000  # 2026-11-18T11:06:40Z
 BTC, ETH = "BTC-PERPETUAL", "ETH-PERPETUAL"
 PRICES = {BTC: D(80000), ETH: D(3000)}
-ACCOUNT = wiring.SANDBOX_KEY[0]
+ACCOUNT = SANDBOX_KEY[0]
 OPERATOR = Caller(uid=1000, pid=1, name="tester")
 PATIENCE_SECONDS = 120.0  # of mock time
 POLL_SECONDS = 0.02
@@ -74,11 +75,12 @@ class StillMarket:
 
     def __init__(self) -> None:
         self.venue: Venue | None = None
+        self.perpetual = perpetual
         self.marks = dict(PRICES)
         self.steps = 0
 
     def instruments(self) -> list[SandboxInstrument]:
-        return [perpetual(name) for name in PRICES]
+        return [self.perpetual(name) for name in PRICES]
 
     def start(self, venue: Venue, now_ms: int) -> None:
         self.venue = venue

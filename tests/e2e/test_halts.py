@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import trio
-from arena import ACCOUNT, ALL, BUY, HERE, HERE_BTC, HERE_ETH, LIMIT_SECONDS, THERE_BTC, Arena, arena, started
+from arena import ALL, BUY, HERE, HERE_BTC, HERE_ETH, LIMIT_SECONDS, THERE_BTC, Arena, arena, started
 from provoke_house import Bug, fill_the_disk, make_room
 from provoke_market import crash, trade_back, trade_elsewhere
 from still import BTC, ETH, D
@@ -97,7 +97,7 @@ async def test_halted_survives_a_restart(monkeypatch: pytest.MonkeyPatch, tmp_pa
     limited = {"limits": {"per_symbol": {"max_fills": 1}}}
     async with arena(monkeypatch, tmp_path, limited) as found:
         for _ in range(2):
-            found.levers.fill_quote(ACCOUNT, BTC, BUY, D(10))
+            found.levers.fill_quote(found.account, BTC, BUY, D(10))
         await found.until(lambda: found.state(HERE_BTC) == ("HALTED", "repeated_fills"))
     for _ in range(2):  # however often
         async with started(monkeypatch, tmp_path, limited) as found:
@@ -167,9 +167,9 @@ async def test_a_second_switch_leaves_the_first_reason_and_is_told(
 async def test_a_fill_that_no_channel_tells_is_found(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(audit, "AUDIT_SECONDS", 0.2)
     async with arena(monkeypatch, tmp_path) as found:
-        found.levers.lose_fills(1, ACCOUNT)
-        found.levers.fill_quote(ACCOUNT, BTC, BUY)
-        await found.until(lambda: found.row(HERE_BTC).position == found.levers.position(ACCOUNT, BTC) == 1000)
+        found.levers.lose_fills(1, found.account)
+        found.levers.fill_quote(found.account, BTC, BUY)
+        await found.until(lambda: found.row(HERE_BTC).position == found.levers.position(found.account, BTC) == 1000)
         await found.until(partial(found.quoted, HERE_BTC))
         assert found.state(HERE_BTC) == ("ACTIVE", "resumed")
         assert not found.daemon.alerts()

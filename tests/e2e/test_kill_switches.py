@@ -9,7 +9,7 @@ from provoke_exchange import Lag, lag_of
 
 from mmd.domain.reasons import State, Switch
 from mmd.domain.switches import SWITCHES
-from mmd.exchanges.deribit.session import Deribit
+from mmd.exchanges.session import RpcExchange
 from mmd.shell.desk import Outcome
 from mmd.shell.sentinel import sentinel
 
@@ -63,7 +63,7 @@ async def is_left(found: Arena, case: Provocation) -> None:
 
 @pytest.mark.parametrize("case", CASES, ids=str)
 async def test_a_provocation(case: Provocation, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(Deribit, "event_lag_seconds", property(lag_of))
+    monkeypatch.setattr(RpcExchange, "event_lag_seconds", property(lag_of))
     monkeypatch.setattr(Lag, "seconds", 0.0)
     state = tmp_path / "state"
     state.mkdir()

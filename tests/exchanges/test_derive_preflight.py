@@ -20,7 +20,8 @@ from mmd.exchanges.derive import preflight
 from mmd.exchanges.derive.keys import Identity, SessionKey
 from mmd.exchanges.derive.messages import MmpConfig
 from mmd.exchanges.derive.pages import READINGS_MAX
-from mmd.exchanges.derive.preflight import DerivePreflight, list_public, mmp_difference
+from mmd.exchanges.derive.preflight import DerivePreflight, list_public
+from mmd.exchanges.derive.protection import mmp_difference, mmp_params
 from mmd.exchanges.http_rpc import open_rpc
 from mmd.exchanges.preflight import Finding
 
@@ -495,7 +496,7 @@ def test_milliseconds_survive_seconds() -> None:
     for milliseconds in range(1, 3000):
         wanted_ms = Protection(underlying="ETH", interval_seconds=milliseconds / 1000, frozen_seconds=0)
         found = MmpConfig(subaccount_id=1, currency="ETH", mmp_interval=milliseconds, mmp_frozen_time=0)
-        assert mmp_difference(found, wanted_ms) == ""
+        assert mmp_difference(found, mmp_params(1, wanted_ms)) == ""
 
 
 # --- reach and clock -----------------------------------------------------------------------------

@@ -13,8 +13,8 @@ import trio
 from mmd.domain.errors import ExchangeAmbiguous, ExchangeMalformed, ExchangeRefused, LinkLost, MmdError
 from mmd.exchanges import http_rpc
 from mmd.exchanges.deribit.codec import encode as deribit_encode
-from mmd.exchanges.derive.preflight import encode_params
-from mmd.exchanges.http_rpc import open_rpc
+from mmd.exchanges.derive.private import encode_params
+from mmd.exchanges.http_rpc import http_base, open_rpc
 
 BASE = "https://exchange.example/v3"
 SECRET = "hunter2"
@@ -217,3 +217,20 @@ async def test_half_an_answer_is_ambiguous() -> None:
             with pytest.raises(ExchangeAmbiguous, match="public/get_time"):
                 await rpc.call("public/get_time")
         nursery.cancel_scope.cancel()
+
+
+# --- where ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("websocket", "http"),
+    [
+        ("wss://www.deribit.com/ws/api/v2", "https://www.deribit.com/api/v2"),
+        ("ws://127.0.0.1:8645/ws/api/v2", "http://127.0.0.1:8645/api/v2"),
+        ("wss://api.derive.xyz/v3/ws", "https://api.derive.xyz/v3"),
+        ("wss://testnet.api.derive.xyz/v3/ws/", "https://testnet.api.derive.xyz/v3"),
+        ("ws://[::1]:9/ws", "http://[::1]:9"),
+    ],
+)
+def test_the_http_address_is_beside_the_other(websocket: str, http: str) -> None:
+    assert http_base(websocket) == http

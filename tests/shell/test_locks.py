@@ -94,11 +94,11 @@ def test_a_directory_that_is_replaced_is_noticed(tmp_path: Path) -> None:
 
 def test_both_locks_end_with_their_process(tmp_path: Path, name: AccountName) -> None:
     directory = tmp_path / "state"
-    words = [sys.executable, "-c", HOLD, str(directory), name.exchange, name.type, name.server, name.client_id]
+    words = [sys.executable, "-c", HOLD, str(directory), name.exchange, name.type, name.server, name.account]
     with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as holder:
         assert holder.stdout is not None and holder.stdout.readline() == b"held\n"
         assert (state_holder(directory), account_holder(name)) == (holder.pid, holder.pid)
-        with pytest.raises(OSError, match=rf"account {name.client_id} of exchange deribit .*pid {holder.pid}\)"):
+        with pytest.raises(OSError, match=rf"account {name.account} of exchange deribit .*pid {holder.pid}\)"):
             AccountLock(name)
         holder.kill()
         holder.wait(10)
@@ -107,12 +107,12 @@ def test_both_locks_end_with_their_process(tmp_path: Path, name: AccountName) ->
 
 
 def test_an_account_is_the_same_whatever_the_exchange_is_called(name: AccountName) -> None:
-    other = AccountName("another_name", name.type, name.server, name.client_id)
+    other = AccountName("another_name", name.type, name.server, name.account)
     with AccountLocks([name]):
         assert account_holder(other) == os.getpid()
         for changed in (
-            AccountName(name.exchange, "other", name.server, name.client_id),
-            AccountName(name.exchange, name.type, "other.example", name.client_id),
+            AccountName(name.exchange, "other", name.server, name.account),
+            AccountName(name.exchange, name.type, "other.example", name.account),
             AccountName(name.exchange, name.type, name.server, "other"),
         ):
             assert account_holder(changed) is None

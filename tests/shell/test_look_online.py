@@ -15,7 +15,7 @@ from mmd.domain.errors import CredentialError
 from mmd.exchanges.preflight import Finding
 from mmd.shell.accounts import derive_identity, session_key
 from mmd.shell.logs import redact
-from mmd.shell.preflight import LOOK_SECONDS, Report, http_base, look
+from mmd.shell.preflight import LOOK_SECONDS, Report, look
 
 OWNER = "0xf39Fd6e51aad88F6F4ce6aB8827279cffFb92266"
 SIGNER = "0x70997970C51812dc3A010C7d01b50e0d17dc79C8"
@@ -100,23 +100,6 @@ def test_a_key_that_others_can_read_keeps_its_exit_status(tmp_path: Path) -> Non
     file.chmod(0o600)
     assert config.wallet is not None
     assert session_key(config.wallet.session_key, "x").name == SIGNER
-
-
-# --- where ---------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("websocket", "http"),
-    [
-        ("wss://www.deribit.com/ws/api/v2", "https://www.deribit.com/api/v2"),
-        ("ws://127.0.0.1:8645/ws/api/v2", "http://127.0.0.1:8645/api/v2"),
-        ("wss://api.derive.xyz/v3/ws", "https://api.derive.xyz/v3"),
-        ("wss://testnet.api.derive.xyz/v3/ws/", "https://testnet.api.derive.xyz/v3"),
-        ("ws://[::1]:9/ws", "http://[::1]:9"),
-    ],
-)
-def test_the_http_address_is_beside_the_other(websocket: str, http: str) -> None:
-    assert http_base(websocket) == http
 
 
 # --- all at once ---------------------------------------------------------------------------------

@@ -5,20 +5,9 @@ import trio
 
 from mmd.domain.errors import LinkLost
 from mmd.domain.instruments import Kind
-from mmd.exchanges.deribit.listing import http_base, list_public
+from mmd.exchanges.deribit.listing import list_public
 from mmd.sandbox.markets import recorded_market
 from mmd.sandbox.serve import Sandbox
-
-
-@pytest.mark.parametrize(
-    ("websocket", "http"),
-    [
-        ("wss://www.deribit.com/ws/api/v2", "https://www.deribit.com/api/v2"),
-        ("ws://127.0.0.1:8645/ws/api/v2", "http://127.0.0.1:8645/api/v2"),
-    ],
-)
-def test_the_http_address_beside_the_websocket(websocket: str, http: str) -> None:
-    assert http_base(websocket) == http
 
 
 async def test_everything_listed_and_the_index_of_each_coin(nursery: trio.Nursery) -> None:

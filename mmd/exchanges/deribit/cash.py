@@ -28,8 +28,8 @@ from mmd.domain.units import whole
 from mmd.exchanges.cash import CashRow, Question
 from mmd.exchanges.connection import Connection
 from mmd.exchanges.deribit.messages import LogHead, LogPage, LogParams, LogRow
-from mmd.exchanges.deribit.orders import finite
 from mmd.exchanges.jsonrpc import Decoder
+from mmd.exchanges.rows import finite
 
 MS = 1_000_000
 MAX_PAGES = 100  # 25,000 settlements since the last look are not believed

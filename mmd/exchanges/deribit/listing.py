@@ -1,7 +1,5 @@
 """What Deribit lists, asked over plain HTTP and without an account: for dry runs before any key exists."""
 
-from urllib.parse import urlsplit
-
 import httpx
 import msgspec
 
@@ -9,6 +7,7 @@ from mmd.domain.errors import ExchangeMalformed, ExchangeRefused, LinkLost
 from mmd.domain.instruments import Instrument
 from mmd.exchanges.deribit.codec import read_index
 from mmd.exchanges.deribit.instruments import decode_instruments
+from mmd.exchanges.http_rpc import http_base
 
 TIMEOUT_SECONDS = 20.0
 
@@ -16,13 +15,6 @@ TIMEOUT_SECONDS = 20.0
 class _Answer(msgspec.Struct):
     result: msgspec.Raw = msgspec.Raw()
     error: dict[str, msgspec.Raw] | None = None
-
-
-def http_base(websocket_url: str) -> str:
-    """The HTTP address beside a WebSocket address: `wss://host/ws/api/v2` -> `https://host/api/v2`."""
-    parts = urlsplit(websocket_url)
-    scheme = "https" if parts.scheme == "wss" else "http"
-    return f"{scheme}://{parts.netloc}/api/v2"
 
 
 def list_public(exchange: str, websocket_url: str) -> tuple[dict[str, Instrument], dict[str, float]]:

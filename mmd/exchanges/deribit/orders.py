@@ -29,7 +29,7 @@ from mmd.exchanges.deribit.messages import (
 from mmd.exchanges.guards import PULLED
 from mmd.exchanges.jsonrpc import Decoder
 from mmd.exchanges.record import not_cancelled
-from mmd.exchanges.rows import OrderRow, TradeRow, Unread
+from mmd.exchanges.rows import OrderRow, TradeRow, Unread, finite, whole_lots
 
 MS = 1_000_000
 CLOSED_STATES = frozenset({"filled", "cancelled", "rejected"})
@@ -48,7 +48,7 @@ _decode_result: Decoder[OrderResult] = Decoder(OrderResult)
 def filled(trade: UserTradeData, instrument: Instrument, received_ns: int) -> OrderFilled:
     """One execution. Raises ExchangeMalformed where its size is no whole number of lots, or a number cannot be."""
     what = f"trade {trade.trade_id}"
-    size_lots = _lots(trade.amount, instrument, what)
+    size_lots = whole_lots(trade.amount, instrument, what)
     if size_lots <= 0 or finite(trade.price, instrument, what) <= 0:
         raise ExchangeMalformed(f"{what} of {instrument.symbol}: {trade.amount} at {trade.price}, allowed: above 0")
     return OrderFilled(
@@ -79,7 +79,7 @@ def closed(order: OrderData, instrument: Instrument, received_ns: int) -> OrderC
 
     An order that never rests has no cause beside its state: that its rest is cancelled is what was asked for.
     """
-    lots = _lots(order.filled_amount or Decimal(0), instrument, f"order {order.order_id}")
+    lots = whole_lots(order.filled_amount or Decimal(0), instrument, f"order {order.order_id}")
     cause = order.cancel_reason or order.order_state
     if order.mmp_cancelled:
         cause = PULLED
@@ -114,7 +114,7 @@ def position(data: PositionData, instrument: Instrument, received_ns: int) -> Po
 
     Raises ExchangeMalformed where its size is no whole number of lots, or a number cannot be.
     """
-    lots = _lots(data.size, instrument, "position")
+    lots = whole_lots(data.size, instrument, "position")
     if data.direction == "sell":
         lots = -abs(lots)
     average = finite(data.average_price or Decimal(0), instrument, "average of the position")
@@ -247,17 +247,3 @@ def _side(label: str, direction: str) -> Side:
     if parsed is not None:
         return parsed.side
     return Side.BID if direction == "buy" else Side.ASK
-
-
-def finite(value: Decimal, instrument: Instrument, what: str) -> Decimal:
-    """The value; ExchangeMalformed for the texts "NaN" and "Infinity", which a decimal may be read from."""
-    if not value.is_finite():
-        raise ExchangeMalformed(f"{what} of {instrument.symbol}: {value} is no number")
-    return value
-
-
-def _lots(amount: Decimal, instrument: Instrument, what: str) -> int:
-    try:
-        return whole(amount, instrument.lot)
-    except (OffGrid, ArithmeticError) as error:
-        raise ExchangeMalformed(f"{what} of {instrument.symbol}: {error}") from error

@@ -43,11 +43,16 @@ class DeribitOrders:
             return "private/cancel", CancelParams(row.order_id)
         return codec.order_request(instrument, CancelOrder(row.label, "", Side.BID))
 
-    def reply(self, order: Order, raw: msgspec.Raw, instrument: Instrument, received_ns: int) -> list[Mail]:
+    def reply(self, order: Order, raw: msgspec.Raw, instrument: Instrument, received_ns: int) -> list[Mail] | None:
+        if isinstance(order, CancelOrder) and not order.order_id:
+            return None  # a count
         return orders.reply(order, raw, instrument, received_ns)
 
     def refused(self, order: Order, error: RpcError, received_ns: int, remark: str) -> list[Mail]:
         return [ERRORS.refused(order, error, received_ns, remark)]
+
+    def lost(self, order: Order) -> None:
+        """An order keeps its id here, whatever becomes of a request."""
 
     def told(self, channel: str, data: msgspec.Raw, received_ns: int) -> Told:
         if not channel.startswith("user.changes."):

@@ -203,10 +203,12 @@ class OrderData(msgspec.Struct):
 
 
 class TradeData(msgspec.Struct):
-    """One execution of the account. `trade_fee` positive = paid; settled or not, it counts when it arrives."""
+    """One execution of the account. `trade_fee` positive = paid; settled or not, it counts when it arrives.
+
+    `order_id`: None or empty where no order traded: RFQs and transfers.
+    """
 
     trade_id: str
-    order_id: str
     instrument_name: str
     subaccount_id: int
     timestamp: int
@@ -215,6 +217,7 @@ class TradeData(msgspec.Struct):
     trade_amount: Decimal
     trade_fee: Decimal
     liquidity_role: str
+    order_id: str | None = None
     label: str = ""
     expected_rebate: Decimal | None = None
     extra_fee: Decimal | None = None
@@ -275,9 +278,9 @@ class TradePage(msgspec.Struct):
 
 
 class CancelledCount(msgspec.Struct):
-    """Result of the cancels by nonce, label and instrument; -1 = not counted."""
+    """Result of the cancels by nonce, label and instrument; -1 = not counted, UNSET in that of one by id: the order."""
 
-    cancelled_orders: int
+    cancelled_orders: int | msgspec.UnsetType = msgspec.UNSET
 
 
 # --- account -------------------------------------------------------------------------------------
@@ -290,6 +293,7 @@ class PositionData(msgspec.Struct):
     instrument_type: str
     amount: Decimal
     average_price: Decimal | None = None
+    average_price_excl_fees: Decimal | None = None
     mark_price: Decimal | None = None
     index_price: Decimal | None = None
     mark_value: Decimal | None = None

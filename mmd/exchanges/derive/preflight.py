@@ -4,17 +4,16 @@ Every private call has the login's three headers, signed anew. Implements Prefli
 Source: docs.derive.xyz, "Session login", "Rate limits", "Cancel on disconnect"; the published v3 specifications.
 """
 
-from collections.abc import Callable, Mapping
-from decimal import Decimal
+from collections.abc import Callable
+from typing import TypeVar
 
 import httpx
 import msgspec
 
-from mmd.domain.addresses import checksum, parse_address
+from mmd.domain.addresses import parse_address
 from mmd.domain.errors import ExchangeRefused
 from mmd.domain.instruments import Instrument
-from mmd.domain.settings import Protection
-from mmd.exchanges.derive.codec import encode_request, read_ticker_answer, read_time
+from mmd.exchanges.derive.codec import read_ticker_answer, read_time
 from mmd.exchanges.derive.errors import ACCOUNT_UNKNOWN, KEY_UNKNOWN, SIGNER_UNKNOWN, WRONG_WALLET
 from mmd.exchanges.derive.expired import ended_ns
 from mmd.exchanges.derive.instruments import Page, decode_instruments
@@ -23,16 +22,16 @@ from mmd.exchanges.derive.messages import (
     AccountData,
     Incidents,
     ListingParams,
-    MmpConfig,
     SessionKeyData,
     SessionKeys,
     Subaccount,
 )
 from mmd.exchanges.derive.pages import KINDS, read_listing
-from mmd.exchanges.derive.signing import login_headers, login_params
+from mmd.exchanges.derive.private import PrivateRpc, encode_params
+from mmd.exchanges.derive.protection import decode_configs, find_config, mmp_difference, mmp_params
 from mmd.exchanges.derive.windows import WINDOW_SECONDS
 from mmd.exchanges.http_rpc import HttpRpc, open_rpc
-from mmd.exchanges.jsonrpc import Decoder, Request
+from mmd.exchanges.jsonrpc import Decoder
 from mmd.exchanges.preflight import (
     FAILURES,
     NS_IN_MS,
@@ -56,6 +55,8 @@ SECONDS_IN_DAY = 86_400
 EVERYTHING = frozenset({"admin", "trade:all"})
 ENOUGH = ("trade", "account_info")
 
+T = TypeVar("T")
+
 
 class _Subaccounts(msgspec.Struct):
     """Result of private/get_subaccounts."""
@@ -68,12 +69,6 @@ _decode_subaccounts: Decoder[_Subaccounts] = Decoder(_Subaccounts)
 _decode_subaccount: Decoder[Subaccount] = Decoder(Subaccount)
 _decode_account: Decoder[AccountData] = Decoder(AccountData)
 _decode_keys: Decoder[SessionKeys] = Decoder(SessionKeys)
-_decode_mmp: Decoder[list[MmpConfig]] = Decoder(list[MmpConfig])
-
-
-def encode_params(request: Request) -> bytes:
-    """The body of a POST: the params alone, the method is in the path."""
-    return encode_request(request.params)
 
 
 class DerivePreflight:
@@ -180,9 +175,9 @@ class _Private:
         self, book: Notebook, rpc: HttpRpc, identity: Identity, wall_ns: Callable[[], int], moment: Moment
     ) -> None:
         self._book = book
-        self._rpc = rpc
         self._identity = identity
-        self._wallet = checksum(parse_address(identity.wallet))
+        self._rpc = PrivateRpc(rpc, identity, self._now_ms)
+        self._wallet = self._rpc.wallet
         self._wall_ns = wall_ns
         self._ahead_ms = moment.ahead_ms
 
@@ -190,10 +185,9 @@ class _Private:
         """By the exchange's clock."""
         return round(self._wall_ns() / NS_IN_MS + self._ahead_ms)
 
-    def _headers(self) -> Mapping[str, str]:
-        params = login_params(self._identity.key, self._wallet, self._now_ms())
-        self._book.hide(params.signature)
-        return login_headers(params)
+    async def _asked(self, method: str, read: Callable[[msgspec.Raw], T], params: object) -> T:
+        """A call, and its result as `read` has it. Raises as `PrivateRpc.call` does."""
+        return read(await self._rpc.call(method, params))
 
     async def look(self, choice: Choice, wanted: Wanted) -> None:
         if not await self._log_in():
@@ -207,13 +201,7 @@ class _Private:
         """Whether key and wallet belong together, and the subaccount to them."""
         book, key, number = self._book, self._identity.key, self._identity.subaccount
         try:
-            found = await asked(
-                self._rpc,
-                "private/get_subaccounts",
-                _decode_subaccounts,
-                {"wallet": self._wallet},
-                self._headers(),
-            )
+            found = await self._asked("private/get_subaccounts", _decode_subaccounts, {"wallet": self._wallet})
         except FAILURES as error:
             book.fail("login", self._why(error), "a key that the wallet has registered, on this network")
             return False
@@ -243,7 +231,7 @@ class _Private:
             return True
         keys = await book.ask(
             "rights",
-            asked(self._rpc, "private/session_keys", _decode_keys, {"wallet": self._wallet}, self._headers()),
+            self._asked("private/session_keys", _decode_keys, {"wallet": self._wallet}),
         )
         if keys is None:
             return False
@@ -283,7 +271,7 @@ class _Private:
         book = self._book
         account = await book.ask(
             "account",
-            asked(self._rpc, "private/get_account", _decode_account, {"wallet": self._wallet}, self._headers()),
+            self._asked("private/get_account", _decode_account, {"wallet": self._wallet}),
         )
         if account is None:
             return
@@ -319,7 +307,7 @@ class _Private:
         number, book = self._identity.subaccount, self._book
         found = await book.ask(
             "account",
-            asked(self._rpc, "private/get_subaccount", _decode_subaccount, {"subaccount_id": number}, self._headers()),
+            self._asked("private/get_subaccount", _decode_subaccount, {"subaccount_id": number}),
         )
         if found is None:
             return
@@ -341,28 +329,18 @@ class _Private:
             return
         rows = await book.ask(
             "maker_protection",
-            asked(self._rpc, "private/get_mmp_config", _decode_mmp, {"subaccount_id": number}, self._headers()),
+            self._asked("private/get_mmp_config", decode_configs, {"subaccount_id": number}),
         )
         if rows is None:
             return
-        standing = {row.currency: row for row in rows}
         for protection in wanted.protections:
             coin = protection.underlying
-            row = standing.get(coin)
+            row = find_config(rows, number, coin)
             if row is not None and row.is_frozen:
                 book.warn("maker_protection", f"{coin}: frozen now", "not frozen")
-            text = mmp_difference(row, protection)
+            try:
+                text = mmp_difference(row, mmp_params(number, protection))
+            except ValueError as error:
+                book.fail("maker_protection", f"{coin}: {error}")
+                continue
             book.ok("maker_protection", f"{coin}: {text or 'as it is wanted'}", "set at login" if text else "")
-
-
-def mmp_difference(found: MmpConfig | None, wanted: Protection) -> str:
-    """Where what stands there is not what is wanted, with both values; empty if it is."""
-    if found is None or not found.mmp_interval:
-        return "nothing is set there"
-    pairs = {
-        "mmp_interval": (found.mmp_interval, round(wanted.interval_seconds * 1000)),
-        "mmp_frozen_time": (found.mmp_frozen_time, round(wanted.frozen_seconds * 1000)),
-        "mmp_amount_limit": (found.mmp_amount_limit, wanted.max_quantity or Decimal(0)),
-        "mmp_delta_limit": (found.mmp_delta_limit, wanted.max_delta or Decimal(0)),
-    }
-    return "; ".join(f"{name} is {there}, wanted {here}" for name, (there, here) in pairs.items() if there != here)

@@ -3,6 +3,7 @@
 from mmd.domain.errors import LinkLost
 from mmd.domain.instruments import Instrument
 from mmd.domain.reasons import Side
+from mmd.exchanges.api import UNLIMITED_SECONDS
 from mmd.exchanges.connection import House
 from mmd.exchanges.derive.chains import Chains
 from mmd.exchanges.derive.instruments import Listed
@@ -27,7 +28,7 @@ class Room:
         self.signer = Signer(identity.key, domain, identity.wallet, identity.subaccount)
         self.listed: dict[str, Listed] = {}
         self.indexes: dict[str, float] = {}
-        self.chains = Chains()
+        self.chains = Chains(self._heritage)
         self.key_expires_sec: int | None = None
         self.paces = WalletPaces()
         self._life_seconds = order_life_seconds
@@ -36,6 +37,13 @@ class Room:
     @property
     def subaccount(self) -> int:
         return self.identity.subaccount
+
+    def _heritage(self) -> tuple[int, int]:
+        """When an earlier process may have sent its last request, and until when that may come."""
+        house = self.house
+        valid_ms = house.order_valid_ms or round(UNLIMITED_SECONDS * 1000)
+        sent_ms = round(house.started_ns / MS + house.clock.skew_ms)
+        return sent_ms, sent_ms + valid_ms
 
     def instrument(self, symbol: str) -> Instrument | None:
         """None where it is not listed (any more)."""

@@ -1,110 +1,30 @@
-"""The reaper's errand at one exchange: on mock time, against the sandbox's own engine over memory streams."""
+"""The reaper's errand at one exchange, of each dialect: on mock time, against the sandbox's own engine."""
 
 import random
 from collections.abc import Awaitable, Callable
-from decimal import Decimal
 from typing import Any
 
+import httpx
 import pytest
 import trio
 import trio.testing
+from graveyard import YARDS, DeribitYard, DeriveYard, Graveyard, wall_clock_ns
 
 from mmd.exchanges.api import MARGIN_SECONDS, UNLIMITED_SECONDS, settle_seconds
-from mmd.exchanges.deribit.reaping import ANSWER_SECONDS, DeribitReaper
+from mmd.exchanges.deribit.reaping import ANSWER_SECONDS
 from mmd.exchanges.reap import ARRIVE_SECONDS
-from mmd.sandbox.deribit.dialect import Dialect
-from mmd.sandbox.limits import Budget, Budgets
-from mmd.sandbox.markets import generated_market
-from mmd.sandbox.model import Direction
-from mmd.sandbox.orders import Order
-from mmd.sandbox.serve import Sandbox, SandboxOptions
+from mmd.sandbox.answering import Answering
+from mmd.sandbox.derive import query_methods
+from mmd.sandbox.derive.render_account import order_json
 
-START_NS = 1_798_700_000_000_000_000
-ACCOUNT = "maker"
-SYMBOLS = {"BTC-PERPETUAL": Decimal(10), "ETH-PERPETUAL": Decimal(1), "BTC_USDC-PERPETUAL": Decimal("0.01")}
-BTC = "BTC-PERPETUAL"
 SETTLE = 2.5
-LOOKING = {"public/auth", "public/set_heartbeat", "private/get_open_orders"}
 
 
-def wall_clock_ns() -> int:
-    return START_NS + int(trio.current_time() * 1e9)
-
-
-class Graveyard:
-    """A sandbox with what a dead daemon left there, and a reaper."""
-
-    def __init__(self, nursery: trio.Nursery, budgets: Budgets | None = None) -> None:
-        self.nursery = nursery
-        market = generated_market(3, now_ms=START_NS // 1_000_000)
-        options = SandboxOptions(seed=3) if budgets is None else SandboxOptions(seed=3, budgets=budgets)
-        self.sandbox = Sandbox(market, options, wall_clock_ns=wall_clock_ns)
-        self.levers = self.sandbox.levers
-        self.count = 0
-        self.reaper = self.make()
-
-    def make(self, **changes: Any) -> DeribitReaper:
-        values: dict[str, Any] = {
-            "name": "deribit",
-            "network": "memory",
-            "service": "svc",
-            "dial": self.sandbox.connect,
-            "host": "sandbox",
-            "path": "/ws/api/v2",
-            "client_id": ACCOUNT,
-            "client_secret": "s",
-            "grant": "client_signature",
-            "wall_clock_ns": wall_clock_ns,
-            "rng": random.Random(1),
-            "order_valid_ms": 2000,
-            "settled": False,
-        }
-        self.reaper = DeribitReaper(**(values | changes))
-        return self.reaper
-
-    async def start(self) -> None:
-        await self.nursery.start(self.sandbox.run)
-        await trio.sleep(1)
-
-    def leave(self, label: str = "", symbol: str = BTC) -> str:
-        """An order far below the market; its id."""
-        self.count += 1
-        mark = self.sandbox.engine.floor.listing(symbol).reference
-        assert mark is not None
-        price = (mark.mark_price * Decimal("0.97")).to_integral_value() - self.count
-        label = label or f"mmd-svc-{symbol}-b-abc-{self.count}"
-        return self.levers.foreign_order(ACCOUNT, symbol, Direction.BUY, SYMBOLS[symbol], price, label).order_id
-
-    def resting(self) -> set[str]:
-        return {order.order_id for order in self.levers.open_orders(ACCOUNT)}
-
-    def closed(self, number: str) -> Order:
-        return next(order for order in self.levers.closed_orders(ACCOUNT) if order.order_id == number)
-
-    async def reap(self, seconds: float = 20, *, only_look: bool = False) -> float:
-        """How long it took; the time limit is that of the caller, as in the program."""
-        began = trio.current_time()
-        with trio.move_on_after(seconds):
-            await self.reaper.reap(only_look=only_look)
-        return trio.current_time() - began
-
-    def counts(self) -> tuple[int | None, int, int, int, int | None, bool]:
-        """before, later, cancelled, gone, after, proven"""
-        told = self.reaper.progress
-        outcomes = [str(order.outcome) for order in told.orders]
-        return (
-            told.before,
-            told.later,
-            outcomes.count("cancelled"),
-            outcomes.count("gone"),
-            told.after,
-            told.proven,
-        )
-
-
-@pytest.fixture
-async def yard(autojump_clock: trio.testing.MockClock, nursery: trio.Nursery) -> Graveyard:
-    yard = Graveyard(nursery)
+@pytest.fixture(params=list(YARDS))
+async def yard(
+    request: pytest.FixtureRequest, autojump_clock: trio.testing.MockClock, nursery: trio.Nursery
+) -> Graveyard:
+    yard = YARDS[request.param](nursery)
     await yard.start()
     return yard
 
@@ -113,28 +33,31 @@ async def yard(autojump_clock: trio.testing.MockClock, nursery: trio.Nursery) ->
 def asked(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Every method that was called, in order."""
     methods: list[str] = []
-    carry_out = Dialect.run
+    carry = Answering.carry
 
-    def run(self: Dialect, link: Any, request: Any, *rest: Any) -> Any:
-        methods.append(request.method)
-        return carry_out(self, link, request, *rest)
+    def watched(self: Answering[Any, Any], link: Any, asked: Any) -> Any:
+        methods.append(asked.method)
+        return carry(self, link, asked)
 
-    monkeypatch.setattr(Dialect, "run", run)
+    monkeypatch.setattr(Answering, "carry", watched)
     return methods
 
 
 async def test_ours_are_cancelled_in_every_currency_and_nobody_elses(yard: Graveyard) -> None:
-    ours = {yard.leave(symbol=symbol) for symbol in SYMBOLS}
-    foreign = {yard.leave(label) for label in ("by hand", "mmd-other-BTC-PERPETUAL-b-abc-1", "mmd-svc2-X-b-1-1")}
-    unlabelled = yard.levers.foreign_order(ACCOUNT, BTC, Direction.BUY, Decimal(10), Decimal(10_000)).order_id
-    assert yard.resting() == ours | foreign | {unlabelled}
+    ours = {yard.leave(symbol=symbol) for symbol in yard.symbols}
+    foreign = {
+        yard.place(label, yard.first)
+        for label in ("by hand", f"mmd-other-{yard.first}-b-abc-1", "mmd-svc2-X-b-1-1", "")
+    }
+    assert yard.resting() == ours | foreign
     took = await yard.reap()
-    assert yard.resting() == foreign | {unlabelled}
-    assert yard.counts() == (3, 0, 3, 0, 0, True)
+    assert yard.resting() == foreign
+    count = len(ours)
+    assert yard.counts() == (count, 0, count, 0, 0, True)
     assert {order.order_id for order in yard.reaper.progress.orders} == ours
-    assert {order.symbol for order in yard.reaper.progress.orders} == set(SYMBOLS)
+    assert {order.symbol for order in yard.reaper.progress.orders} == set(yard.symbols)
     assert yard.reaper.progress.errors == []
-    assert yard.reaper.progress.account == ACCOUNT
+    assert yard.reaper.progress.account == yard.account
     assert SETTLE <= took < SETTLE + 1
 
 
@@ -177,14 +100,14 @@ async def test_looking_only_asks_and_changes_nothing(yard: Graveyard, asked: lis
     assert await yard.reap(only_look=True) < 1
     assert yard.resting() == ours
     assert yard.counts() == (2, 0, 0, 0, 2, False)
-    assert set(asked) == LOOKING
+    assert set(asked) == yard.looking
 
 
 async def test_only_cancels_by_id_are_sent_and_no_setting_is_touched(yard: Graveyard, asked: list[str]) -> None:
     yard.leave()
     yard.leave("by hand")
     await yard.reap()
-    assert set(asked) == LOOKING | {"private/cancel"}
+    assert set(asked) == yard.looking | {"private/cancel"}
     assert asked.count("private/cancel") == 1
 
 
@@ -195,7 +118,7 @@ async def test_refused_cancels_are_tried_again(yard: Graveyard, refusals: int) -
     yard.levers.refuse_cancels(refusals)
     await yard.reap()
     assert yard.counts() == (2, 0, 2, 0, 0, True)
-    assert any("book_closed" in error for error in yard.reaper.progress.errors)
+    assert any(yard.refused in error for error in yard.reaper.progress.errors)
 
 
 async def test_what_cannot_be_cancelled_is_never_proven(yard: Graveyard, asked: list[str]) -> None:
@@ -225,8 +148,8 @@ async def test_a_lost_answer_is_looked_up(yard: Graveyard) -> None:
     yard.levers.lose_answers(1, "private/cancel")
     took = await yard.reap()
     assert yard.counts() == (1, 0, 0, 1, 0, True)
-    assert any("no answer" in error for error in yard.reaper.progress.errors)
-    assert took > ANSWER_SECONDS
+    assert any(yard.lost in error for error in yard.reaper.progress.errors)
+    assert took > yard.patience_seconds
 
 
 async def test_a_cancel_that_never_arrived_is_sent_again(yard: Graveyard) -> None:
@@ -245,7 +168,7 @@ def cut_at_the_list(yard: Graveyard) -> None:
 
 
 def cut_login(yard: Graveyard) -> None:
-    yard.levers.cut_logins(2)
+    yard.cut_login()
 
 
 def lose_the_list(yard: Graveyard) -> None:
@@ -253,7 +176,7 @@ def lose_the_list(yard: Graveyard) -> None:
 
 
 def lose_the_login(yard: Graveyard) -> None:
-    yard.levers.lose_answers(1, "public/auth")
+    yard.levers.lose_answers(1, yard.login)
 
 
 def no_door_for_a_while(yard: Graveyard) -> None:
@@ -294,12 +217,17 @@ async def test_trouble_on_the_way_is_overcome(yard: Graveyard, trouble: Callable
     assert yard.reaper.progress.errors
 
 
-async def test_a_link_that_goes_silent_is_left_for_another(yard: Graveyard) -> None:
+async def test_a_link_that_goes_silent_is_left_for_another(
+    autojump_clock: trio.testing.MockClock, nursery: trio.Nursery
+) -> None:
+    """Where there is a link at all."""
+    yard = DeribitYard(nursery)
+    await yard.start()
     yard.leave()
 
     async def stall() -> None:
         await trio.sleep(0.5)
-        assert yard.levers.stall_connections(ACCOUNT) == 1
+        assert yard.levers.stall_connections(yard.account) == 1
 
     yard.nursery.start_soon(stall)
     took = await yard.reap()
@@ -330,41 +258,41 @@ async def test_a_dial_that_hangs_is_given_up_for_another(yard: Graveyard) -> Non
     yard.make(dial=dial)
     took = await yard.reap()
     assert yard.counts() == (1, 0, 1, 0, 0, True)
-    assert took > ARRIVE_SECONDS
-    assert yard.reaper.progress.errors == [f"not logged in within {ARRIVE_SECONDS:g} s"]
+    assert took > ANSWER_SECONDS
+    assert yard.reaper.progress.errors == [yard.hung]
 
 
-async def test_a_key_that_is_refused_ends_it_at_once(
-    autojump_clock: trio.testing.MockClock, nursery: trio.Nursery
-) -> None:
-    yard = Graveyard(nursery)
-    await yard.start()
-    yard.levers.refuse_orders(None, 13004, "invalid_credentials", "public/auth")
+async def test_a_key_that_is_refused_ends_it_at_once(yard: Graveyard) -> None:
+    code, message = yard.wrong_key
+    yard.levers.refuse_orders(None, code, message, yard.login)
     assert await yard.reap() < 1
     assert yard.reaper.progress.refused
     assert yard.counts() == (None, 0, 0, 0, None, False)
-    assert len(yard.reaper.progress.errors) == 1 and "invalid_credentials" in yard.reaper.progress.errors[0]
+    assert len(yard.reaper.progress.errors) == 1 and message in yard.reaper.progress.errors[0]
 
 
 @pytest.mark.parametrize(
-    ("rate", "burst", "seconds"),
+    ("kind", "slow", "seconds"),
     [
-        pytest.param(5, 20, (8, 20), id="the lowest tier: 60 orders need their time"),
-        pytest.param(30, 100, (SETTLE, SETTLE + 1), id="the highest tier"),
+        pytest.param(DeribitYard, True, (8, 20), id="the lowest tier: 60 orders need their time"),
+        pytest.param(DeribitYard, False, (SETTLE, SETTLE + 1), id="the highest tier"),
+        pytest.param(DeriveYard, True, (70, 80), id="five in five seconds, four of them ours"),
+        pytest.param(DeriveYard, False, (SETTLE, SETTLE + 1), id="a market maker"),
     ],
 )
 async def test_many_orders_stay_within_the_message_rate(
-    rate: float,
-    burst: float,
+    kind: type[Graveyard],
+    slow: bool,
     seconds: tuple[float, float],
     autojump_clock: trio.testing.MockClock,
     nursery: trio.Nursery,
 ) -> None:
-    yard = Graveyard(nursery, Budgets(matching=Budget(rate, burst), cancel_all=Budget(rate, burst), closes=True))
+    yard = kind(nursery, slow=slow)
     await yard.start()
-    for _ in range(60):
-        yard.leave()
-    took = await yard.reap(60)
+    for _ in range(30):
+        for symbol in list(yard.symbols)[:2]:
+            yard.leave(symbol=symbol)
+    took = await yard.reap(90)
     assert yard.counts() == (60, 0, 60, 0, 0, True)
     assert yard.reaper.progress.errors == []
     assert seconds[0] <= took <= seconds[1]
@@ -373,10 +301,12 @@ async def test_many_orders_stay_within_the_message_rate(
 async def test_used_up_credits_only_cost_time(yard: Graveyard) -> None:
     for _ in range(3):
         yard.leave()
-    yard.levers.refuse_orders(1, 10028, "too_many_requests", "private/cancel")
+    code, message = yard.too_much
+    yard.levers.refuse_orders(1, code, message, "private/cancel")
     await yard.reap()
-    assert yard.counts() == (3, 0, 3, 0, 0, True)
-    assert any("too_many_requests" in error for error in yard.reaper.progress.errors)
+    before, _, cancelled, gone, after, proven = yard.counts()
+    assert (before, cancelled + gone, after, proven) == (3, 3, 0, True)
+    assert any(message in error for error in yard.reaper.progress.errors)
 
 
 async def test_two_reapers_at_once_do_no_harm(yard: Graveyard) -> None:
@@ -390,3 +320,37 @@ async def test_two_reapers_at_once_do_no_harm(yard: Graveyard) -> None:
     assert yard.resting() == set()
     assert first.progress.proven and second.progress.proven
     assert first.progress.errors == second.progress.errors == []
+
+
+async def test_an_order_without_an_instrument_is_cancelled_by_its_label(
+    autojump_clock: trio.testing.MockClock, nursery: trio.Nursery, monkeypatch: pytest.MonkeyPatch, asked: list[str]
+) -> None:
+    yard = DeriveYard(nursery)
+    await yard.start()
+    yard.leave()
+    foreign = yard.leave("by hand")
+    monkeypatch.setattr(query_methods, "order_json", lambda tickets, order: bare(order_json(tickets, order)))
+    await yard.reap()
+    assert "private/cancel_by_label" in asked and "private/cancel" not in asked
+    assert yard.resting() == {foreign} and yard.reaper.progress.proven
+
+
+def bare(row: dict[str, Any]) -> dict[str, Any]:
+    return {"order_id": row["order_id"], "label": row["label"], "amount": "many"}
+
+
+async def test_a_signature_that_comes_back_is_not_shown(
+    autojump_clock: trio.testing.MockClock, nursery: trio.Nursery
+) -> None:
+    yard = DeriveYard(nursery)
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        if request.url.path.endswith("/get_time"):
+            return httpx.Response(200, json={"id": 1, "result": wall_clock_ns() // 1_000_000})
+        sent = request.headers["x-derivesignature"]
+        return httpx.Response(400, json={"id": 1, "error": {"code": 14014, "message": f"wrong: {sent}"}})
+
+    yard.make(transport=httpx.MockTransport(answer))
+    await yard.reap()
+    assert yard.reaper.progress.refused
+    assert "wrong: [secret]" in yard.reaper.progress.errors[0]
