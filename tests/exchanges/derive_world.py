@@ -224,6 +224,7 @@ class World:
                 assert not why, why
 
         await self.questions.open_orders(self.wire, take)  # type: ignore[arg-type]
+        self.engine.late_trades = 0  # until the second look at the latest
         return True
 
     # --- the exchange's side ---
@@ -317,6 +318,7 @@ class World:
 
     async def come_to_rest(self) -> None:
         """Everything arrives, is told, and what is not known is asked for, until all is known."""
+        self.engine.late_trades = 0
         for _ in range(40):
             while self.wire.requests:
                 self.carry_out()
@@ -332,7 +334,11 @@ class World:
             await trio.sleep(1.0)
             audited = await self.audit()
             self.check()
-            if audited and all(isinstance(state.slot, Empty | Live) for state in self.own.every()) and not self.wire.requests:
+            if (
+                audited
+                and all(isinstance(state.slot, Empty | Live) for state in self.own.every())
+                and not self.wire.requests
+            ):
                 return
         raise AssertionError(f"not known after 40 s: {[state.slot for state in self.own.every()]}")
 

@@ -33,6 +33,7 @@ STEPS = {
     "wait": 2,
     "cut": 1,
     "restart": 1,
+    "late": 1,
     "stale": 1,
 }
 NAMES = [name for name, weight in STEPS.items() for _ in range(weight)]
@@ -139,6 +140,10 @@ class Player:
 
     async def do_wait(self, a: int, b: int) -> None:
         await trio.sleep(0.1 * (1 + a))
+
+    async def do_late(self, a: int, b: int) -> None:
+        """The newest trades are not listed yet, or all are."""
+        self.world.engine.late_trades = a % 3
 
     async def do_cut(self, a: int, b: int) -> None:
         self.world.cut()

@@ -294,7 +294,7 @@ class DeriveQuestions:
         """Not before a request about it that has no answer can come no more: then what is found is the last word."""
         chain = self._room.chains.of(label)
         for _ in range(TRIES):
-            await trio.sleep(max(0.0, seconds_past(self._house, chain.may_come_until_ms)))
+            await trio.sleep(max(0.0, seconds_past(self._house, chain.may_come_until_ms + MARGIN_MS)))
             asked_ms = self._house.clock.now_ms()
             taken = await self._take_open(connection, symbol, chain, asked_ms, take)
             if taken is None:
