@@ -112,7 +112,7 @@ class World:
             name="derive", service="svc", errors=ERRORS, wall_clock_ns=wall_clock_ns, rng=random.Random(1),
             started_ns=wall_clock_ns(), budget=Budget(100.0, 100.0, 10.0), order_valid_ms=VALID_MS,
         )  # fmt: skip
-        house.sink = self  # type: ignore[assignment]  # what of a Sink is used here
+        house.sink = self
         house.instruments[SYMBOL] = LISTED.instrument
         house.watched = (SYMBOL,)
         self.room = Room(
@@ -126,7 +126,7 @@ class World:
         calls = TradeCalls(
             channels=None, orders=DeriveOrders(self.room), questions=self.questions, protection=NoProtection(),
             account=None, cash=SimpleNamespace(settled=None), most_cancels=float("inf"),
-        )  # type: ignore[arg-type]  # fmt: skip  # what is not used here is not there
+        )  # fmt: skip
         self.trading = Trading(house, self.known, calls)
         self.connect()
 
@@ -134,7 +134,7 @@ class World:
         self.wire = Wire(self.nursery, self.engine)
         self.looked = False
         self.settled_ms = now_ms() + VALID_MS  # no request of the link before comes later
-        self.trading.connection = self.wire  # type: ignore[assignment]  # stands for one
+        self.trading.connection = self.wire
 
     # --- Sink ---
 
@@ -148,7 +148,7 @@ class World:
         if isinstance(event, OrdersReported):
             self.own.reported(event, now_ns)
             return
-        label = event.label  # type: ignore[union-attr]  # all others here have one
+        label = event.label
         if isinstance(event, OrderAcked) and self.own.find(label, event.order_id) is None:
             if event.remaining_lots > 0 and self.own.is_news(event):
                 self.own.adopt(event, Side.BID, now_ns)
@@ -213,7 +213,7 @@ class World:
             return False
         self.looked = True
         record = self.trading.record
-        await self.trading.inquiry.catch_up(self.wire, SYMBOL)  # type: ignore[arg-type]
+        await self.trading.inquiry.catch_up(self.wire, SYMBOL)
         before = record.activity[SYMBOL]
 
         def take(listing: OrderListing) -> None:
@@ -223,7 +223,7 @@ class World:
                 why = self.trading.inquiry.report_orders(SYMBOL, listing.rows)
                 assert not why, why
 
-        await self.questions.open_orders(self.wire, take)  # type: ignore[arg-type]
+        await self.questions.open_orders(self.wire, take)
         self.engine.late_trades = 0  # until the second look at the latest
         return True
 

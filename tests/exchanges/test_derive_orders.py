@@ -34,7 +34,7 @@ Clock = trio.testing.MockClock
 async def playing() -> AsyncIterator[World]:
     async with trio.open_nursery() as nursery:
         world = World(nursery)
-        await world.trading.inquiry.catch_up(world.wire, SYMBOL)  # type: ignore[arg-type]  # stands for a Connection
+        await world.trading.inquiry.catch_up(world.wire, SYMBOL)
         world.wire.asked.clear()
         yield world
         nursery.cancel_scope.cancel()
@@ -85,13 +85,13 @@ def twin(world: World, label: str) -> dict[str, Any]:
 
 async def listing(world: World) -> OrderListing:
     found: list[OrderListing] = []
-    await world.questions.open_orders(world.wire, found.append)  # type: ignore[arg-type]  # stands for a Connection
+    await world.questions.open_orders(world.wire, found.append)
     return found[-1]
 
 
 async def asked(world: World, label: str) -> list[OrderRow]:
     found: list[OrderRow] = []
-    await world.questions.order(world.wire, SYMBOL, label, found.append)  # type: ignore[arg-type]
+    await world.questions.order(world.wire, SYMBOL, label, found.append)
     return found
 
 
@@ -586,7 +586,7 @@ async def test_an_order_that_never_was_has_no_row(autojump_clock: Clock) -> None
 
 async def test_a_subaccount_that_could_not_be_fetched_is_no_empty_one(autojump_clock: Clock) -> None:
     async with playing() as world:
-        world.engine.answer = lambda method, params: {  # type: ignore[method-assign]
+        world.engine.answer = lambda method, params: {
             "result": {"open_orders": [], "positions": [], "failed_to_fetch": True}
         }
         with pytest.raises(ExchangeMalformed, match="could not fetch"):
@@ -598,7 +598,7 @@ async def test_one_question_is_a_look_at_everything(autojump_clock: Clock) -> No
         resting(world)
         seen: list[OrderListing | PositionListing] = []
         await world.questions.look(
-            world.wire,  # type: ignore[arg-type]
+            world.wire,
             ["subaccount"],
             lambda: seen.append,
             lambda account: seen.append,
@@ -609,7 +609,7 @@ async def test_one_question_is_a_look_at_everything(autojump_clock: Clock) -> No
 
 async def read_trades(world: World) -> list[TradeRow]:
     found: list[TradeRow] = []
-    await world.questions.trades(world.wire, SYMBOL, 0, lambda rows, unread: found.extend(rows))  # type: ignore[arg-type]
+    await world.questions.trades(world.wire, SYMBOL, 0, lambda rows, unread: found.extend(rows))
     return found
 
 
@@ -638,7 +638,7 @@ async def test_a_count_that_moves_is_read_anew_and_one_that_never_stands_still_i
                 fill(world, label, 1)
             return answer
 
-        world.engine.answer = moving  # type: ignore[method-assign]
+        world.engine.answer = moving
         assert len({trade.trade_id for trade in await read_trades(world)}) == 5
         moves[:] = [1] * 20
         with pytest.raises(ExchangeMalformed, match="moved"):
@@ -650,7 +650,7 @@ async def test_pages_that_do_not_add_up_prove_nothing(count: int, pages: int, au
     async with playing() as world:
         rows = [] if pages == 2 else [{"instrument_name": SYMBOL}]
         page = {"trades": rows, "pagination": {"count": count, "num_pages": pages}}
-        world.engine.answer = lambda method, params: {"result": page}  # type: ignore[method-assign]
+        world.engine.answer = lambda method, params: {"result": page}
         with pytest.raises(ExchangeMalformed):
             await read_trades(world)
 
