@@ -3,6 +3,8 @@
 import json
 import random
 from collections import deque
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from decimal import Decimal
 from types import SimpleNamespace
 from typing import Any
@@ -10,7 +12,7 @@ from typing import Any
 import msgspec
 import trio
 import trio.testing
-from derive_engine import LISTED, SUBACCOUNT, SYMBOL, Engine, now_ms, wall_clock_ns
+from derive_engine import LISTED, SUBACCOUNT, SYMBOL, Engine, amount, now_ms, wall_clock_ns
 
 from mmd.core.budget import Budget
 from mmd.core.orders import Amending, Cancelling, Empty, Live, Placing, Unknown
@@ -30,11 +32,12 @@ from mmd.exchanges.derive.signing import MAINNET
 from mmd.exchanges.derive.trading import DeriveOrders
 from mmd.exchanges.jsonrpc import Head, Request, RpcError, Sent, Waiter
 from mmd.exchanges.known import Known
-from mmd.exchanges.rows import OrderListing
+from mmd.exchanges.rows import OrderListing, OrderRow
 from mmd.exchanges.trading import TradeCalls, Trading
 from mmd.sandbox.derive.known import SESSION_SECRET, WALLET
 
 VALID_MS = 1000
+PRICE = 300_000
 LATENCY_NS = (VALID_MS + 100) * 1_000_000  # no request arrives later than that
 SECOND = 1_000_000_000
 
@@ -353,3 +356,71 @@ class World:
             assert slot.filled_lots == self.engine.filled(label)
             assert slot.total_lots - slot.filled_lots == self.engine.remaining(row)
             assert slot.price_ticks == LISTED.instrument.grid.ticks(Decimal(row["limit_price"]))
+
+
+# --- scenes -----------------------------------------------------------------------------------
+
+
+@asynccontextmanager
+async def playing() -> AsyncIterator[World]:
+    async with trio.open_nursery() as nursery:
+        world = World(nursery)
+        await world.trading.inquiry.catch_up(world.wire, SYMBOL)
+        world.wire.asked.clear()
+        yield world
+        nursery.cancel_scope.cancel()
+
+
+async def settle() -> None:
+    await trio.testing.wait_all_tasks_blocked()
+
+
+def params(world: World) -> dict[str, Any]:
+    """Of the last request that left."""
+    return world.wire.requests[-1][1]
+
+
+def resting(world: World, lots: int = 100) -> str:
+    """An order that rests, as everybody knows. Returns its label."""
+    label = world.place(PRICE, lots)
+    world.carry_out()
+    world.hear_answer()
+    world.engine.tell_orders.clear()
+    assert isinstance(world.bid.slot, Live)
+    world.heard.clear()
+    return label
+
+
+def replaced(world: World, lots: int = 100) -> None:
+    """It was replaced; nobody heard of that on a channel."""
+    world.amend(PRICE + 1, lots)
+    world.carry_out()
+    world.hear_answer()
+    world.engine.tell_orders.clear()
+    world.heard.clear()
+
+
+def fill(world: World, label: str, lots: int) -> None:
+    """Of the order that rests; the trade is told, the order's change is not."""
+    (row,) = world.engine.open(label)
+    world.engine.fill(row, lots)
+    world.engine.tell_orders.clear()
+    world.hear("trades")
+
+
+def twin(world: World, label: str) -> dict[str, Any]:
+    """Somebody else's order with our label."""
+    terms = {"direction": "buy", "amount": amount(7), "limit_price": "2999", "time_in_force": "gtc"}
+    return world.engine.make(terms | {"label": label, "nonce": "77"})
+
+
+async def listing(world: World) -> OrderListing:
+    found: list[OrderListing] = []
+    await world.questions.open_orders(world.wire, found.append)
+    return found[-1]
+
+
+async def asked(world: World, label: str) -> list[OrderRow]:
+    found: list[OrderRow] = []
+    await world.questions.order(world.wire, SYMBOL, label, found.append)
+    return found

@@ -227,15 +227,9 @@ class Chain:
         member.ending = member.ending or ending
 
     def count(self, filled: dict[str, int]) -> None:
-        """All that its orders have filled, by order id, as far as it is listed: from now on all fills are known."""
-        base = 0
-        for order_id, lots in filled.items():
-            member = self.members.get(order_id)
-            if member is not None:
-                member.filled_lots = max(member.filled_lots, lots)
-            elif order_id not in self.twins:
-                base += lots
-        self.base_lots = base
+        """All that orders with the label have filled, by order id: what those before the members have is known now."""
+        known = self.members.keys() | self.twins.keys()
+        self.base_lots = sum(lots for order_id, lots in filled.items() if order_id not in known)
 
 
 class Chains:

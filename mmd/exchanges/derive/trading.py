@@ -7,7 +7,6 @@ from mmd.domain.errors import ExchangeMalformed
 from mmd.domain.events import Mail, OrderClosed, RequestLost
 from mmd.domain.instruments import Instrument
 from mmd.domain.reasons import Fault
-from mmd.exchanges.api import UNLIMITED_SECONDS
 from mmd.exchanges.derive import orders
 from mmd.exchanges.derive.chains import Chain, Ending
 from mmd.exchanges.derive.errors import ERRORS, FILLED_DIFFERS, MMP_FROZEN
@@ -97,7 +96,7 @@ class DeriveOrders:
 
     def _sent(self, chain: Chain, order: Order, nonce: int, old_id: str, until_ms: int | None) -> None:
         now_ms = self._room.house.clock.now_ms()
-        chain.sent(order, nonce, old_id, now_ms, until_ms or now_ms + round(UNLIMITED_SECONDS * 1000))
+        chain.sent(order, nonce, old_id, now_ms, until_ms or now_ms + self._room.valid_ms)
 
     def cancel(self, row: OrderRow) -> tuple[str, object]:
         return self._cancel(row.symbol, row.label, row.order_id)
