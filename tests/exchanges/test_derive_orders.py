@@ -279,7 +279,11 @@ def half_a_lot(result: dict[str, Any]) -> None:
     result["order"]["amount"] = "0.005"
 
 
-@pytest.mark.parametrize("spoil", [no_order, another_nonce, another_order, another_symbol, half_a_lot])
+def another_status(result: dict[str, Any]) -> None:
+    result["order"]["order_status"] = "pending"
+
+
+@pytest.mark.parametrize("spoil", [another_status, no_order, another_nonce, another_order, another_symbol, half_a_lot])
 async def test_an_answer_that_does_not_fit_is_looked_up(spoil: Any, autojump_clock: Clock) -> None:
     async with playing() as world:
         label = resting(world)

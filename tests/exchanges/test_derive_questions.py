@@ -9,8 +9,9 @@ import trio.testing
 from derive_engine import LISTED, START_NS, SYMBOL, now_ms
 from derive_world import PRICE, World, asked, fill, listing, playing, replaced, resting, twin
 
+from mmd.core.orders import Live
 from mmd.domain.errors import ExchangeMalformed
-from mmd.domain.events import OpenOrder, OrderClosed, OrderFilled
+from mmd.domain.events import OpenOrder, OrderAcked, OrderClosed, OrderFilled
 from mmd.domain.reasons import Side
 from mmd.exchanges.derive import orders
 from mmd.exchanges.derive.chains import LABELS, MEMBERS, Chain, Chains, Ending, Sighting
@@ -70,6 +71,22 @@ async def test_what_an_earlier_process_replaced_is_shown_with_all_its_fills(auto
         assert row.order_id == label
 
 
+async def test_fills_of_long_ago_are_listed_before_an_order_of_theirs_is_believed(autojump_clock: Clock) -> None:
+    async with playing() as world:
+        label = resting(world)
+        fill(world, label, 10)
+        await trio.sleep(1000)
+        replaced(world)
+        await trio.sleep(1000)
+        world.restart()
+        await world.come_to_rest()
+        world.agree()
+        (stray,) = world.own.every()[2:]
+        assert isinstance(stray.slot, Live)
+        assert (stray.slot.label, stray.slot.total_lots, stray.slot.filled_lots) == (label, 110, 10)
+        assert any(isinstance(event, OrderAcked) for event in world.heard)
+
+
 async def test_a_fill_that_is_listed_late_is_in_the_record_of_the_order_that_was_replaced(
     autojump_clock: Clock,
 ) -> None:
@@ -109,6 +126,18 @@ async def test_an_order_that_ended_while_nobody_looked_is_found_far_back(autojum
         (found,) = await asked(world, label)
         assert isinstance(found.state, OrderClosed)
         assert (found.state.cause, found.state.filled_lots, found.order_id) == ("cancel_on_disconnect", 10, label)
+
+
+async def test_an_order_that_was_replaced_very_often_is_told_with_its_first_fill(autojump_clock: Clock) -> None:
+    async with playing() as world:
+        label = resting(world)
+        fill(world, label, 10)
+        began_ms = now_ms()
+        for _ in range(2 * MEMBERS):
+            await trio.sleep(1)
+            replaced(world)
+        (found,) = await asked(world, label)
+        assert (found.filled_lots, found.created_ms) == (10, began_ms)
 
 
 async def test_an_order_that_never_was_has_no_row(autojump_clock: Clock) -> None:

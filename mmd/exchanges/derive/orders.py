@@ -198,17 +198,15 @@ def closed(order: OrderData, seen: Sighting, received_ns: int) -> OrderClosed:
     return OrderClosed(order.label, order.order_id, seen.ending.cause, seen.filled_lots, received_ns, at_ns)
 
 
-def row(
-    order: OrderData, state: OpenOrder | OrderClosed | Unread, *, shown_id: str = "", created_ms: int = 0
-) -> OrderRow:
-    """An order as the session speaks of it; under its own id unless another one is given."""
+def row(order: OrderData, state: OpenOrder | OrderClosed | Unread, chain: Chain | None = None) -> OrderRow:
+    """An order as the session speaks of it: under its own id, or as the chain that it is the newest of."""
     return OrderRow(
         symbol=order.instrument_name,
         label=order.label,
-        order_id=shown_id or order.order_id,
+        order_id=order.order_id if chain is None else chain.label,
         resting=not is_over(order),
         state=state,
-        created_ms=created_ms or order.creation_timestamp,
+        created_ms=order.creation_timestamp if chain is None else chain.began_ms,
         unsure=unsure(order),
     )
 

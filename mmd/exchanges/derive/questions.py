@@ -191,7 +191,7 @@ class DeriveQuestions:
                 state = orders.open_order(order, instrument, chain.label, before)
             except ExchangeMalformed as error:
                 state = Unread(order.instrument_name, str(error))
-        return orders.row(order, state, shown_id=chain.label, created_ms=chain.began_ms)
+        return orders.row(order, state, chain)
 
     def _positions(self, raw: msgspec.Raw, asked_ms: int) -> PositionListing:
         found, unread = orders.read_positions(raw)
@@ -351,7 +351,7 @@ class DeriveQuestions:
             closing = orders.chain_closed(chain, self._house.wall_clock_ns())
             outcome = seen.ending is not None and closing is not None
             if closing is not None and outcome:
-                take(orders.row(order, closing, shown_id=chain.label, created_ms=chain.began_ms))
+                take(orders.row(order, closing, chain))
 
         await self._ask_member(connection, symbol, chain, current.order_id, apply)
         return outcome
