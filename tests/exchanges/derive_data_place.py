@@ -5,7 +5,6 @@ from collections.abc import Callable
 from decimal import Decimal
 from typing import Any
 
-import derive_stand_ins as _stand_ins
 import trio
 import trio.testing
 from deribit_peer import START_NS, Recorder, wall_clock_ns
@@ -24,7 +23,6 @@ PERP = "ETH-PERP"
 ACCOUNT = str(SUBACCOUNT)
 START_SEC = START_NS // 1_000_000_000
 __all__ = ["ACCOUNT", "PERP", "SESSION_KEY", "START_SEC", "SUBACCOUNT", "WALLET", "WALLET_SECRET", "Place", "wallet"]
-assert _stand_ins
 
 
 def wallet(**key: Any) -> WalletLine:

@@ -28,7 +28,7 @@ from mmd.exchanges.derive.lifetimes import KEY_MARGIN_SECONDS, LEAST_SECONDS
 from mmd.exchanges.derive.messages import SessionKeyData, SessionKeys, Subscribed
 from mmd.exchanges.derive.room import Room
 from mmd.exchanges.derive.signing import login_params
-from mmd.exchanges.derive.windows import address_paces
+from mmd.exchanges.derive.windows import WINDOW_SECONDS, address_paces
 from mmd.exchanges.jsonrpc import Decoder, Head, Sent
 
 TIME = "public/get_time"
@@ -214,6 +214,7 @@ def make_data_dialect(room: Room) -> Dialect:
         times=times,
         clock=TIME,
         clock_seconds=CLOCK_SECONDS,
+        throttled_seconds=WINDOW_SECONDS,
     )
 
 
@@ -226,4 +227,5 @@ def make_trade_dialect(room: Room) -> Dialect:
         times=times,
         clock=TIME,
         clock_seconds=CLOCK_SECONDS,
+        throttled_seconds=WINDOW_SECONDS,
     )

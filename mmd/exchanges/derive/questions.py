@@ -16,7 +16,7 @@ import trio
 
 from mmd.domain.errors import ExchangeAmbiguous, ExchangeMalformed
 from mmd.domain.events import OpenOrder, PositionReported
-from mmd.exchanges.connection import Connection
+from mmd.exchanges.connection import FAILURES, Connection
 from mmd.exchanges.derive import orders
 from mmd.exchanges.derive.chains import MARGIN_MS, Chain, Sighting
 from mmd.exchanges.derive.messages import OrderData, Pagination, PositionData, TradeData
@@ -25,7 +25,7 @@ from mmd.exchanges.derive.room import Room
 from mmd.exchanges.derive.trading import trade_shown
 from mmd.exchanges.jsonrpc import Decoder, Head
 from mmd.exchanges.known import OVERLAP_MS
-from mmd.exchanges.lookup import FAILURES, label_epoch_ms, seconds_past
+from mmd.exchanges.lookup import label_epoch_ms, seconds_past
 from mmd.exchanges.questions import TakeOrders, TakePositions, TakeTrades
 from mmd.exchanges.rows import OrderListing, OrderRow, PositionListing, RowReader, Unread
 

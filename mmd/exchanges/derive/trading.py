@@ -1,5 +1,7 @@
 """How Derive takes orders and tells of them: a label's chain of orders is shown as one, under the label as its id."""
 
+from collections.abc import Sequence
+
 import msgspec
 
 from mmd.domain.actions import AmendOrder, CancelOrder, Order, PlaceOrder, ReduceOrder
@@ -48,7 +50,7 @@ class DeriveOrders:
     def __init__(self, room: Room) -> None:
         self._room = room
         self._orders, self._trades = (f"{room.subaccount}.{topic}" for topic in ("orders", "trades"))
-        self.channels = ((self._orders, self._trades),)
+        self.channels: Sequence[Sequence[str]] = ((self._orders, self._trades),)
 
     # --- requests ---
 
