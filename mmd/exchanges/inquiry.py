@@ -325,7 +325,7 @@ class Inquiry:
         """Post those of these open orders that are ours. Where one has no place on the grid: doubt, and say why."""
         report: list[OpenOrder] = []
         for row in listed:
-            if not self._record.is_ours(row.label) or self._record.was_closed(row.label) is not None:
+            if not self._record.is_ours(row.label) or self._record.was_closed(row.label, row.order_id) is not None:
                 continue
             if isinstance(row.state, Unread):
                 self.doubt([symbol])
@@ -338,7 +338,7 @@ class Inquiry:
     def _is_stray(self, row: OrderRow) -> bool:
         """Ours, and nobody else would cancel it: nobody watches its symbol, or it could not be reconciled."""
         watched = row.symbol in self._house.watched and row.symbol not in self._trials
-        return not watched and self._record.was_closed(row.label) is None
+        return not watched and self._record.was_closed(row.label, row.order_id) is None
 
     async def _cancel_stray(self, connection: Connection, row: OrderRow) -> None:
         """Raises ExchangeRefused where the login is gone."""

@@ -212,4 +212,5 @@ class Lookup:
         """The newest word on a label; a closing that was seen before stands."""
         if isinstance(found, OrderClosed):
             self._record.note_closed(found)
-        self._house.sink.post(symbol, self._record.was_closed(found.label) or found)
+        order_id = found.order_id if isinstance(found, OrderAcked) else ""
+        self._house.sink.post(symbol, self._record.was_closed(found.label, order_id) or found)

@@ -122,9 +122,10 @@ class OrderRecord:
         """An order request on this label has no answer yet."""
         return label in self._flying
 
-    def was_closed(self, label: str) -> OrderClosed | None:
-        """The closing of this order, if it was seen."""
-        return self._closed.get(label)
+    def was_closed(self, label: str, order_id: str = "") -> OrderClosed | None:
+        """The closing of this order, if it was seen; with an id not that of another order with the label."""
+        event = self._closed.get(label)
+        return event if event is None or order_id in ("", event.order_id) else None
 
     def may_come_until_ms(self, label: str) -> int:
         """Until when (the exchange's clock) a request about this order may yet be carried out; 0: nobody can say.
@@ -229,7 +230,7 @@ class OrderRecord:
         self.activity.count(symbol)
         for event in events:
             if isinstance(event, OrderAcked):
-                if event.label in self._closed:
+                if self.was_closed(event.label, event.order_id):
                     continue  # the closing overtook this answer
             elif isinstance(event, OrderClosed):
                 self._closing(symbol, event)

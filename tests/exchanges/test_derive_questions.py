@@ -10,7 +10,7 @@ from derive_engine import LISTED, START_NS, SYMBOL, now_ms
 from derive_world import PRICE, World, asked, fill, listing, playing, replaced, resting, twin
 
 from mmd.domain.errors import ExchangeMalformed
-from mmd.domain.events import OpenOrder, OrderAcked, OrderClosed, OrderFilled
+from mmd.domain.events import OpenOrder, OrderAcked, OrderClosed, OrderFilled, OrdersReported
 from mmd.domain.reasons import Side
 from mmd.exchanges.derive import orders
 from mmd.exchanges.derive.chains import LABELS, MEMBERS, Chain, Chains, Ending, Sighting
@@ -39,6 +39,27 @@ async def test_an_order_of_somebody_else_with_our_label_is_shown_as_what_it_is(a
         assert event.order_id == other["order_id"]
         (found,) = await asked(world, label)
         assert found.order_id == label
+
+
+async def test_the_end_of_a_twin_does_not_hide_the_order_itself(autojump_clock: Clock) -> None:
+    async with playing() as world:
+        label = resting(world)
+        other = twin(world, label)
+        world.engine.end(other)
+        while world.engine.tell_orders:
+            world.hear("orders")
+        assert [event.order_id for event in world.heard] == [other["order_id"]]
+        world.give_up_answers()
+        world.own.link_lost(START_NS)
+        world.heard.clear()
+        world.ask()
+        await trio.sleep(1)
+        (found,) = world.heard
+        assert isinstance(found, OrderAcked)
+        assert found.order_id == label
+        await world.audit()
+        assert isinstance(world.heard[-1], OrdersReported)
+        assert [order.order_id for order in world.heard[-1].orders] == [label]
 
 
 async def test_of_two_orders_of_an_earlier_process_the_newest_is_its_own(autojump_clock: Clock) -> None:
