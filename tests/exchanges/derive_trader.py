@@ -151,7 +151,7 @@ class Trader:
         self.trading.inquiry.recover(known_ms or {}, {})
         dialect = Dialect(
             login=part, beat=part, paces=Paces(Pace(1000.0, 1000.0), {}), encode=codec.encode, times=times,
-            clock="public/get_time", clock_seconds=30.0,
+            clock="public/get_time", clock_seconds=30.0, throttled_seconds=5.0,
         )  # fmt: skip
         house.watched, house.watching = (SYMBOL,), True
         self.trading.rewatch()
