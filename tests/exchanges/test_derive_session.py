@@ -12,7 +12,7 @@ from derive_data_place import PERP, SESSION_KEY, START_SEC, SUBACCOUNT, WALLET, 
 
 from mmd.domain.errors import ExchangeMalformed
 from mmd.domain.events import BookTop, DataLinkDown, DataLinkUp, TradeLinkDown, TradeLinkUp
-from mmd.exchanges.connection import LoginRefused
+from mmd.exchanges.connection import THROTTLED_TRIES, LoginRefused
 from mmd.exchanges.derive.account import read_row
 from mmd.exchanges.derive.dialect import KEY_NEEDS_SECONDS, KEY_SOON_SECONDS
 from mmd.exchanges.derive.messages import CollateralData, Subaccount
@@ -215,14 +215,24 @@ async def test_both_links_come_back_after_a_cut(autojump_clock: Clock, place: Pl
 @pytest.mark.parametrize("code", [-32000, -32100])
 async def test_who_asked_too_much_comes_back_slowly(autojump_clock: Clock, place: Place, code: int) -> None:
     await place.start(PERP)
-    place.levers.refuse_orders(1, code, "too much", ("public/login",))
+    place.levers.refuse_orders(THROTTLED_TRIES, code, "too much", ("public/login",))
     place.levers.cut(WALLET)
-    await place.until(lambda: any(f"({code})" in line for line in place.sink.named("link.lost")))
+    await place.until(lambda: any(f"({code})" in line for line in place.sink.named("link.lost")), seconds=30)
     wait_seconds = float(place.sink.named("link.lost")[-1].rsplit(" ", 2)[1])
     assert 10.0 <= wait_seconds <= 20.0
-    assert place.sink.named("exchange.rate_limited") == ["public/login: too much"]
+    assert place.sink.named("exchange.rate_limited") == ["public/login: too much"] * THROTTLED_TRIES
     place.sink.clear()
     await place.until(lambda: trade_ups(place), seconds=25)
+
+
+async def test_who_asked_too_much_once_asks_again_on_the_same_link(autojump_clock: Clock, place: Place) -> None:
+    await place.start(PERP)
+    place.levers.refuse_orders(1, -32000, "too much", ("public/login",))
+    place.levers.cut(WALLET)
+    await place.until(lambda: place.sink.of(TradeLinkDown))
+    place.sink.clear()
+    await place.until(lambda: trade_ups(place), seconds=15)
+    assert not place.sink.named("link.lost")
 
 
 # --- what it may ask -----------------------------------------------------------------------------
