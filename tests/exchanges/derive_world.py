@@ -3,6 +3,8 @@
 import json
 import random
 from collections import deque
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from decimal import Decimal
 from types import SimpleNamespace
 from typing import Any
@@ -10,7 +12,7 @@ from typing import Any
 import msgspec
 import trio
 import trio.testing
-from derive_engine import LISTED, SUBACCOUNT, SYMBOL, Engine, now_ms, wall_clock_ns
+from derive_engine import LISTED, SUBACCOUNT, SYMBOL, Engine, amount, now_ms, wall_clock_ns
 
 from mmd.core.budget import Budget
 from mmd.core.orders import Amending, Cancelling, Empty, Live, Placing, Unknown
@@ -30,11 +32,12 @@ from mmd.exchanges.derive.signing import MAINNET
 from mmd.exchanges.derive.trading import DeriveOrders
 from mmd.exchanges.jsonrpc import Head, Request, RpcError, Sent, Waiter
 from mmd.exchanges.known import Known
-from mmd.exchanges.rows import OrderListing
+from mmd.exchanges.rows import OrderListing, OrderRow
 from mmd.exchanges.trading import TradeCalls, Trading
 from mmd.sandbox.derive.known import SESSION_SECRET, WALLET
 
 VALID_MS = 1000
+PRICE = 300_000
 LATENCY_NS = (VALID_MS + 100) * 1_000_000  # no request arrives later than that
 SECOND = 1_000_000_000
 
@@ -112,7 +115,7 @@ class World:
             name="derive", service="svc", errors=ERRORS, wall_clock_ns=wall_clock_ns, rng=random.Random(1),
             started_ns=wall_clock_ns(), budget=Budget(100.0, 100.0, 10.0), order_valid_ms=VALID_MS,
         )  # fmt: skip
-        house.sink = self  # type: ignore[assignment]  # what of a Sink is used here
+        house.sink = self
         house.instruments[SYMBOL] = LISTED.instrument
         house.watched = (SYMBOL,)
         self.room = Room(
@@ -126,7 +129,7 @@ class World:
         calls = TradeCalls(
             channels=None, orders=DeriveOrders(self.room), questions=self.questions, protection=NoProtection(),
             account=None, cash=SimpleNamespace(settled=None), most_cancels=float("inf"),
-        )  # type: ignore[arg-type]  # fmt: skip  # what is not used here is not there
+        )  # fmt: skip
         self.trading = Trading(house, self.known, calls)
         self.connect()
 
@@ -134,7 +137,7 @@ class World:
         self.wire = Wire(self.nursery, self.engine)
         self.looked = False
         self.settled_ms = now_ms() + VALID_MS  # no request of the link before comes later
-        self.trading.connection = self.wire  # type: ignore[assignment]  # stands for one
+        self.trading.connection = self.wire
 
     # --- Sink ---
 
@@ -148,7 +151,7 @@ class World:
         if isinstance(event, OrdersReported):
             self.own.reported(event, now_ns)
             return
-        label = event.label  # type: ignore[union-attr]  # all others here have one
+        label = event.label
         if isinstance(event, OrderAcked) and self.own.find(label, event.order_id) is None:
             if event.remaining_lots > 0 and self.own.is_news(event):
                 self.own.adopt(event, Side.BID, now_ns)
@@ -213,7 +216,7 @@ class World:
             return False
         self.looked = True
         record = self.trading.record
-        await self.trading.inquiry.catch_up(self.wire, SYMBOL)  # type: ignore[arg-type]
+        await self.trading.inquiry.catch_up(self.wire, SYMBOL)
         before = record.activity[SYMBOL]
 
         def take(listing: OrderListing) -> None:
@@ -223,7 +226,8 @@ class World:
                 why = self.trading.inquiry.report_orders(SYMBOL, listing.rows)
                 assert not why, why
 
-        await self.questions.open_orders(self.wire, take)  # type: ignore[arg-type]
+        await self.questions.open_orders(self.wire, take)
+        self.engine.late_trades = 0  # until the second look at the latest
         return True
 
     # --- the exchange's side ---
@@ -317,6 +321,7 @@ class World:
 
     async def come_to_rest(self) -> None:
         """Everything arrives, is told, and what is not known is asked for, until all is known."""
+        self.engine.late_trades = 0
         for _ in range(40):
             while self.wire.requests:
                 self.carry_out()
@@ -332,7 +337,11 @@ class World:
             await trio.sleep(1.0)
             audited = await self.audit()
             self.check()
-            if audited and all(isinstance(state.slot, Empty | Live) for state in self.own.every()) and not self.wire.requests:
+            if (
+                audited
+                and all(isinstance(state.slot, Empty | Live) for state in self.own.every())
+                and not self.wire.requests
+            ):
                 return
         raise AssertionError(f"not known after 40 s: {[state.slot for state in self.own.every()]}")
 
@@ -347,3 +356,71 @@ class World:
             assert slot.filled_lots == self.engine.filled(label)
             assert slot.total_lots - slot.filled_lots == self.engine.remaining(row)
             assert slot.price_ticks == LISTED.instrument.grid.ticks(Decimal(row["limit_price"]))
+
+
+# --- scenes -----------------------------------------------------------------------------------
+
+
+@asynccontextmanager
+async def playing() -> AsyncIterator[World]:
+    async with trio.open_nursery() as nursery:
+        world = World(nursery)
+        await world.trading.inquiry.catch_up(world.wire, SYMBOL)
+        world.wire.asked.clear()
+        yield world
+        nursery.cancel_scope.cancel()
+
+
+async def settle() -> None:
+    await trio.testing.wait_all_tasks_blocked()
+
+
+def params(world: World) -> dict[str, Any]:
+    """Of the last request that left."""
+    return world.wire.requests[-1][1]
+
+
+def resting(world: World, lots: int = 100) -> str:
+    """An order that rests, as everybody knows. Returns its label."""
+    label = world.place(PRICE, lots)
+    world.carry_out()
+    world.hear_answer()
+    world.engine.tell_orders.clear()
+    assert isinstance(world.bid.slot, Live)
+    world.heard.clear()
+    return label
+
+
+def replaced(world: World, lots: int = 100) -> None:
+    """It was replaced; nobody heard of that on a channel."""
+    world.amend(PRICE + 1, lots)
+    world.carry_out()
+    world.hear_answer()
+    world.engine.tell_orders.clear()
+    world.heard.clear()
+
+
+def fill(world: World, label: str, lots: int) -> None:
+    """Of the order that rests; the trade is told, the order's change is not."""
+    (row,) = world.engine.open(label)
+    world.engine.fill(row, lots)
+    world.engine.tell_orders.clear()
+    world.hear("trades")
+
+
+def twin(world: World, label: str) -> dict[str, Any]:
+    """Somebody else's order with our label."""
+    terms = {"direction": "buy", "amount": amount(7), "limit_price": "2999", "time_in_force": "gtc"}
+    return world.engine.make(terms | {"label": label, "nonce": "77"})
+
+
+async def listing(world: World) -> OrderListing:
+    found: list[OrderListing] = []
+    await world.questions.open_orders(world.wire, found.append)
+    return found[-1]
+
+
+async def asked(world: World, label: str) -> list[OrderRow]:
+    found: list[OrderRow] = []
+    await world.questions.order(world.wire, SYMBOL, label, found.append)
+    return found

@@ -4,6 +4,8 @@ The session's own trade link and the machine's own table of orders, before a sma
 step all that may still fill is charged, and nothing is believed twice; in the end what is believed is what is there.
 """
 
+import random
+
 import trio
 import trio.testing
 from derive_world import World
@@ -33,6 +35,7 @@ STEPS = {
     "wait": 2,
     "cut": 1,
     "restart": 1,
+    "late": 1,
     "stale": 1,
 }
 NAMES = [name for name, weight in STEPS.items() for _ in range(weight)]
@@ -140,6 +143,10 @@ class Player:
     async def do_wait(self, a: int, b: int) -> None:
         await trio.sleep(0.1 * (1 + a))
 
+    async def do_late(self, a: int, b: int) -> None:
+        """The newest trades are not listed yet, or all are."""
+        self.world.engine.late_trades = a % 3
+
     async def do_cut(self, a: int, b: int) -> None:
         self.world.cut()
 
@@ -165,6 +172,14 @@ async def play(story: list[tuple[str, int, int]]) -> None:
 @given(stories)
 def test_all_that_may_fill_is_charged_and_all_is_found_again(story: list[tuple[str, int, int]]) -> None:
     trio.run(play, story, clock=trio.testing.MockClock(autojump_threshold=0))
+
+
+def test_long_stories() -> None:
+    """Of which most steps can be done: a chain grows long, and is cut, restarted and lost with fills in it."""
+    for seed in range(600):
+        rng = random.Random(seed)
+        story = [(rng.choice(NAMES), rng.randrange(21), rng.randrange(21)) for _ in range(rng.randrange(5, 90))]
+        trio.run(play, story, clock=trio.testing.MockClock(autojump_threshold=0))
 
 
 def test_unknown_is_a_phase_that_stories_reach() -> None:

@@ -27,7 +27,7 @@ from typing import Any
 import msgspec
 
 LABELS = 2000  # chains that are remembered, the latest used
-MEMBERS = 64  # orders of a chain that are remembered one by one
+MEMBERS = 32  # orders of a chain that are remembered one by one
 REMEMBERED = 256  # nonces and twins of a label
 NO_NONCE = -1
 MARGIN_MS = 20  # of the exchange's clock as we know it
@@ -82,23 +82,24 @@ def _bound(known: dict[Any, None]) -> None:
 
 
 class Chain:
-    """The orders of one label. `base_lots`: filled by orders before those that are members; None = not known."""
+    """The orders of one label.
+
+    `base_lots`: filled by orders before those that are members; None = not known. `current`: the newest order; None
+    where none was seen. `began_ms`: when the first was made, by the exchange's clock; 0 = not known.
+    """
 
     def __init__(self, label: str, *, complete: bool) -> None:
         self.label = label
         self.complete = complete
         self.base_lots: int | None = 0 if complete else None
+        self.current: Member | None = None
+        self.began_ms = 0
         self.members: dict[str, Member] = {}
         self.twins: dict[str, None] = {}
         self.flights: list[Flight] = []
         self._nonces: dict[int, None] = {}
 
     # --- what is known ---
-
-    @property
-    def current(self) -> Member | None:
-        """The newest order; None where none was seen."""
-        return max(self.members.values(), key=lambda member: (member.nonce, member.created_ms), default=None)
 
     @property
     def unsettled(self) -> bool:
@@ -136,11 +137,6 @@ class Chain:
         if current is None or current.ending is None or before is None or self.unsettled:
             return None
         return before + current.filled_lots
-
-    @property
-    def began_ms(self) -> int:
-        """When its first order was made; 0 = not known."""
-        return min((one.created_ms for one in self.members.values()), default=0) if self.complete else 0
 
     def shows(self, order_id: str) -> bool:
         """Whether a trade of this order is one of the chain."""
@@ -205,6 +201,10 @@ class Chain:
             self.base_lots = None  # who came between those that are known and this one, nobody knows
         member = Member(seen.order_id, seen.nonce, seen.created_ms)
         self.members[seen.order_id] = member
+        if self.complete and not self.began_ms:
+            self.began_ms = seen.created_ms
+        if self.current is None or (member.nonce, member.created_ms) > (self.current.nonce, self.current.created_ms):
+            self.current = member
         for flight in self.flights:
             flight.accounted |= flight.nonce == seen.nonce
         self._forget_accounted()
@@ -227,15 +227,9 @@ class Chain:
         member.ending = member.ending or ending
 
     def count(self, filled: dict[str, int]) -> None:
-        """All that its orders have filled, by order id, as far as it is listed: from now on all fills are known."""
-        base = 0
-        for order_id, lots in filled.items():
-            member = self.members.get(order_id)
-            if member is not None:
-                member.filled_lots = max(member.filled_lots, lots)
-            elif order_id not in self.twins:
-                base += lots
-        self.base_lots = base
+        """All that orders with the label have filled, by order id: what those before the members have is known now."""
+        known = self.members.keys() | self.twins.keys()
+        self.base_lots = sum(lots for order_id, lots in filled.items() if order_id not in known)
 
 
 class Chains:

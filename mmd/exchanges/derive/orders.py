@@ -4,7 +4,7 @@ Amounts are coins there and lots here, prices USDC there and ticks here. What be
 shown under the label, as one order; everything else as the exchange has it.
 """
 
-from decimal import Decimal
+from decimal import ROUND_CEILING, Decimal
 
 import msgspec
 
@@ -14,7 +14,7 @@ from mmd.domain.events import OpenOrder, OrderAcked, OrderClosed, OrderFilled, P
 from mmd.domain.ids import parse_label
 from mmd.domain.instruments import Instrument
 from mmd.domain.reasons import Side
-from mmd.exchanges.derive.amounts import ONE, STEP, plain, scaled
+from mmd.exchanges.derive.amounts import ONE, STEP, plain
 from mmd.exchanges.derive.chains import Chain, Ending, Sighting
 from mmd.exchanges.derive.instruments import SETTLEMENT, Listed
 from mmd.exchanges.derive.messages import OrderData, PositionData, TradeData
@@ -50,12 +50,17 @@ def max_fee_e18(listed: Listed, price_ticks: int, index: float, *, takes: bool) 
     instrument = listed.instrument
     worth = max(price_ticks * listed.tick_e18, (int(index) + 1) * ONE if index > 0.0 else 0)
     if index <= 0.0 and instrument.strike is not None:
-        worth = max(worth, scaled(instrument.strike))
-    rate = scaled(max(instrument.maker_fee, instrument.taker_fee, Decimal(0)))
+        worth = max(worth, _up(instrument.strike))
+    rate = _up(max(instrument.maker_fee, instrument.taker_fee, Decimal(0)))
     fee = FEE_FACTOR * rate * worth // ONE
     if takes:
-        fee += scaled(max(listed.base_fee, Decimal(0))) * ONE // listed.lot_e18
+        fee += _up(max(listed.base_fee, Decimal(0))) * ONE // listed.lot_e18
     return -(-fee // STEP) * STEP
+
+
+def _up(value: Decimal) -> int:
+    """In units of 1e-18, rounded up: a rate may be finer than what can be signed."""
+    return int((value * ONE).to_integral_value(ROUND_CEILING))
 
 
 def place_params(
@@ -193,17 +198,15 @@ def closed(order: OrderData, seen: Sighting, received_ns: int) -> OrderClosed:
     return OrderClosed(order.label, order.order_id, seen.ending.cause, seen.filled_lots, received_ns, at_ns)
 
 
-def row(
-    order: OrderData, state: OpenOrder | OrderClosed | Unread, *, shown_id: str = "", created_ms: int = 0
-) -> OrderRow:
-    """An order as the session speaks of it; under its own id unless another one is given."""
+def row(order: OrderData, state: OpenOrder | OrderClosed | Unread, chain: Chain | None = None) -> OrderRow:
+    """An order as the session speaks of it: under its own id, or as the chain that it is the newest of."""
     return OrderRow(
         symbol=order.instrument_name,
         label=order.label,
-        order_id=shown_id or order.order_id,
+        order_id=order.order_id if chain is None else chain.label,
         resting=not is_over(order),
         state=state,
-        created_ms=created_ms or order.creation_timestamp,
+        created_ms=order.creation_timestamp if chain is None else chain.began_ms,
         unsure=unsure(order),
     )
 

@@ -191,7 +191,7 @@ class DeriveQuestions:
                 state = orders.open_order(order, instrument, chain.label, before)
             except ExchangeMalformed as error:
                 state = Unread(order.instrument_name, str(error))
-        return orders.row(order, state, shown_id=chain.label, created_ms=chain.began_ms)
+        return orders.row(order, state, chain)
 
     def _positions(self, raw: msgspec.Raw, asked_ms: int) -> PositionListing:
         found, unread = orders.read_positions(raw)
@@ -294,7 +294,7 @@ class DeriveQuestions:
         """Not before a request about it that has no answer can come no more: then what is found is the last word."""
         chain = self._room.chains.of(label)
         for _ in range(TRIES):
-            await trio.sleep(max(0.0, seconds_past(self._house, chain.may_come_until_ms)))
+            await trio.sleep(max(0.0, seconds_past(self._house, chain.may_come_until_ms + MARGIN_MS)))
             asked_ms = self._house.clock.now_ms()
             taken = await self._take_open(connection, symbol, chain, asked_ms, take)
             if taken is None:
@@ -351,7 +351,7 @@ class DeriveQuestions:
             closing = orders.chain_closed(chain, self._house.wall_clock_ns())
             outcome = seen.ending is not None and closing is not None
             if closing is not None and outcome:
-                take(orders.row(order, closing, shown_id=chain.label, created_ms=chain.began_ms))
+                take(orders.row(order, closing, chain))
 
         await self._ask_member(connection, symbol, chain, current.order_id, apply)
         return outcome

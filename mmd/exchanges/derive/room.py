@@ -35,15 +35,18 @@ class Room:
         self._nonces = Nonces()
 
     @property
+    def valid_ms(self) -> int:
+        """How long after it left a request that makes an order may come, at the most."""
+        return self.house.order_valid_ms or round(UNLIMITED_SECONDS * 1000)
+
+    @property
     def subaccount(self) -> int:
         return self.identity.subaccount
 
     def _heritage(self) -> tuple[int, int]:
         """When an earlier process may have sent its last request, and until when that may come."""
-        house = self.house
-        valid_ms = house.order_valid_ms or round(UNLIMITED_SECONDS * 1000)
-        sent_ms = round(house.started_ns / MS + house.clock.skew_ms)
-        return sent_ms, sent_ms + valid_ms
+        sent_ms = round(self.house.started_ns / MS + self.house.clock.skew_ms)
+        return sent_ms, sent_ms + self.valid_ms
 
     def instrument(self, symbol: str) -> Instrument | None:
         """None where it is not listed (any more)."""

@@ -7,7 +7,6 @@ from mmd.domain.errors import ExchangeMalformed
 from mmd.domain.events import Mail, OrderClosed, RequestLost
 from mmd.domain.instruments import Instrument
 from mmd.domain.reasons import Fault
-from mmd.exchanges.api import UNLIMITED_SECONDS
 from mmd.exchanges.derive import orders
 from mmd.exchanges.derive.chains import Chain, Ending
 from mmd.exchanges.derive.errors import ERRORS, FILLED_DIFFERS, MMP_FROZEN
@@ -97,7 +96,7 @@ class DeriveOrders:
 
     def _sent(self, chain: Chain, order: Order, nonce: int, old_id: str, until_ms: int | None) -> None:
         now_ms = self._room.house.clock.now_ms()
-        chain.sent(order, nonce, old_id, now_ms, until_ms or now_ms + round(UNLIMITED_SECONDS * 1000))
+        chain.sent(order, nonce, old_id, now_ms, until_ms or now_ms + self._room.valid_ms)
 
     def cancel(self, row: OrderRow) -> tuple[str, object]:
         return self._cancel(row.symbol, row.label, row.order_id)
@@ -131,13 +130,7 @@ class DeriveOrders:
         self, chain: Chain, order: PlaceOrder | ReduceOrder, raw: msgspec.Raw, instrument: Instrument, received_ns: int
     ) -> list[Mail]:
         result = _decode_result(raw)
-        seen = self._made(chain, order, result.order, instrument)
-        if orders.unsure(result.order):
-            chain.lost(order)
-            return [RequestLost(order.label, f"not closed yet: {orders.unsure(result.order)}", received_ns)]
-        events = self._fills(chain, result.trades, instrument, received_ns)
-        chain.answered(order)
-        return [*events, *self._verdict(chain, result.order, seen, instrument, received_ns)]
+        return self._made(chain, order, result.order, result.trades, instrument, received_ns)
 
     def _replaced(
         self, chain: Chain, order: AmendOrder, raw: msgspec.Raw, instrument: Instrument, received_ns: int
@@ -152,10 +145,7 @@ class DeriveOrders:
         if old.order_id in chain.members:
             chain.end(old.order_id, Ending(old.cancel_reason or USER_REQUEST, old.last_update_timestamp))
         if result.order is not None:
-            seen = self._made(chain, order, result.order, instrument)
-            events = self._fills(chain, result.trades or [], instrument, received_ns)
-            chain.answered(order)
-            return [*events, *self._verdict(chain, result.order, seen, instrument, received_ns)]
+            return self._made(chain, order, result.order, result.trades or [], instrument, received_ns)
         if result.create_order_error is None:
             chain.lost(order)
             return [RequestLost(order.label, "replaced by nothing, and no reason is told", received_ns)]
@@ -163,8 +153,16 @@ class DeriveOrders:
         closing = orders.chain_closed(chain, received_ns, _failed(result.create_order_error))
         return [closing or RequestLost(order.label, "it is gone; its fills have to be asked for", received_ns)]
 
-    def _made(self, chain: Chain, order: Order, data: OrderData, instrument: Instrument) -> str:
-        """The order that a request made joins its chain. Returns its id."""
+    def _made(
+        self,
+        chain: Chain,
+        order: Order,
+        data: OrderData,
+        trades: list[TradeData],
+        instrument: Instrument,
+        received_ns: int,
+    ) -> list[Mail]:
+        """The order that a request made joins its chain: its fills, then what the chain is now."""
         _check(data, instrument)
         data.label = order.label
         flight, seen = chain.flight(order), orders.sighting(data, instrument)
@@ -172,18 +170,20 @@ class DeriveOrders:
             raise ExchangeMalformed(f"order {data.order_id} has the nonce {seen.nonce}, sent was {flight.nonce}")
         if chain.take(seen) is None:
             raise ExchangeMalformed(f"order {data.order_id} is none that was asked for")
-        return data.order_id
+        events: list[Mail] = [
+            orders.filled(trade, instrument, chain.label, chain.label, received_ns) for trade in trades
+        ]
+        if why := orders.unsure(data):
+            chain.lost(order)
+            return [*events, RequestLost(order.label, why, received_ns)]
+        chain.answered(order)
+        return [*events, *self._verdict(chain, data, instrument, received_ns)]
 
-    def _fills(self, chain: Chain, trades: list[TradeData], instrument: Instrument, received_ns: int) -> list[Mail]:
-        return [orders.filled(trade, instrument, chain.label, chain.label, received_ns) for trade in trades]
-
-    def _verdict(
-        self, chain: Chain, data: OrderData, order_id: str, instrument: Instrument, received_ns: int
-    ) -> list[Mail]:
+    def _verdict(self, chain: Chain, data: OrderData, instrument: Instrument, received_ns: int) -> list[Mail]:
         """What the chain is, now that this order of it was answered for."""
         current = chain.current
         assert current is not None, "it was just answered for"
-        if current.order_id != order_id:
+        if current.order_id != data.order_id:
             return []  # late: another one took its place, which has an answer of its own
         if chain.before_lots is None:
             return [RequestLost(chain.label, "what orders before it have filled has to be asked for", received_ns)]
@@ -205,7 +205,7 @@ class DeriveOrders:
             if seen.ending is not None:
                 return [orders.closed(data, seen, received_ns)]
             return [not_cancelled(order, received_ns)]
-        events = self._verdict(chain, data, data.order_id, instrument, received_ns)
+        events = self._verdict(chain, data, instrument, received_ns)
         if seen.ending is None:
             return [*events, not_cancelled(order, received_ns)]
         return events or [RequestLost(order.label, "another order may have taken its place", received_ns)]
