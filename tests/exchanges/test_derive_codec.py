@@ -554,3 +554,13 @@ def test_what_errors_mean(code: int, name: str, fault: Fault, gone: bool) -> Non
 def test_what_is_gone_is_known_to_be() -> None:
     assert {code for code, told in ERRORS.known.items() if told.gone} == {11003, 11004, 11005, 11006, 11016, 11028}
     assert all(told.fault is Fault.STATE for told in ERRORS.known.values() if told.gone)
+
+
+def test_the_index_of_a_currency() -> None:
+    assert codec.read_spot(b'{"currency":"ETH","spot_price":"3000.5"}') == 3000.5
+
+
+@pytest.mark.parametrize("price", ['"0"', "null", '"NaN"', '"1e999"'])
+def test_a_currency_without_an_index(price: str) -> None:
+    with pytest.raises(ExchangeMalformed):
+        codec.read_spot(b'{"spot_price":%b}' % price.encode())

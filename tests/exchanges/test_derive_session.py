@@ -10,11 +10,15 @@ import trio
 import trio.testing
 from derive_data_place import PERP, SESSION_KEY, START_SEC, SUBACCOUNT, WALLET, WALLET_SECRET, Place, wallet
 
+from mmd.domain.errors import ExchangeMalformed
 from mmd.domain.events import BookTop, DataLinkDown, DataLinkUp, TradeLinkDown, TradeLinkUp
 from mmd.exchanges.connection import LoginRefused
+from mmd.exchanges.derive.account import read_row
 from mmd.exchanges.derive.dialect import KEY_NEEDS_SECONDS, KEY_SOON_SECONDS
+from mmd.exchanges.derive.messages import CollateralData, Subaccount
 from mmd.sandbox.derive.options import TRADER, Rates
 
+D = Decimal
 Clock = trio.testing.MockClock
 STRANGER = "0x" + "5" * 64
 Maker = Callable[..., Place]
@@ -287,7 +291,7 @@ async def test_margins_are_told_as_what_is_needed(autojump_clock: Clock, place: 
     (row,) = await place.derive.accounts()
     assert row.currency == "USDC" and row.balance < 1_000_000
     assert row.equity < row.balance  # the spread was paid, and is not settled
-    assert Decimal(0) < row.maintenance_margin < row.initial_margin < row.equity
+    assert D(0) < row.maintenance_margin < row.initial_margin < row.equity
 
 
 async def test_an_account_that_could_not_be_fetched_is_none(autojump_clock: Clock, place: Place) -> None:
@@ -298,10 +302,28 @@ async def test_an_account_that_could_not_be_fetched_is_none(autojump_clock: Cloc
 
 
 async def test_an_account_that_is_liquidated_is_told(autojump_clock: Clock, made: Maker) -> None:
-    place = made(msgspec.structs.replace(wallet(), usdc=Decimal(2000)))
+    place = made(msgspec.structs.replace(wallet(), usdc=D(2000)))
     await place.start(PERP)
     place.hold(PERP, "-10")
     place.levers.pause_market()
     place.levers.jump(PERP, 90)
     await place.derive.accounts()
     assert place.sink.named("account.liquidation")
+
+
+def subaccount(**changes: object) -> Subaccount:
+    figures = {"subaccount_value": D(100), "initial_margin": D(60), "open_orders_margin": D(-10)}
+    row = {"subaccount_id": 7, "margin_type": "SM", "maintenance_margin": D(80)} | figures | changes
+    return Subaccount(**row)  # type: ignore[arg-type]  # as the names say
+
+
+def test_what_is_left_becomes_what_is_needed() -> None:
+    cash = [CollateralData("USDC", "erc20", D(90)), CollateralData("WETH", "erc20", D(3))]
+    row = read_row(subaccount(collaterals=cash))
+    assert (row.equity, row.balance, row.initial_margin, row.maintenance_margin) == (D(100), D(90), D(50), D(20))
+
+
+@pytest.mark.parametrize("changes", [{"failed_to_fetch": True}, {"maintenance_margin": D("NaN")}])
+def test_a_subaccount_that_is_not_whole(changes: dict[str, object]) -> None:
+    with pytest.raises(ExchangeMalformed, match="subaccount 7 could not be fetched whole"):
+        read_row(subaccount(**changes))

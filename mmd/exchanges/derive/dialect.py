@@ -65,7 +65,7 @@ _decode_subscribed: Decoder[Subscribed] = Decoder(Subscribed)
 class WalletLogin:
     """Implements Login: one for the wallet, whichever subaccount it trades for.
 
-    `signs_time` is not to be blamed on our clock: what is signed is the exchange's time, which was asked for before.
+    `signs_time` False: no refusal is our clock's fault. What is signed is the exchange's time, asked for just before.
     The exchange tells no end of a login. Ours is that of the session key: the key is looked at again and again, and
     the link given up before nothing can be signed with it any more, so that everything pauses while it still works.
     """

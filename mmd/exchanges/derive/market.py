@@ -29,7 +29,8 @@ from mmd.exchanges.rows import Refused
 MS, NS = 1_000_000, 1_000_000_000
 HOUR_MS, DAY_MS = 3_600_000, 86_400_000
 SETTLED_MS = 8 * HOUR_MS + 30_000  # of a day: its options have expired, and new ones are listed
-SOON_MS = 30_000  # while something that expired is still listed
+SOON_MS = 30_000  # while something that expired a moment ago is still listed
+SETTLES_MS = 600_000  # so long is a moment
 SPACING_MS = 60_000  # between two listings, whoever wants them
 INCIDENT_SECONDS = 60.0
 TURN_SECONDS = 5.0
@@ -119,7 +120,8 @@ class DeriveMarket:
             house.sink.report("instruments.unknown", f"{house.name}: the listing stays as it was: {error}")
             return
         await self._tell_states(feed)
-        if any(follow.own == SETTLING for follow in feed.follows.values()):
+        since_ns = (self._listed_ms - SETTLES_MS) * MS
+        if any(f.own == SETTLING and (f.instrument.expiry_ns or 0) > since_ns for f in feed.follows.values()):
             self._due_ms = min(self._due_ms, self._listed_ms + SOON_MS)
             house.on_settlement()
 
