@@ -148,6 +148,7 @@ class Ground:
 
 
 RICH = {
+    "exchanges": {HERE: {"order_valid_ms": 500}},  # what a lost replace has become is known no sooner
     "limits": {
         "per_symbol": {"max_order_value_usd": 10**9},
         "portfolio": {
@@ -155,7 +156,7 @@ RICH = {
             "max_notional_usd": 10**12,
             "max_drawdown_usd": 10**9,
         },
-    }
+    },
 }
 DERIBIT = Ground("deribit", SANDBOX_KEY[0], Deribit, {})
 DERIVE = Ground("derive", str(SUBACCOUNT), Derive, RICH)
@@ -246,9 +247,13 @@ class Arena:
 
     def quoted(self, key: str) -> bool:
         """Both orders rest there, the daemon knows it, and nothing else rests."""
-        row, orders = self.row(key), self.resting(key)
-        known = {side.order_id for side in (row.bid, row.ask) if side.phase == "LIVE"}
-        return len(known) == 2 and known == {order.order_id for order in orders}
+        row = self.row(key)
+        known = {side.label for side in (row.bid, row.ask) if side.phase == "LIVE"}
+        return len(known) == 2 and sorted(known) == self.labels(key)
+
+    def labels(self, key: str) -> list[str]:
+        """Of our orders there: an order that was replaced has another id on some exchanges."""
+        return sorted(order.label for order in self.resting(key))
 
     def alerts(self, switch: Switch) -> list[AlertLine]:
         return [line for line in self.daemon.alerts() if line.name == alert_name(switch)]
@@ -364,6 +369,7 @@ class Provocation:
     that time. `scope`: whom it concerns. `target`: what it is told of; empty: each symbol of the scope.
     `detail`: part of the alert's text. `blocked`: the check that stands against a resume until `mend`; for a pause.
     `unproven`: the exchange does not let the orders go, or nobody can ask it: that must be said instead.
+    `spoken`: types of exchanges that have that. What counts money, which no exchange knows of, needs one only.
     """
 
     switch: Switch
@@ -377,6 +383,7 @@ class Provocation:
     blocked: str = ""
     unproven: bool = False
     config: Mapping[str, Any] = field(default_factory=dict)
+    spoken: tuple[str, ...] = tuple(GROUNDS)
 
     @property
     def response(self) -> Response:

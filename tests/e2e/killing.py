@@ -20,7 +20,7 @@ from pathlib import Path
 from threading import Event, Thread
 from typing import Any
 
-from house import CLIENT_SECRET, MMD, PATIENCE_SECONDS, Daemon, Exchange, Program, environment, until
+from house import CLIENT_SECRET, MMD, PATIENCE_SECONDS, Daemon, DeriveExchange, Exchange, Program, environment, until
 from killing_plan import CONFIG, ETH, WINDOW_SECONDS, Draw, Moment, Seen, draws
 
 from mmd.domain.errors import MmdError
@@ -39,7 +39,8 @@ class Rigged(Exchange):
     """`rigged.py` and its second port."""
 
     def __init__(self, folder: Path, account: str, seed: int) -> None:
-        words = ["sandbox", "--listen", "127.0.0.1:0", "--market", "generated", "--seed", str(seed), "--no-rate-limits"]
+        words = ["sandbox", "--exchange", self.spoken, "--listen", "127.0.0.1:0", "--market", "generated"]
+        words += ["--seed", str(seed), "--no-rate-limits"]
         where = folder / "rigged.port"
         Program.__init__(
             self, [sys.executable, str(RIGGED), *words], folder, "sandbox", env={"RIGGED_PORT": str(where)}
@@ -69,6 +70,10 @@ class Rigged(Exchange):
         calls = [row for row in listed if row["option_type"] == "call" and row["expiration_timestamp"] > soon]
         calls.sort(key=lambda row: (row["expiration_timestamp"], abs(row["strike"] - index)))
         return str(calls[0]["instrument_name"])
+
+
+class RiggedDerive(Rigged, DeriveExchange):
+    """The same, of Derive."""
 
 
 class World:

@@ -6,10 +6,13 @@ from functools import partial
 import trio
 from arena import (
     BUY,
+    DERIBIT,
+    DERIVE,
     HERE,
     HERE_ALL,
     HERE_BTC,
     HERE_ETH,
+    LIMIT_SECONDS,
     NUDGE,
     SELL,
     Arena,
@@ -106,6 +109,11 @@ PROTECTED = {
         }
     }
 }
+PROTECTED_THERE = {
+    "exchanges": {
+        HERE: {"maker_protection": [{"currency": "BTC", "interval_ms": 5000, "frozen_ms": 0, "max_amount": 10**6}]}
+    }
+}
 
 EXCHANGE = [
     Provocation(
@@ -166,6 +174,17 @@ EXCHANGE = [
         detail="btc_usd",
         blocked="maker_protection",
         config=PROTECTED,
+        spoken=(DERIBIT.type,),
+    ),
+    Provocation(
+        Switch.MAKER_PROTECTION,
+        "the exchange's protection fires, and only what it pulls tells of that",
+        trip_protection,
+        reset_protection,
+        detail="it pulled order",
+        blocked="maker_protection",
+        config=PROTECTED_THERE,
+        spoken=(DERIVE.type,),
     ),
     Provocation(
         Switch.MAKER_PROTECTION,
@@ -174,6 +193,7 @@ EXCHANGE = [
         grant_protection,
         blocked="maker_protection",
         config=merged(PROTECTED, {"spreads": {"plain": {"requote": "replace"}}}),
+        spoken=(DERIBIT.type,),
     ),
 ]
 
@@ -236,9 +256,13 @@ async def lose_every_word(found: Arena) -> float:
 
 
 async def drift(found: Arena) -> float:
-    """The exchange counts another position than the fills that it told."""
+    """The exchange counts another position than the fills that it told; Derive says so only when it is asked."""
     began = trio.current_time()
     found.levers.drift_position(found.account, BTC, D(50))
+    if found.ground is DERIVE:
+        await found.until(lambda: found.worker(HERE_BTC).machine.cases or found.state(HERE_BTC)[0] != "ACTIVE")
+        assert trio.current_time() - began < RECONCILE_SECONDS + LIMIT_SECONDS
+        began = trio.current_time()
     return began
 
 
@@ -336,6 +360,7 @@ ORDERS = [
         "the exchange counts 50 more",
         drift,
         detail="exchange says 50, fills say 0",
+        config={"reconciliation": {"interval_seconds": RECONCILE_SECONDS}},
     ),
     Provocation(
         Switch.RECONCILIATION,

@@ -1,7 +1,7 @@
 """Provocations of the totals and of the market."""
 
 import trio
-from arena import ALL, BUY, HERE, HERE_ALL, HERE_BTC, SELL, Arena, Provocation, connected, halts
+from arena import ALL, BUY, DERIBIT, HERE, HERE_ALL, HERE_BTC, SELL, Arena, Provocation, connected, halts
 from still import BTC, PRICES, D
 
 from mmd.domain.reasons import Scope, Switch, Why
@@ -75,6 +75,7 @@ TOTALS = [
         of=Scope.PORTFOLIO,
         detail="limits.portfolio.max_exposure.BTC",
         config={"limits": {"portfolio": {"max_exposure": {"BTC": 0.05}}}},
+        spoken=(DERIBIT.type,),
     ),
     Provocation(
         Switch.EXPOSURE,
@@ -85,6 +86,7 @@ TOTALS = [
         of=Scope.EXCHANGE,
         detail=f"limits.portfolio.per_exchange.{HERE}.max_notional_usd",
         config={"limits": {"portfolio": {"per_exchange": {HERE: {"max_notional_usd": 4000}}}}},
+        spoken=(DERIBIT.type,),
     ),
     Provocation(
         Switch.DRAWDOWN,
@@ -215,6 +217,7 @@ MARKET = [
         reopen,
         detail="instrument is locked",
         blocked="market_data",
+        spoken=(DERIBIT.type,),
     ),
     Provocation(
         Switch.MARKET_HALT,
@@ -223,6 +226,7 @@ MARKET = [
         reopen,
         detail="instrument is locked",
         config=halts(Switch.MARKET_HALT),
+        spoken=(DERIBIT.type,),
     ),
     Provocation(
         Switch.MARKET_DATA,
@@ -233,7 +237,7 @@ MARKET = [
         detail="best bid",
         blocked="market_data",
     ),
-    Provocation(Switch.MARKET_DATA, "a gap in the book", gap, whole_again, why=Why.BOOK_GAP),
+    Provocation(Switch.MARKET_DATA, "a gap in the book", gap, whole_again, why=Why.BOOK_GAP, spoken=(DERIBIT.type,)),
     Provocation(
         Switch.MARKET_DATA,
         f"silence for stale_seconds = {STALE_SECONDS:g}",

@@ -20,15 +20,12 @@ from mmd.cli import sandbox as program
 from mmd.cli.mmd import main
 from mmd.domain.errors import MmdError
 from mmd.sandbox.answering import Deferred
-from mmd.sandbox.deribit.auth import Grant
-from mmd.sandbox.deribit.link import Link
-from mmd.sandbox.deribit.rpc import Params
 from mmd.sandbox.engine import Engine
 from mmd.sandbox.levers import ORDERS_AND_EDITS
+from mmd.sandbox.link import Link
 from mmd.sandbox.model import Direction
 from mmd.sandbox.orders import Order, Refused
-from mmd.sandbox.rpc import Request
-from mmd.sandbox.serve import Sandbox
+from mmd.sandbox.serve import Exchange, Sandbox
 
 OUR_LABEL = "mmd-e2e-"
 HOME_SHARE = 0.75  # of the taker's trades bring the position home
@@ -46,33 +43,38 @@ class Rig:
         self.per_second = 0.0
         self.account = ""
         self.keeps = False
-        cancel_link = Engine.cancel_link
+        # What has reached the exchange is carried out, also when who sent it is dead by then.
+        self.outlived, self.late = 0, False
+        self.under_way: list[Link] = []  # one entry for each thing that is deferred
+        dialect: Any = sandbox.server.dialect
+        self._carry = dialect.carry
+        dialect.carry = self._carry_on  # no lever for it
+        if sandbox.options.exchange is Exchange.DERIVE:
+            self._rig_derive(dialect)
+        else:
+            self._rig_deribit(dialect.context.registry)
+
+    # As on an exchange whose cancel-on-disconnect is armed, read back as ever, and fails: no lever for that.
+
+    def _rig_derive(self, dialect: Any) -> None:
+        disconnected = dialect.disconnected
+        dialect.disconnected = lambda wallet: 0 if self.keeps else disconnected(wallet)
+
+    def _rig_deribit(self, registry: Any) -> None:
+        cancel_link, link_closed = Engine.cancel_link, registry.link_closed
 
         def cancel_unless_kept(engine: Engine, link: int, now_ms: int) -> int:
             return 0 if self.keeps else cancel_link(engine, link, now_ms)
 
-        # What has reached the exchange is carried out, also when who sent it is dead by then.
-        self.outlived, self.late = 0, False
-        self.under_way: list[Link] = []  # one entry for each thing that is deferred
-        self._dialect = sandbox.server.dialect
-        self._run = self._dialect.run
-        self._dialect.run = self._run_on  # type: ignore[method-assign]  # no lever for it
-        registry = self._dialect.context.registry
-        link_closed = registry.link_closed
-
         def close_later(link: int) -> None:
-            sandbox.later(TOKEN_SECONDS, partial(link_closed, link))
+            self.sandbox.later(TOKEN_SECONDS, partial(link_closed, link))
 
-        registry.link_closed = close_later  # type: ignore[method-assign]  # its token was looked at when it came
+        registry.link_closed = close_later  # its token was looked at when it came
+        Engine.cancel_link = cancel_unless_kept  # type: ignore[method-assign]  # as above
 
-        # As on an exchange whose cancel-on-disconnect is armed, read back as ever, and fails.
-        Engine.cancel_link = cancel_unless_kept  # type: ignore[method-assign]  # no lever for it
-
-    def _run_on(
-        self, link: Link, request: Request, params: Params, us_in: int, grant: Grant | None = None
-    ) -> Deferred | None:
+    def _carry_on(self, link: Link, asked: Any) -> Deferred | None:
         """As the dialect's own, but what is deferred does not end with the connection."""
-        deferred = self._run(link, request, params, us_in, grant)
+        deferred: Deferred | None = self._carry(link, asked)
         if deferred is not None:
             self._defer(deferred, link)
         return None
@@ -158,7 +160,7 @@ class Rig:
         order = self.random.choice(home if home and self.random.random() < HOME_SHARE else found)
         lot = self.sandbox.engine.instrument(order.instrument_name).min_trade_amount
         lots = int(order.remaining / lot)
-        amount = order.remaining if self.random.random() < 0.3 else lot * self.random.randint(1, lots)
+        amount = order.remaining if lots < 2 or self.random.random() < 0.3 else lot * self.random.randint(1, lots)
         self.levers.fill_order(account, order.order_id, amount)
         return True
 

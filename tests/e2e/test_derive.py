@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from house import ENTRIES, MMD, PATIENCE_SECONDS, WIDE, Daemon, DeriveExchange, Program, environment, write_config
 from house import KEYS as ENV
+from killing import RiggedDerive
 
 from mmd.sandbox.derive.known import SUBACCOUNT, WALLET
 
@@ -18,11 +19,11 @@ EXAMPLE = Path(__file__).parents[2] / "etc" / "examples" / "derive.yaml"
 class Pair:
     """An exchange in a process of its own, and daemons that come and go on it."""
 
-    def __init__(self, folder: Path, programs: list[Program]) -> None:
+    def __init__(self, folder: Path, programs: list[Program], exchange: DeriveExchange) -> None:
         self.folder = folder
         self.programs = programs
-        self.exchange = DeriveExchange(folder)
-        programs.append(self.exchange)
+        self.exchange = exchange
+        programs.append(exchange)
         network = f'{{url: "{self.exchange.url}", chain: mainnet}}'
         self.config = write_config(folder / "mmd.yaml", exchange="derive", network=network, mode="live")
 
@@ -42,7 +43,7 @@ class Pair:
 
 @pytest.fixture
 def pair(tmp_path: Path, programs: list[Program]) -> Pair:
-    return Pair(tmp_path, programs)
+    return Pair(tmp_path, programs, DeriveExchange(tmp_path))
 
 
 def known(daemon: Daemon) -> dict[str, tuple[str, float, float]]:
@@ -129,6 +130,23 @@ def test_a_killed_daemon_is_reaped_and_inherited_from(pair: Pair) -> None:
     again.until(lambda: len(known(again)) == 4 and same_orders(again, exchange), "four orders again")
     assert not again.events("case.opened")
     assert again.stop() == 0
+
+
+def test_the_reaper_cancels_what_the_exchange_left(tmp_path: Path, programs: list[Program]) -> None:
+    """Its cancel-on-disconnect is armed, and fails."""
+    exchange = RiggedDerive(tmp_path, str(SUBACCOUNT), 3)
+    pair = Pair(tmp_path, programs, exchange)
+    exchange.rig("keep", on=True)
+    daemon = pair.daemon()
+    daemon.start_quoting()
+    daemon.until(lambda: len(resting(exchange)) == 4, "four orders")
+    daemon.kill()
+    assert len(resting(exchange)) == 4
+    status, certificate = pair.reap()
+    (line,) = certificate["exchanges"]
+    assert (status, line["before"], line["cancelled"], line["after"], line["proven"]) == (0, 4, 4, 0, True)
+    assert resting(exchange) == {}
+    exchange.hang_up()
 
 
 def test_a_look_of_the_reaper_cancels_nothing_beside_a_daemon(pair: Pair) -> None:

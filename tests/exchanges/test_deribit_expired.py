@@ -8,7 +8,7 @@ import pytest
 import trio
 import trio.testing
 from deribit_peer import wall_clock_ns
-from deribit_place import ACCOUNT, BTC, Place
+from place import ACCOUNT, BTC, DeribitPlace, Place
 
 from mmd.domain.actions import PlaceOrder
 from mmd.domain.events import BookTop, OrderAcked, OrderFilled, OrdersReported
@@ -22,7 +22,7 @@ Clock = trio.testing.MockClock
 
 @pytest.fixture
 async def place(nursery: trio.Nursery) -> AsyncIterator[Place]:
-    yield Place(nursery)
+    yield DeribitPlace(nursery)
     nursery.cancel_scope.cancel()
 
 
@@ -70,26 +70,26 @@ async def test_an_expired_option_is_known_by_the_exchange_with_its_delivery(
         if listing.instrument.option_type == "call" and listing.instrument.settlement_currency == "BTC"
     )
     await place.start(call)
-    assert await place.deribit.expired_ns(call) is None
-    assert await place.deribit.expired_ns("BTC-PERPETUAL") is None
-    assert await place.deribit.expired_ns("BTC-PERPETAUL") is None  # never was
-    assert await place.deribit.expired_ns("BTC-1JAN21") == int(datetime(2021, 1, 1, 8, tzinfo=UTC).timestamp()) * 10**9
+    assert await place.exchange.expired_ns(call) is None
+    assert await place.exchange.expired_ns("BTC-PERPETUAL") is None
+    assert await place.exchange.expired_ns("BTC-PERPETAUL") is None  # never was
+    assert await place.exchange.expired_ns("BTC-1JAN21") == int(datetime(2021, 1, 1, 8, tzinfo=UTC).timestamp()) * 10**9
     top = place.sink.of(BookTop, call)[-1]
-    instrument = place.deribit.instruments[call]
+    instrument = place.exchange.instruments[call]
     ticks = instrument.grid.below(top.asks[0][0]) if top.asks else top.bids[0][0]
-    place.deribit.submit([(call, PlaceOrder(place.label(Side.BID).replace(BTC, call), Side.BID, ticks, 5))])
-    await place.deribit.flush()
+    place.exchange.submit([(call, PlaceOrder(place.label(Side.BID).replace(BTC, call), Side.BID, ticks, 5))])
+    await place.exchange.flush()
     await place.until(lambda: place.sink.of(OrderAcked))
     place.levers.fill_quote(ACCOUNT, call, Direction.BUY)
     await place.until(lambda: place.sink.of(OrderFilled))
-    assert await place.deribit.deliveries(instrument) == []
+    assert await place.exchange.deliveries(instrument) == []
     place.levers.expire(call, (instrument.strike or Decimal(0)) * 2)
-    place.deribit.watch([])  # nobody follows it any more
-    (delivery,) = await place.deribit.deliveries(instrument)
+    place.exchange.watch([])  # nobody follows it any more
+    (delivery,) = await place.exchange.deliveries(instrument)
     assert (delivery.kind, delivery.closed_lots) == (CashKind.SETTLEMENT, 5)
     assert delivery.amount == instrument.amount(5) / 2  # (2K - K) / 2K coins for each
     # The exchange has let it go before its time: that counts, and not what the name says.
-    ended_ns = await place.deribit.expired_ns(call)
+    ended_ns = await place.exchange.expired_ns(call)
     assert ended_ns is not None and abs(ended_ns - wall_clock_ns()) < 10**9
 
 
@@ -97,18 +97,18 @@ async def test_orders_under_a_former_name_are_ours_as_long_as_it_is_said(autojum
     await place.start(BTC)
     label = await place.rest()
     await place.crash()
-    place.deribit = place.make(service="renamed", client_id="maker")
-    place.deribit.also_ours(["svc"])
+    place.exchange = place.make(service="renamed", client_id="maker")
+    place.exchange.also_ours(["svc"])
     placed = [order.label for order in place.levers.open_orders(ACCOUNT)]
     await place.begin(BTC)
     assert placed in ([], [label])  # as cancel-on-disconnect had it
     order = PlaceOrder(label.replace("-b-", "-b-x"), Side.BID, place.top().bids[0][0] - 300, 10)
     await place.send(order)
-    assert [one.label for one in (await place.deribit.open_orders())[BTC]] == [order.label]
-    place.deribit.also_ours(["sv"])
-    assert await place.deribit.open_orders() == {}
-    place.deribit.also_ours([])
-    assert await place.deribit.open_orders() == {}
+    assert [one.label for one in (await place.exchange.open_orders())[BTC]] == [order.label]
+    place.exchange.also_ours(["sv"])
+    assert await place.exchange.open_orders() == {}
+    place.exchange.also_ours([])
+    assert await place.exchange.open_orders() == {}
     assert place.sink.of(OrdersReported, BTC)
 
 

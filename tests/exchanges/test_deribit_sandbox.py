@@ -6,7 +6,7 @@ from decimal import Decimal
 import pytest
 import trio
 import trio.testing
-from deribit_place import ACCOUNT, BTC, Place
+from place import ACCOUNT, BTC, DeribitPlace, Place
 
 from mmd.domain.actions import AmendOrder, PlaceOrder, QueryOrder, ReduceOrder
 from mmd.domain.events import (
@@ -32,7 +32,7 @@ Clock = trio.testing.MockClock
 
 @pytest.fixture
 async def place(nursery: trio.Nursery) -> AsyncIterator[Place]:
-    place = Place(nursery)
+    place = DeribitPlace(nursery)
     yield place
     nursery.cancel_scope.cancel()
 
@@ -92,7 +92,7 @@ async def test_a_lost_answer_of_a_reduction(autojump_clock: Clock, place: Place)
 
 
 async def test_protection_is_armed_trips_and_is_reset(autojump_clock: Clock, place: Place) -> None:
-    place.deribit.protect([WANTED])
+    place.exchange.protect([WANTED])
     await place.start(BTC)
     await place.until(lambda: place.protection() == [(True, "as configured")])
     label = await place.rest()
@@ -111,23 +111,23 @@ async def test_protection_is_armed_trips_and_is_reset(autojump_clock: Clock, pla
     await place.send(PlaceOrder(place.label(Side.BID), Side.BID, acked.price_ticks, 10))
     assert place.sink.of(OrderRefused)[0].code == "mmp_trigger"
     assert len(place.sink.of(ProtectionTripped, BTC)) == 1
-    await place.deribit.reset_protection("BTC")
+    await place.exchange.reset_protection("BTC")
     assert place.protection()[-1] == (True, "as configured")
     await place.rest()
 
 
 async def test_fills_beyond_the_limit_trip_it(autojump_clock: Clock, place: Place) -> None:
-    place.deribit.protect([WANTED])
+    place.exchange.protect([WANTED])
     await place.start(BTC)
     await place.until(lambda: place.protection())
-    index = await place.deribit.index_price("btc_usd")
+    index = await place.exchange.index_price("btc_usd")
     await place.rest(int(index * 0.3 / 10))  # 0.3 BTC, allowed: 0.25 net
     place.levers.fill_quote(ACCOUNT, BTC, Direction.BUY)
     await place.until(lambda: place.sink.of(ProtectionTripped, BTC))
 
 
 async def test_an_automatic_reset(autojump_clock: Clock, place: Place) -> None:
-    place.deribit.protect(
+    place.exchange.protect(
         [
             Protection(
                 underlying="BTC", interval_seconds=3, frozen_seconds=0, max_quantity=Decimal(1), reset=Reset.AUTOMATIC
@@ -144,7 +144,7 @@ async def test_an_automatic_reset(autojump_clock: Clock, place: Place) -> None:
 
 async def test_an_account_without_the_right(autojump_clock: Clock, place: Place) -> None:
     place.levers.grant_protection(ACCOUNT, False)
-    place.deribit.protect([WANTED])
+    place.exchange.protect([WANTED])
     await place.start(BTC)
     await place.until(lambda: place.protection())
     ((armed, detail),) = place.protection()
@@ -178,12 +178,12 @@ async def test_a_delivery_ends_the_position(autojump_clock: Clock, place: Place)
         if listing.instrument.option_type == "call" and listing.instrument.settlement_currency == "BTC"
     )
     await place.start(call)
-    instrument = place.deribit.instruments[call]
+    instrument = place.exchange.instruments[call]
     top = place.sink.of(BookTop, call)[-1]
     ticks = instrument.grid.below(top.asks[0][0]) if top.asks else top.bids[0][0]
     label = place.label(Side.BID).replace(BTC, call)
-    place.deribit.submit([(call, PlaceOrder(label, Side.BID, ticks, 5))])
-    await place.deribit.flush()
+    place.exchange.submit([(call, PlaceOrder(label, Side.BID, ticks, 5))])
+    await place.exchange.flush()
     await place.until(lambda: place.sink.of(OrderAcked))
     place.levers.fill_quote(ACCOUNT, call, Direction.BUY)
     await place.until(lambda: place.sink.of(OrderFilled))
@@ -202,10 +202,10 @@ async def test_a_delivery_ends_the_position(autojump_clock: Clock, place: Place)
 async def test_a_wrong_clock_shows_within_a_second(autojump_clock: Clock, place: Place, offset_ms: int) -> None:
     await place.start(BTC)
     await place.until(lambda: place.sink.of(Ticker, BTC))
-    assert place.deribit.clock_skew_ms == pytest.approx(0, abs=5)
+    assert place.exchange.clock_skew_ms == pytest.approx(0, abs=5)
     place.levers.shift_clock(offset_ms)
     place.levers.jump(BTC, 0)
-    await place.until(lambda: abs(place.deribit.clock_skew_ms - offset_ms) < 5, seconds=1)
+    await place.until(lambda: abs(place.exchange.clock_skew_ms - offset_ms) < 5, seconds=1)
 
 
 async def test_a_trade_with_ourselves(autojump_clock: Clock, place: Place) -> None:
