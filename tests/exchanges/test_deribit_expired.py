@@ -120,8 +120,12 @@ async def test_a_login_that_fails_for_the_clock_says_so(
     autojump_clock: Clock, place: Place, nursery: trio.Nursery, off_seconds: float, way: str
 ) -> None:
     await nursery.start(place.sandbox.run)
-    deribit = place.make(wall_clock_ns=lambda: wall_clock_ns() + int(off_seconds * 1e9))
-    with pytest.raises(LoginRefused, match=f"the clock of this machine is {way} the exchange's"):
+
+    def clock_ns() -> int:
+        return wall_clock_ns() + int(off_seconds * 1e9)
+
+    deribit = place.make(grant="client_signature", wall_clock_ns=clock_ns)
+    with pytest.raises(LoginRefused, match=f"the clock of this machine is {way} the exchange's"), trio.fail_after(60):
         await deribit.run(place.sink)
 
 
