@@ -229,5 +229,5 @@ async def test_positions_can_be_asked_for_by_symbol(autojump_clock: Clock, place
     await place.start(BTC)
     await place.go_long(70)
     eth = "ETH-PERPETUAL"
-    assert await place.deribit.positions([BTC, eth, "NOT-LISTED"]) == {BTC: 70, eth: 0}
-    assert await place.deribit.positions([]) == {}
+    assert await place.exchange.positions([BTC, eth, "NOT-LISTED"]) == {BTC: 70, eth: 0}
+    assert await place.exchange.positions([]) == {}
