@@ -28,9 +28,7 @@ def to_yaml(config: Config, *, origin: bool = False) -> str:
 
 def to_yaml_masked(config: Config) -> str:
     """The same for whoever may look at a running daemon: `for_the_record`."""
-    lines: list[str] = []
-    _block(for_the_record(config), "", "", lines, None)
-    return "\n".join(lines) + "\n"
+    return to_yaml(msgspec.structs.replace(config, effective=for_the_record(config)))
 
 
 def to_json(config: Config, *, origin: bool = False) -> bytes:
