@@ -26,6 +26,11 @@ def to_yaml(config: Config, *, origin: bool = False) -> str:
     return "\n".join(lines) + "\n"
 
 
+def to_yaml_masked(config: Config) -> str:
+    """The same for whoever may look at a running daemon: `for_the_record`."""
+    return to_yaml(msgspec.structs.replace(config, effective=for_the_record(config)))
+
+
 def to_json(config: Config, *, origin: bool = False) -> bytes:
     """The same as one JSON object; with `origin` as {config, origin: {path: "file:line" or "default"}}."""
     encoder = msgspec.json.Encoder(decimal_format="number")

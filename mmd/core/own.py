@@ -115,18 +115,21 @@ class SideState:
         return (told, (), ((slot.price_ticks, lots),), ((slot.to_price_ticks or slot.price_ticks, lots),))
 
     def note(self, event: Mail, before: Occupied) -> None:
-        """Whether and where the order rests from the event's time on; an event without a time ends what is known."""
+        """Whether and where the order rests from the event's time on; an event without a time ends what is known.
+
+        `before`: the slot that it found. One whose place was refused never rested: what is known stays.
+        """
         if isinstance(event, OrderAcked):
             resting = (event.price_ticks, event.remaining_lots)
         elif isinstance(event, OrderClosed):
             resting = (0, 0)
         elif isinstance(event, OrderFilled):
-            if isinstance(before, Placing):
-                return  # of an order that nobody told us rests: the answer will
+            if isinstance(before, Placing) or (isinstance(before, Unknown) and before.ended):
+                return  # nobody told us yet that it rests, or it has ended: its end was told, with its time
             left = before.total_lots - before.filled_lots - event.size_lots
             resting = (before.price_ticks, left) if left > 0 else (0, 0)
         else:
-            if isinstance(self.slot, Empty):
+            if isinstance(self.slot, Empty) and not isinstance(before, Placing):
                 self.trail = ()
             return
         self.trail = noted(self.trail, event.exchange_ns, *resting) if event.exchange_ns else ()

@@ -9,17 +9,19 @@ from mmd.domain.events import Level
 Rest = tuple[int, int, int]
 """(since when by the exchange's clock in ns, price in ticks, lots that may still fill; 0 lots = nothing rests)"""
 
-# Changes that are remembered: more than can be made within the lag of a book that is not yet stale.
+# Changes that are remembered. A book from before all of them is read as if no times were told.
 LENGTH = 16
 
 
 def noted(trail: tuple[Rest, ...], since_ns: int, price_ticks: int, lots: int) -> tuple[Rest, ...]:
-    """The trail with one more change at its end; late word of an earlier time adds nothing."""
-    if trail and since_ns <= trail[-1][0]:
-        if since_ns < trail[-1][0]:
-            return trail
-        if trail[-1][1:] == (price_ticks, lots):
-            return trail
+    """The trail with one more change at its end.
+
+    Word of an earlier time comes late, or the exchange's clock was set back: no time is known then, until the next.
+    """
+    if trail and since_ns < trail[-1][0]:
+        return ()
+    if trail and trail[-1] == (since_ns, price_ticks, lots):
+        return trail
     return (*trail[-LENGTH + 1 :], (since_ns, price_ticks, lots))
 
 

@@ -8,7 +8,7 @@ import trio
 
 import mmd
 from mmd.config.model import Config
-from mmd.config.render import to_yaml
+from mmd.config.render import to_yaml_masked
 from mmd.domain.errors import MmdError
 from mmd.domain.reasons import Mode, Switch, Why
 from mmd.exchanges.api import LinkStats
@@ -360,7 +360,7 @@ class Front:
         return self.reloader.confirm(caller_name(caller))
 
     def config(self) -> str:
-        return to_yaml(self.in_force)
+        return to_yaml_masked(self.in_force)
 
     def set_log_level(self, level: str, caller: Caller) -> str:
         detail = f"{level}, was {logs.set_level(level)}"

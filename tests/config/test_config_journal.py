@@ -11,7 +11,7 @@ from mmd.config.advise import advise
 from mmd.config.load import load_text
 from mmd.config.model import Config, Credentials
 from mmd.config.plan import Plan, diff
-from mmd.config.render import to_yaml
+from mmd.config.render import to_yaml, to_yaml_masked
 from mmd.config.schema import definition, follow, schema
 from mmd.config.secrets import Secret, Source
 from mmd.config.select import Resolution, resolve
@@ -237,3 +237,14 @@ def test_the_reapers_key_changes_under_a_running_daemon() -> None:
     assert (line.path, line.effect, line.symbols) == ("exchanges.deribit.reaper_credentials", "live", [])
     assert plan.refusal is None
     assert plan_to(of_exchange("order_valid_ms: 1000")).restart == ["exchanges.deribit.order_valid_ms"]
+
+
+def test_the_address_of_a_receiver_is_not_shown_to_whoever_asks() -> None:
+    config = with_text("""\
+alerts: {webhooks: [{url: "https://hooks.example.com/services/T0/B1/secretpart"}],
+  heartbeat: {url: "https://ping.example.com/0f3a-uuid", seconds: 60}}
+""")
+    assert "secretpart" in to_yaml(config), "mmd check --effective is for whoever can read the file"
+    shown = to_yaml_masked(config)
+    assert "secretpart" not in shown and "0f3a" not in shown
+    assert "https://hooks.example.com/***" in shown and "BTC-PERPETUAL" in shown

@@ -522,6 +522,28 @@ def test_a_book_is_read_as_of_its_own_time_however_late_it_comes() -> None:
     assert play.machine.touch.bid_ticks == 991, "none of ours rested then: that is somebody else"
 
 
+def test_our_order_is_seen_although_the_exchanges_clock_was_set_back() -> None:
+    play = Play(settings(style=Style.IMPROVE, spread_bps=0.0, tolerance_bps=0.0)).active(bid=990, ask=1010)
+    at = play.now_ns
+    play.does(place(BID, 1, 991), place(ASK, 2, 1009))
+    play.sees(acked(BID1, 991, 10, since=at), acked(ASK2, 1009, 10, since=at)).after(1.0)
+    play.sees(closed(BID1, 0, "maintenance", since=at + 900 * MS)).after(0.4).does(place(BID, 3, 991))
+    play.sees(acked(label(BID, 3), 991, 10, since=at + 500 * MS)).after(1.5)
+    play.sees(touch_book(at + 1000 * MS, (991, 10), (990, 100))).does_nothing()
+    assert play.machine.touch.bid_ticks == 990
+
+
+def test_a_refused_place_forgets_nothing_of_what_rested_before() -> None:
+    play = Play(settings(style=Style.IMPROVE, spread_bps=0.0, tolerance_bps=0.0)).active(bid=990, ask=1010)
+    at = play.now_ns
+    play.does(place(BID, 1, 991), place(ASK, 2, 1009))
+    play.sees(acked(BID1, 991, 10, since=at), acked(ASK2, 1009, 10, since=at)).after(0.5)
+    play.sees(closed(BID1, 0, "maintenance", since=at + 500 * MS)).after(0.4).does(place(BID, 3, 991))
+    play.sees(refused(label(BID, 3))).after(0.05)
+    play.sees(touch_book(at + 400 * MS, (991, 10), (990, 100)))
+    assert play.machine.touch.bid_ticks == 990, "what it shows is ours, from before the closing"
+
+
 def test_an_order_in_flight_does_not_move_the_market_that_we_see() -> None:
     """Outsiders at our price and large enough to be us, while our order may or may not be in the book."""
     play = Play(settings(style=Style.JOIN, spread_bps=0.0, tolerance_bps=0.0)).active(bid=990, ask=1010)

@@ -29,8 +29,13 @@ def test_nothing_is_known_without_a_trail() -> None:
     assert rested((), 10**18) is None
 
 
-def test_late_word_adds_nothing() -> None:
-    assert noted(TRAIL, 29, 90, 1) == TRAIL
+def test_a_time_that_goes_back_is_no_time() -> None:
+    """Late word, or the exchange's clock was set back: an order whose place was never noted must not look external."""
+    assert noted(TRAIL, 29, 90, 1) == ()
+    assert noted((), 29, 90, 1) == ((29, 90, 1),)
+
+
+def test_what_is_told_twice_is_noted_once() -> None:
     assert noted(TRAIL, 30, 101, 2) == TRAIL, "told twice"
     assert noted(TRAIL, 30, 0, 0) == (*TRAIL, (30, 0, 0))
 
@@ -40,7 +45,7 @@ def test_it_is_bounded_in_order_and_ends_with_what_rests_now(changes: list[Rest]
     trail: tuple[Rest, ...] = ()
     for change in changes:
         before, trail = trail, noted(trail, *change)
-        assert not before or change[0] < before[-1][0] or trail[-1] == change
+        assert trail == () if before and change[0] < before[-1][0] else trail[-1] == change
     assert len(trail) <= LENGTH
     assert [since for since, _, _ in trail] == sorted(since for since, _, _ in trail)
     if trail:
