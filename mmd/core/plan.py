@@ -32,7 +32,9 @@ def plan_side(
 
     `changed_ns`: when this side last changed in the market; `sent_ns`: when the order that rests was sent, so
     that one that would soon end by itself is renewed, at the wanted price, which it may have already. Within
-    `tolerance_ticks` an order stays and keeps its place in the queue, unless it is larger than wanted.
+    `tolerance_ticks` an order stays and keeps its place in the queue, unless it is larger than wanted; on the side of
+    the market that is measured from the price before it was rounded, or a fair price that trembles at the edge of a
+    wide step would move the order by a whole step each time.
     """
     if not isinstance(slot, Live):
         return Change.PLACE if isinstance(slot, Empty) and isinstance(wanted, Wanted) else Change.KEEP
@@ -40,7 +42,7 @@ def plan_side(
         return Change.CANCEL
     remaining = slot.total_lots - slot.filled_lots
     away = slot.price_ticks - wanted.price_ticks if side is Side.BID else wanted.price_ticks - slot.price_ticks
-    if remaining > wanted.size_lots or away > tolerance_ticks:
+    if remaining > wanted.size_lots or away > tolerance_ticks + wanted.rounded_ticks:
         return change(rules)  # too large, or too close to the market: at once
     closer = -away > tolerance_ticks
     # Topping up loses the queue: only once half is gone. An order that nothing was taken from is

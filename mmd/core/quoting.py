@@ -14,10 +14,11 @@ from mmd.domain.settings import Style
 
 
 class Wanted(msgspec.Struct, frozen=True, gc=False):
-    """A quote to have in the market."""
+    """A quote to have in the market. `rounded_ticks`: how far the grid took it away from the market, 0 or more."""
 
     price_ticks: int
     size_lots: int
+    rounded_ticks: float = 0.0
 
 
 class Withheld(msgspec.Struct, frozen=True, gc=False):
@@ -103,14 +104,15 @@ def quote(view: View, rules: Rules, trace: Trace | None = None) -> Quote:
     touch = view.touch
     grid = rules.grid
     bid_ticks, ask_ticks = grid.floor(clamped_bid), grid.ceil(clamped_ask)
+    bid_rounded, ask_rounded = max(0.0, clamped_bid - bid_ticks), max(0.0, ask_ticks - clamped_ask)
     if touch.ask_lots and bid_ticks >= touch.ask_ticks:
-        bid_ticks = grid.below(touch.ask_ticks)
+        bid_ticks, bid_rounded = grid.below(touch.ask_ticks), 0.0
     if touch.bid_lots and ask_ticks <= touch.bid_ticks:
-        ask_ticks = grid.above(touch.bid_ticks)
+        ask_ticks, ask_rounded = grid.above(touch.bid_ticks), 0.0
     if trace is not None:
         trace.append(Step("post_only_and_grid", f"grid of {grid.step_at(fair) * tick:.8g} here", bid_ticks, ask_ticks))
-    bid_side = finish_side(bid_ticks, view.bid_room_lots, low, high, view, rules)
-    ask_side = finish_side(ask_ticks, view.ask_room_lots, low, high, view, rules)
+    bid_side = finish_side(bid_ticks, bid_rounded, view.bid_room_lots, low, high, view, rules)
+    ask_side = finish_side(ask_ticks, ask_rounded, view.ask_room_lots, low, high, view, rules)
     if ask_ticks - bid_ticks < min_width - 1e-6:
         # The band left less than the minimum width: the side it moved is not worth having.
         if clamped_bid != bid:
@@ -175,7 +177,9 @@ def band(view: View, rules: Rules, fair: float) -> tuple[float, float]:
     return (low, high)
 
 
-def finish_side(price_ticks: int, room_lots: int, low: float, high: float, view: View, rules: Rules) -> Quoted:
+def finish_side(
+    price_ticks: int, rounded_ticks: float, room_lots: int, low: float, high: float, view: View, rules: Rules
+) -> Quoted:
     """Size and last checks of one side. Rounding may leave the band by less than one step, never more."""
     if price_ticks < 1:
         return Withheld(Missing.BELOW_TICK)
@@ -188,4 +192,4 @@ def finish_side(price_ticks: int, room_lots: int, low: float, high: float, view:
     size_lots = min(rules.size_lots, rules.max_order_lots, room_lots)
     if size_lots < rules.min_lots:
         return Withheld(Missing.NO_ROOM)
-    return Wanted(price_ticks, size_lots)
+    return Wanted(price_ticks, size_lots, rounded_ticks)

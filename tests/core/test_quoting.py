@@ -242,6 +242,20 @@ def test_price_dependent_ticks(seen: View, expected: tuple[int, int]) -> None:
     assert prices(quote(seen, rules(OPTION, size=1, spread_bps=width))) == expected
 
 
+@pytest.mark.parametrize(
+    ("seen", "expected"),
+    [
+        pytest.param(view(200, 240, fair=221.0), (1.635, 4.635), id="wide steps: what each took"),
+        pytest.param(view(200, 240, fair=200.0), (2.0, 2.0), id="to the next step"),
+        pytest.param(view(200, 205, fair=225.0), (0.0, 0.375), id="a price that the market took is no rounding"),
+    ],
+)
+def test_what_the_grid_took_is_known(seen: View, expected: tuple[float, float]) -> None:
+    found = quote(seen, rules(OPTION, size=1, spread_bps=1300.0))
+    assert isinstance(found.bid, Wanted) and isinstance(found.ask, Wanted)
+    assert (found.bid.rounded_ticks, found.ask.rounded_ticks) == pytest.approx(expected)
+
+
 def test_an_inverse_perpetual_in_human_units() -> None:
     """60,000 USD, 10 bps: 30 USD on each side, ticks of 0.5, lots of 10 USD."""
     found = quote(
@@ -293,6 +307,7 @@ def test_every_quote_keeps_the_promises(seen: View, profile: dict[str, Any], ins
         assert side.price_ticks >= 1 and r.grid.floor(side.price_ticks) == side.price_ticks
         reference = seen.reference_ticks or seen.fair
         step = r.grid.step_at(side.price_ticks)
+        assert 0.0 <= side.rounded_ticks < step
         assert abs(side.price_ticks - reference) <= reference * r.band_bps / 1e4 + step + 1e-6
     if isinstance(bid, Wanted):
         assert bid.price_ticks < seen.touch.ask_ticks
