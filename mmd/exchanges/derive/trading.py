@@ -144,15 +144,17 @@ class DeriveOrders:
             raise ExchangeMalformed(f"order {old.order_id} was cancelled, asked for was {flight.old_id}")
         old.label = order.label
         chain.take(orders.sighting(old, instrument))
+        error = result.create_order_error
+        if result.order is None and (why := _half_told(old, error)):
+            chain.lost(order)
+            return [RequestLost(order.label, why, received_ns)]
         if old.order_id in chain.members:
             chain.end(old.order_id, Ending(old.cancel_reason or USER_REQUEST, old.last_update_timestamp))
         if result.order is not None:
             return self._made(chain, order, result.order, result.trades or [], instrument, received_ns)
-        if result.create_order_error is None:
-            chain.lost(order)
-            return [RequestLost(order.label, "replaced by nothing, and no reason is told", received_ns)]
+        assert error is not None, "that none was made is told with a reason"
         chain.answered(order)
-        closing = orders.chain_closed(chain, received_ns, _failed(result.create_order_error))
+        closing = orders.chain_closed(chain, received_ns, _failed(error))
         return [closing or RequestLost(order.label, "it is gone; its fills have to be asked for", received_ns)]
 
     def _made(
@@ -290,6 +292,15 @@ class DeriveOrders:
 def _check(order: OrderData, instrument: Instrument) -> None:
     if order.instrument_name != instrument.symbol:
         raise ExchangeMalformed(f"answer for {order.instrument_name} to a request for {instrument.symbol}")
+
+
+def _half_told(old: OrderData, error: RequestError | None) -> str:
+    """Why a replace that shows no new order may have made one, or left the old one; empty where it did neither."""
+    if error is None:
+        return "replaced by nothing, and no reason is told"
+    if ERRORS.meaning(error.code).fault is Fault.AMBIGUOUS:
+        return f"it may have been replaced: {error.message} ({error.code})"
+    return "" if orders.is_over(old) else f"replaced by nothing ({error.code}), and told to be {old.order_status}"
 
 
 def _failed(error: RequestError | RpcError) -> str:

@@ -1,0 +1,48 @@
+"""What Derive says half, twice, late or against itself: nothing of ours is taken for gone that may rest."""
+
+
+import pytest
+import trio
+import trio.testing
+from derive_world import PRICE, fill, playing, resting
+
+from mmd.core.orders import Empty, Live, Unknown
+
+Clock = trio.testing.MockClock
+
+
+@pytest.mark.parametrize("code", [9000, 9001, 9002, -32603, 8001, 11017, 8123, 99999])
+@pytest.mark.parametrize("made", [True, False])
+async def test_a_replace_of_which_half_is_unknown_is_asked_for(code: int, made: bool, autojump_clock: Clock) -> None:
+    async with playing() as world:
+        label = resting(world)
+        fill(world, label, 10)
+        if not made:
+            world.engine.failing = [code]
+        world.amend(PRICE + 1, 50)
+        world.carry_out()
+        result = world.wire.answers[0][1]["result"]
+        result |= {"order": None, "trades": None, "create_order_error": {"code": code, "message": "later"}}
+        world.hear_answer()
+        world.engine.tell_orders.clear()
+        assert isinstance(world.bid.slot, Unknown)
+        world.check()
+        await world.come_to_rest()
+        world.agree()
+        assert isinstance(world.bid.slot, Live if made else Empty)
+
+
+async def test_an_order_that_is_replaced_by_nothing_and_said_to_be_open_is_asked_for(autojump_clock: Clock) -> None:
+    async with playing() as world:
+        label = resting(world)
+        (row,) = world.engine.open(label)
+        world.engine.failing = [11008]
+        world.amend(PRICE + 1, 50)
+        world.carry_out()
+        row["order_status"] = world.wire.answers[0][1]["result"]["cancelled_order"]["order_status"] = "open"
+        world.engine.tell_orders.clear()
+        world.hear_answer()
+        assert isinstance(world.bid.slot, Unknown)
+        await world.come_to_rest()
+        world.agree()
+        assert isinstance(world.bid.slot, Live)
