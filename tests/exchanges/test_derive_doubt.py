@@ -1,12 +1,13 @@
 """What Derive says half, twice, late or against itself: nothing of ours is taken for gone that may rest."""
 
-
 import pytest
 import trio
 import trio.testing
-from derive_world import PRICE, fill, playing, resting
+from derive_world import PRICE, asked, fill, playing, replaced, resting
 
 from mmd.core.orders import Empty, Live, Unknown
+from mmd.domain.events import OrderClosed
+from mmd.exchanges.derive.chains import MEMBERS
 
 Clock = trio.testing.MockClock
 
@@ -46,3 +47,22 @@ async def test_an_order_that_is_replaced_by_nothing_and_said_to_be_open_is_asked
         await world.come_to_rest()
         world.agree()
         assert isinstance(world.bid.slot, Live)
+
+
+async def test_an_order_that_was_replaced_very_often_is_counted_once(autojump_clock: Clock) -> None:
+    async with playing() as world:
+        label = resting(world)
+        fill(world, label, 10)
+        for _ in range(2 * MEMBERS):
+            await trio.sleep(0.1)
+            replaced(world)
+        fill(world, label, 5)
+        world.engine.failing = [11008]
+        world.amend(PRICE + 1, 50)
+        world.carry_out()
+        world.give_up_answers()  # what became of the last replace is looked up in the history
+        world.wire.answers.clear()
+        world.engine.tell_orders.clear()
+        (found,) = await asked(world, label)
+        assert isinstance(found.state, OrderClosed)
+        assert found.state.filled_lots == 15

@@ -177,10 +177,9 @@ class DeriveQuestions:
     def _shown(self, chain: Chain, order: OrderData, now_ns: int) -> OrderRow | None:
         """The row of one that is listed as open; None where it is known to be over: the list is older than that."""
         instrument, current = self._house.instruments[order.instrument_name], chain.current
-        member = chain.members.get(order.order_id)
-        if member is not None and member.ending is not None:
+        if chain.has_ended(order.order_id):
             return None
-        if member is None or member is not current:
+        if current is None or order.order_id != current.order_id:
             return orders.plain_row(order, instrument, now_ns)
         before = chain.before_lots
         state: OpenOrder | Unread
@@ -334,9 +333,8 @@ class DeriveQuestions:
         elif chain.unsettled:
             # Up to now: the list of open ones was older, and what it did not show has ended before.
             until_ms = self._house.clock.now_ms() + MARGIN_MS
-            for seen in await self._history(
-                connection, symbol, chain.label, chain.asked_from_ms - OVERLAP_MS, until_ms
-            ):
+            since_ms = chain.asked_from_ms - AFTER_MS
+            for seen in await self._history(connection, symbol, chain.label, since_ms, until_ms):
                 chain.take(seen)
         chain.settle(asked_ms)
         current = chain.current
