@@ -1,11 +1,15 @@
 """What Derive says half, twice, late or against itself: nothing of ours is taken for gone that may rest."""
 
+from typing import Any
+
 import pytest
 import trio
 import trio.testing
+from derive_engine import SYMBOL
 from derive_world import PRICE, asked, fill, playing, replaced, resting
 
 from mmd.core.orders import Empty, Live, Unknown
+from mmd.domain.errors import ExchangeMalformed
 from mmd.domain.events import OrderClosed
 from mmd.exchanges.derive.chains import MEMBERS
 
@@ -66,3 +70,31 @@ async def test_an_order_that_was_replaced_very_often_is_counted_once(autojump_cl
         (found,) = await asked(world, label)
         assert isinstance(found.state, OrderClosed)
         assert found.state.filled_lots == 15
+
+
+async def test_rows_of_one_time_that_change_places_between_pages_are_all_read(autojump_clock: Clock) -> None:
+    async with playing() as world:
+        label = resting(world)
+        for _ in range(4):
+            fill(world, label, 1)  # all in one millisecond
+        world.counted.clear()
+        carry_out, pages = world.engine.answer, [0]
+
+        def shuffled(method: str, params: dict[str, Any]) -> dict[str, Any]:
+            pages[0] += 1
+            if pages[0] == 2:
+                world.engine.trades.reverse()  # what page 1 has shown is on page 2 again
+            return carry_out(method, params)
+
+        world.engine.answer = shuffled
+        await world.questions.trades(
+            world.wire,
+            SYMBOL,
+            0,
+            lambda rows, unread: world.counted.update({row.trade_id: row.event.size_lots for row in rows}),
+        )
+        assert len(world.counted) == 4
+        world.engine.answer = carry_out
+        world.engine.trades[0] = world.engine.trades[1]
+        with pytest.raises(ExchangeMalformed, match="3 rows in 2 pages, counted are 4"):
+            await world.questions.trades(world.wire, SYMBOL, 0, lambda rows, unread: None)
