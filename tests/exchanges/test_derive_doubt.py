@@ -5,12 +5,12 @@ from typing import Any
 import pytest
 import trio
 import trio.testing
-from derive_engine import SYMBOL
+from derive_engine import SYMBOL, now_ms
 from derive_world import PRICE, asked, fill, playing, replaced, resting
 
 from mmd.core.orders import Empty, Live, Unknown
 from mmd.domain.errors import ExchangeMalformed
-from mmd.domain.events import OrderClosed
+from mmd.domain.events import OpenOrder, OrderClosed
 from mmd.exchanges.derive.chains import MEMBERS
 
 Clock = trio.testing.MockClock
@@ -98,3 +98,29 @@ async def test_rows_of_one_time_that_change_places_between_pages_are_all_read(au
         world.engine.trades[0] = world.engine.trades[1]
         with pytest.raises(ExchangeMalformed, match="3 rows in 2 pages, counted are 4"):
             await world.questions.trades(world.wire, SYMBOL, 0, lambda rows, unread: None)
+
+
+async def test_an_order_that_lists_show_a_little_later_is_waited_for(autojump_clock: Clock) -> None:
+    async with playing() as world:
+        label = resting(world)
+        world.amend(PRICE + 1, 50)
+        await trio.sleep(0.99)
+        world.carry_out()
+        world.give_up_answers()
+        world.wire.answers.clear()
+        world.engine.tell_orders.clear()
+        made = world.engine.open(label)[0]
+        carry_out = world.engine.answer
+
+        def late(method: str, params: dict[str, Any]) -> dict[str, Any]:
+            shown = dict(world.engine.orders)
+            if now_ms() < made["creation_timestamp"] + 200:
+                del world.engine.orders[made["order_id"]]
+            answer = carry_out(method, params)
+            world.engine.orders = shown
+            return answer
+
+        world.engine.answer = late
+        (found,) = await asked(world, label)
+        assert isinstance(found.state, OpenOrder)
+        assert found.state.remaining_lots == 50

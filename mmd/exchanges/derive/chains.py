@@ -30,7 +30,7 @@ LABELS = 2000  # chains that are remembered, the latest used
 MEMBERS = 32  # orders of a chain that are remembered one by one
 REMEMBERED = 256  # nonces and twins of a label, and orders that were folded
 NO_NONCE = -1
-MARGIN_MS = 20  # of the exchange's clock as we know it
+MARGIN_MS = 200  # so much later it is looked: for the clock as we know it, and until lists show what was made (assumed)
 
 
 class Ending(msgspec.Struct, frozen=True):
