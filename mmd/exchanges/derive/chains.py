@@ -26,7 +26,7 @@ from typing import Any
 
 import msgspec
 
-LABELS = 2000  # chains that are remembered, the latest used
+LABELS = 2000  # chains that are remembered: those that may fill yet, and the latest used
 MEMBERS = 32  # orders of a chain that are remembered one by one
 REMEMBERED = 256  # nonces and twins of a label, and orders that were folded
 NO_NONCE = -1
@@ -106,6 +106,11 @@ class Chain:
     def unsettled(self) -> bool:
         """A request may yet add an order, and end the one before it."""
         return any(not flight.accounted for flight in self.flights)
+
+    @property
+    def is_over(self) -> bool:
+        """Nothing of it rests, as far as is known, and nothing may come."""
+        return not self.flights and (self.current is None or self.current.ending is not None)
 
     @property
     def may_come_until_ms(self) -> int:
@@ -251,7 +256,7 @@ class Chain:
 
 
 class Chains:
-    """Of all labels of ours; those that were not used for the longest are forgotten.
+    """Of all labels of ours; those that are over, and were not used for the longest, are forgotten.
 
     `heritage`: when an earlier process may have sent its last request, and until when that may come, both Unix ms by
     the exchange's clock.
@@ -279,7 +284,17 @@ class Chains:
 
     def _keep(self, chain: Chain) -> Chain:
         self._chains.pop(chain.label, None)
+        if len(self._chains) >= LABELS:
+            self._forget()
         self._chains[chain.label] = chain
-        if len(self._chains) > LABELS:
-            del self._chains[next(iter(self._chains))]
         return chain
+
+    def _forget(self) -> None:
+        """The one that was not used for the longest, of those that are over; if none is, of all."""
+        for _ in range(len(self._chains)):
+            label, oldest = next(iter(self._chains.items()))
+            del self._chains[label]
+            if oldest.is_over:
+                return
+            self._chains[label] = oldest
+        del self._chains[next(iter(self._chains))]
