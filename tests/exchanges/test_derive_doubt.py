@@ -124,3 +124,26 @@ async def test_an_order_that_lists_show_a_little_later_is_waited_for(autojump_cl
         (found,) = await asked(world, label)
         assert isinstance(found.state, OpenOrder)
         assert found.state.remaining_lots == 50
+
+
+@pytest.mark.parametrize(
+    "gone_at", ["private/get_subaccount", "private/get_trade_history", "private/get_order_history"]
+)
+async def test_what_is_listed_no_more_while_it_is_asked_about_ends_nothing_else(
+    gone_at: str, autojump_clock: Clock
+) -> None:
+    async with playing() as world:
+        label = resting(world)
+        fill(world, label, 10)
+        replaced(world)
+        world.restart()
+        carry_out = world.engine.answer
+
+        def vanish(method: str, params: dict[str, Any]) -> dict[str, Any]:
+            if method == gone_at:
+                world.room.house.instruments.clear()
+            return carry_out(method, params)
+
+        world.engine.answer = vanish
+        with pytest.raises(ExchangeMalformed, match="not listed any more"):
+            await asked(world, label)

@@ -13,6 +13,7 @@ import trio
 
 from mmd.domain.errors import ExchangeAmbiguous, ExchangeMalformed
 from mmd.domain.events import OpenOrder, PositionReported
+from mmd.domain.instruments import Instrument
 from mmd.exchanges.connection import FAILURES, Connection
 from mmd.exchanges.derive import orders
 from mmd.exchanges.derive.chains import MARGIN_MS, Chain, Sighting
@@ -74,6 +75,13 @@ class DeriveQuestions:
         positions: Callable[[str], TakePositions],
     ) -> None:
         await self._list(connection, orders, positions if accounts else None)
+
+    def _instrument(self, symbol: str) -> Instrument:
+        """Raises ExchangeMalformed: it may be gone from the listing while something of it is asked."""
+        found = self._room.instrument(symbol)
+        if found is None:
+            raise ExchangeMalformed(f"{symbol} is not listed any more")
+        return found
 
     # --- the subaccount ---
 
@@ -143,7 +151,7 @@ class DeriveQuestions:
         resting: list[tuple[Sighting, OrderData]] = []
         for order in group:
             try:
-                instrument = self._house.instruments[order.instrument_name]
+                instrument = self._instrument(order.instrument_name)
                 resting.append((orders.sighting(order, instrument), order))
             except ExchangeMalformed as error:
                 rows.append(orders.row(order, Unread(order.instrument_name, str(error))))
@@ -230,7 +238,7 @@ class DeriveQuestions:
                 raise ExchangeMalformed(bad[0])
             for order in rows:
                 if (order.instrument_name, order.label) == (symbol, label):
-                    found[order.order_id] = orders.sighting(order, self._house.instruments[symbol])
+                    found[order.order_id] = orders.sighting(order, self._instrument(symbol))
 
         params = HistoryParams(self._room.subaccount, max(0, since_ms), until_ms)
         await ORDERS.read(connection, params, take)
@@ -330,7 +338,7 @@ class DeriveQuestions:
             if (order.order_id, order.instrument_name) != (order_id, symbol):
                 raise ExchangeMalformed(f"asked about order {order_id}, told of {order.order_id}")
             order.label = chain.label
-            seen = orders.sighting(order, self._house.instruments[symbol])
+            seen = orders.sighting(order, self._instrument(symbol))
             chain.take(seen)
             then(order, seen)
 
@@ -351,7 +359,7 @@ class DeriveQuestions:
 
             def take(found: list[TradeData], unread: list[Unread]) -> None:
                 bad.extend(row.detail for row in unread)
-                instrument = self._house.instruments[symbol]
+                instrument = self._instrument(symbol)
                 for trade in found:
                     if trade.label == chain.label and not orders.is_no_orders(trade):
                         fill = orders.filled(trade, instrument, "", "", 0)
