@@ -111,6 +111,14 @@ def finite(value: Decimal, instrument: Instrument, what: str) -> Decimal:
     return value
 
 
+def model(value: Decimal | None, instrument: Instrument, what: str) -> float:
+    """A model value, 0.0 where there is none. ExchangeMalformed for what is no number, and for what no float holds."""
+    found = float(finite(value or Decimal(0), instrument, what))
+    if abs(found) == float("inf"):
+        raise ExchangeMalformed(f"{what} of {instrument.symbol}: {value!s:.30} is too large")
+    return found
+
+
 def whole_lots(amount: Decimal, instrument: Instrument, what: str) -> int:
     """An amount in lots. Raises ExchangeMalformed where that is no whole number."""
     try:

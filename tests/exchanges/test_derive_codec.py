@@ -317,6 +317,7 @@ def test_a_ticker_of_a_perpetual() -> None:
         pytest.param({"M": "dear"}, id="words"),
         pytest.param({"t": "now"}, id="time"),
         pytest.param({"option_pricing": SLIM["option_pricing"] | {"i": "NaN"}}, id="volatility"),
+        pytest.param({"option_pricing": SLIM["option_pricing"] | {"i": "1e308"}}, id="volatility in percent"),
         pytest.param({"option_pricing": []}, id="pricing"),
     ],
 )

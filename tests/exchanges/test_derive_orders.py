@@ -183,7 +183,8 @@ async def test_a_replace_that_made_nothing_is_the_orders_end(code: int, cause: s
         world.amend(PRICE + 1, 50)
         world.carry_out()
         world.hear_answer()
-        (event,) = world.heard
+        no, event = world.heard
+        assert isinstance(no, OrderRefused)  # it counts as one
         assert isinstance(event, OrderClosed)
         assert (event.label, event.order_id, event.cause, event.filled_lots) == (label, label, cause, 10)
         assert event.exchange_ns == START_NS

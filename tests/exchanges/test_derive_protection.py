@@ -190,6 +190,7 @@ async def test_what_it_does_not_have_is_never_asked_for(scene: Scene, fields: di
         pytest.param({"mmp_amount_limit": "20.000"}, "", id="as wanted, with zeros"),
         pytest.param({"mmp_interval": 0}, "nothing is set there", id="off"),
         pytest.param({"mmp_delta_limit": "0"}, "mmp_delta_limit is 0, wanted 2.5", id="a limit that is off"),
+        pytest.param({"mmp_delta_limit": "sNaN"}, "mmp_delta_limit is sNaN, wanted 2.5", id="no number"),
         pytest.param(
             {"mmp_interval": 1000, "mmp_frozen_time": 0},
             "mmp_interval is 1000, wanted 1500; mmp_frozen_time is 0, wanted 60000",

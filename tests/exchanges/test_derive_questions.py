@@ -229,7 +229,7 @@ async def test_a_count_that_moves_is_read_anew_and_one_that_never_stands_still_i
         world.engine.answer = moving
         assert len({trade.trade_id for trade in await read_trades(world)}) == 5
         moves[:] = [1] * 20
-        with pytest.raises(ExchangeMalformed, match="moved"):
+        with pytest.raises(ExchangeMalformed, match="changes"):
             await read_trades(world)
 
 
@@ -343,3 +343,24 @@ def test_chains_that_were_not_used_for_long_are_forgotten() -> None:
     assert chains.get("label 0") is None
     assert not chains.of("label 0").complete
     assert chains.of("label 0").may_come_until_ms == 2
+
+
+def test_a_chain_that_rests_is_not_forgotten_over_others() -> None:
+    chains = Chains(lambda: (1, 2))
+    rests = chains.begin("rests")
+    rests.sent("a", 1, "", 1, 1000)
+    rests.take(seen(1, over=False))
+    rests.answered("a")
+    chains.begin("unanswered").sent("b", 2, "", 1, 1000)
+    for number in range(3 * LABELS):
+        chains.begin(f"label {number}")
+    assert chains.get("rests") is rests
+    assert chains.get("unanswered") is not None
+    assert chains.get(f"label {2 * LABELS}") is None
+    rests.end("o1", Ending("user_request", 5))
+    for number in range(LABELS):
+        chains.begin(f"after {number}")
+    assert chains.get("rests") is None
+    for number in range(3 * LABELS):
+        chains.begin(f"more {number}").sent("c", 3, "", 1, 1000)
+    assert chains.get("more 0") is None

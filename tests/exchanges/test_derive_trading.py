@@ -65,7 +65,8 @@ async def test_a_replace_that_fails_half_is_the_end(told: Told, autojump_clock: 
     async with trading(replaced_told=told) as trader:
         label = await trader.rest(200)
         trader.levers.fail_replaces()
-        (closing,) = await trader.amend(label, 200)
+        no, closing = await trader.amend(label, 200)
+        assert isinstance(no, OrderRefused)
         assert isinstance(closing, OrderClosed)
         assert closing.cause == "replace_failed: insufficient_funds"
         await trio.sleep(1)
@@ -199,7 +200,8 @@ async def test_a_reduction_takes_and_ends(autojump_clock: Clock) -> None:
 async def test_what_would_cross_is_refused(autojump_clock: Clock) -> None:
     async with trading() as trader:
         label = await trader.rest(200)
-        (event,) = await trader.amend(label, 200, ticks=5_200)
+        no, event = await trader.amend(label, 200, ticks=5_200)
+        assert isinstance(no, OrderRefused)
         assert isinstance(event, OrderClosed)
         assert event.cause == "replace_failed: post_only_reject"
 

@@ -26,11 +26,11 @@ from typing import Any
 
 import msgspec
 
-LABELS = 2000  # chains that are remembered, the latest used
+LABELS = 2000  # chains that are remembered: those that may fill yet, and the latest used
 MEMBERS = 32  # orders of a chain that are remembered one by one
-REMEMBERED = 256  # nonces and twins of a label
+REMEMBERED = 256  # nonces and twins of a label, and orders that were folded
 NO_NONCE = -1
-MARGIN_MS = 20  # of the exchange's clock as we know it
+MARGIN_MS = 200  # so much later it is looked: for the clock as we know it, and until lists show what was made (assumed)
 
 
 class Ending(msgspec.Struct, frozen=True):
@@ -75,7 +75,7 @@ class Flight(msgspec.Struct):
     lost: bool = False
 
 
-def _bound(known: dict[Any, None]) -> None:
+def _bound(known: dict[Any, Any]) -> None:
     """Forget the oldest of what is full."""
     if len(known) > REMEMBERED:
         del known[next(iter(known))]
@@ -98,6 +98,7 @@ class Chain:
         self.twins: dict[str, None] = {}
         self.flights: list[Flight] = []
         self._nonces: dict[int, None] = {}
+        self._folded: dict[str, int] = {}  # lots of orders that are over and members no more: they are in `base_lots`
 
     # --- what is known ---
 
@@ -105,6 +106,11 @@ class Chain:
     def unsettled(self) -> bool:
         """A request may yet add an order, and end the one before it."""
         return any(not flight.accounted for flight in self.flights)
+
+    @property
+    def is_over(self) -> bool:
+        """Nothing of it rests, as far as is known, and nothing may come."""
+        return not self.flights and (self.current is None or self.current.ending is not None)
 
     @property
     def may_come_until_ms(self) -> int:
@@ -140,9 +146,14 @@ class Chain:
 
     def shows(self, order_id: str) -> bool:
         """Whether a trade of this order is one of the chain."""
-        if order_id in self.members:
+        if order_id in self.members or order_id in self._folded:
             return True
         return order_id not in self.twins and (not self.complete or bool(self.flights))
+
+    def has_ended(self, order_id: str) -> bool:
+        """Whether the end of this order of the chain is known."""
+        member = self.members.get(order_id)
+        return order_id in self._folded if member is None else member.ending is not None
 
     # --- requests ---
 
@@ -185,6 +196,8 @@ class Chain:
         """
         member = self.members.get(seen.order_id)
         if member is None:
+            if seen.order_id in self._folded:
+                return self._again(seen)
             if seen.order_id in self.twins:
                 return None
             if (seen.nonce not in self._nonces) if self.complete else not alone:
@@ -217,9 +230,19 @@ class Chain:
         for order_id, member in self.members.items():
             if member.ending is not None and member is not self.current:
                 del self.members[order_id]
+                self._folded[order_id] = member.filled_lots
+                _bound(self._folded)
                 if self.base_lots is not None:
                     self.base_lots += member.filled_lots
                 return
+
+    def _again(self, seen: Sighting) -> Member:
+        """One that was folded: only what it filled beyond that is news."""
+        more = max(0, seen.filled_lots - self._folded[seen.order_id])
+        self._folded[seen.order_id] += more
+        if self.base_lots is not None:
+            self.base_lots += more
+        return Member(seen.order_id, seen.nonce, seen.created_ms, self._folded[seen.order_id], seen.ending)
 
     def end(self, order_id: str, ending: Ending) -> None:
         """This one is over, whatever its record says."""
@@ -233,7 +256,7 @@ class Chain:
 
 
 class Chains:
-    """Of all labels of ours; those that were not used for the longest are forgotten.
+    """Of all labels of ours; those that are over, and were not used for the longest, are forgotten.
 
     `heritage`: when an earlier process may have sent its last request, and until when that may come, both Unix ms by
     the exchange's clock.
@@ -261,7 +284,17 @@ class Chains:
 
     def _keep(self, chain: Chain) -> Chain:
         self._chains.pop(chain.label, None)
+        if len(self._chains) >= LABELS:
+            self._forget()
         self._chains[chain.label] = chain
-        if len(self._chains) > LABELS:
-            del self._chains[next(iter(self._chains))]
         return chain
+
+    def _forget(self) -> None:
+        """The one that was not used for the longest, of those that are over; if none is, of all."""
+        for _ in range(len(self._chains)):
+            label, oldest = next(iter(self._chains.items()))
+            del self._chains[label]
+            if oldest.is_over:
+                return
+            self._chains[label] = oldest
+        del self._chains[next(iter(self._chains))]

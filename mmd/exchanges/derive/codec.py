@@ -114,7 +114,7 @@ def _ticker(data: TickerData, received_ns: int) -> Ticker:
         underlying=_number(option.forward) if option is not None else 0.0,
         min_price=_number(data.min_price),
         max_price=_number(data.max_price),
-        mark_iv=_number(option.mark_iv) * PERCENT if option is not None else 0.0,
+        mark_iv=_number(option.mark_iv, PERCENT) if option is not None else 0.0,
         delta=_number(option.delta) if option is not None else 0.0,
         exchange_ns=data.timestamp * MS,
         received_ns=received_ns,
@@ -123,11 +123,11 @@ def _ticker(data: TickerData, received_ns: int) -> Ticker:
     )
 
 
-def _number(value: Decimal | None) -> float:
-    """A model value; 0.0 where there is none. A text may say NaN, which no comparison would stop."""
+def _number(value: Decimal | None, times: float = 1.0) -> float:
+    """A model value, `times` as much; 0.0 where there is none. A text may say NaN, which no comparison would stop."""
     if value is None:
         return 0.0
-    if not value.is_finite() or abs(found := float(value)) == float("inf"):
+    if not value.is_finite() or abs(found := float(value) * times) == float("inf"):
         raise ExchangeMalformed(f"a model value of {value!s:.30}")
     return found
 

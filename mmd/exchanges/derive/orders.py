@@ -20,7 +20,7 @@ from mmd.exchanges.derive.instruments import SETTLEMENT, Listed
 from mmd.exchanges.derive.messages import OrderData, PositionData, TradeData
 from mmd.exchanges.derive.requests import OrderParams, ReplaceParams
 from mmd.exchanges.derive.signing import SignedOrder
-from mmd.exchanges.rows import OrderRow, RowReader, TradeRow, Unread, finite, whole_lots
+from mmd.exchanges.rows import OrderRow, RowReader, TradeRow, Unread, finite, model, whole_lots
 
 MS = 1_000_000
 POST_ONLY, IMMEDIATE_OR_CANCEL = "post_only", "ioc"
@@ -276,7 +276,7 @@ def filled(trade: TradeData, instrument: Instrument, label: str, shown_id: str, 
         fee=finite(trade.trade_fee, instrument, what),
         fee_currency=SETTLEMENT,
         maker=trade.liquidity_role == "maker",
-        index=float(finite(trade.index_price or Decimal(0), instrument, what)),
+        index=model(trade.index_price, instrument, what),
         exchange_ns=trade.timestamp * MS,
         received_ns=received_ns,
     )
@@ -293,8 +293,8 @@ def position(data: PositionData, instrument: Instrument, received_ns: int) -> Po
         average = data.average_price or Decimal(0)
     if finite(average, instrument, "average of the position") < 0:
         raise ExchangeMalformed(f"average of the position of {instrument.symbol}: {average}, allowed: at least 0")
-    mark = finite(data.mark_price or Decimal(0), instrument, "mark of the position")
-    return PositionReported(whole_lots(data.amount, instrument, "position"), average, received_ns, float(mark))
+    mark = model(data.mark_price, instrument, "mark of the position")
+    return PositionReported(whole_lots(data.amount, instrument, "position"), average, received_ns, mark)
 
 
 def side_of(direction: str) -> Side:

@@ -1,9 +1,9 @@
-"""Lists that come page by page: read whole, and anew where their number of rows changed meanwhile.
+"""Lists that come page by page: read whole, and anew where their number of rows changed meanwhile, or rows are missing.
 
 A row may have moved over the border of two pages then. Source: docs.derive.xyz; pages from 1, at most 1,000 rows.
 """
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Protocol, TypeVar
 
 import msgspec
@@ -31,19 +31,28 @@ class Paged(Protocol):
 P = TypeVar("P", bound=Paged)
 
 
-async def read_pages(what: str, ask: Callable[[int], Awaitable[P]]) -> list[P]:
+def _no_gap(parts: Sequence[Paged]) -> str:
+    return ""
+
+
+async def read_pages(
+    what: str, ask: Callable[[int], Awaitable[P]], gap: Callable[[Sequence[P]], str] = _no_gap
+) -> list[P]:
     """All pages, of one reading during which the number of rows stood still.
 
-    ExchangeMalformed where it never does; raises what `ask` raises.
+    `gap`: why these pages are not all of it; empty where they are. ExchangeMalformed where no reading is good; raises
+    what `ask` raises.
     """
+    why = ""
     for _ in range(READINGS_MAX):
         first = await ask(1)
         found = [first]
         while len(found) < first.pages and found[-1].count == first.count:
             found.append(await ask(len(found) + 1))
-        if found[-1].count == first.count:
+        why = gap(found) if found[-1].count == first.count else "the number of rows changes with every page"
+        if not why:
             return found
-    raise ExchangeMalformed(f"{what}: the number of rows changes with every page")
+    raise ExchangeMalformed(f"{what}: {why}")
 
 
 async def read_listing(

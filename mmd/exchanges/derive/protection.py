@@ -64,7 +64,12 @@ def mmp_difference(found: MmpConfig | None, wanted: MmpParams) -> str:
         return "nothing is set there"
     names = ("mmp_interval", "mmp_frozen_time", "mmp_amount_limit", "mmp_delta_limit")
     pairs = [(name, getattr(found, name), getattr(wanted, name)) for name in names]
-    return "; ".join(f"{name} is {there}, wanted {here}" for name, there, here in pairs if there != here)
+    return "; ".join(f"{name} is {there}, wanted {here}" for name, there, here in pairs if not _is_same(there, here))
+
+
+def _is_same(there: Decimal | int, here: Decimal | int) -> bool:
+    """A limit may be read from the text "sNaN", which cannot even be compared."""
+    return Decimal(there).is_finite() and there == here
 
 
 def find_config(rows: Sequence[MmpConfig], subaccount: int, currency: str) -> MmpConfig | None:

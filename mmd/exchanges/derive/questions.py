@@ -3,23 +3,22 @@
 One private/get_subaccount has open orders and positions of one instant. What one cannot tell from it is asked first:
 of an order that took another's place, what those before it have filled (`_learn`). Then the list is asked for again,
 so that it is taken as of its own moment; what is still not known then is Unread, and stops its symbol only.
-
-Histories come in pages, by number, the newest first. Their end is proven where all rows that the exchange counts
-were read and the count stood still; where it moved, all pages are read anew.
+Histories are read to their proven end (`histories`).
 """
 
 from collections.abc import Callable, Sequence
-from typing import TypeVar
 
 import msgspec
 import trio
 
 from mmd.domain.errors import ExchangeAmbiguous, ExchangeMalformed
 from mmd.domain.events import OpenOrder, PositionReported
+from mmd.domain.instruments import Instrument
 from mmd.exchanges.connection import FAILURES, Connection
 from mmd.exchanges.derive import orders
 from mmd.exchanges.derive.chains import MARGIN_MS, Chain, Sighting
-from mmd.exchanges.derive.messages import OrderData, Pagination, PositionData, TradeData
+from mmd.exchanges.derive.histories import ORDERS, TRADES
+from mmd.exchanges.derive.messages import OrderData, PositionData, TradeData
 from mmd.exchanges.derive.requests import HistoryParams, OrderIdParams, SubaccountParams
 from mmd.exchanges.derive.room import Room
 from mmd.exchanges.derive.trading import trade_shown
@@ -27,17 +26,14 @@ from mmd.exchanges.jsonrpc import Decoder, Head
 from mmd.exchanges.known import OVERLAP_MS
 from mmd.exchanges.lookup import label_epoch_ms, seconds_past
 from mmd.exchanges.questions import TakeOrders, TakePositions, TakeTrades
-from mmd.exchanges.rows import OrderListing, OrderRow, PositionListing, RowReader, Unread
+from mmd.exchanges.rows import OrderListing, OrderRow, PositionListing, Unread
 
 ACCOUNT = "subaccount"
-SCANS = 5  # of pages whose count moves
 TRIES = 3  # of an order that moves while it is asked about
 # How far back one that has ended is looked for at a time, in ms: most have just done so.
 REACHES_MS = (600_000, 7_200_000, 86_400_000)
 # An order that took another's place came right after that one's end, by the exchange's clock.
 BEFORE_MS, AFTER_MS = 120_000, 5_000
-
-R = TypeVar("R", OrderData, TradeData)
 
 
 class _Subaccount(msgspec.Struct):
@@ -48,14 +44,7 @@ class _Subaccount(msgspec.Struct):
     failed_to_fetch: bool = False
 
 
-class _Page(msgspec.Struct):
-    pagination: Pagination
-    orders: msgspec.Raw = msgspec.Raw(b"[]")
-    trades: msgspec.Raw = msgspec.Raw(b"[]")
-
-
 _decode_subaccount: Decoder[_Subaccount] = Decoder(_Subaccount)
-_decode_page: Decoder[_Page] = Decoder(_Page)
 _decode_order: Decoder[OrderData] = Decoder(OrderData)
 
 
@@ -86,6 +75,13 @@ class DeriveQuestions:
         positions: Callable[[str], TakePositions],
     ) -> None:
         await self._list(connection, orders, positions if accounts else None)
+
+    def _instrument(self, symbol: str) -> Instrument:
+        """Raises ExchangeMalformed: it may be gone from the listing while something of it is asked."""
+        found = self._room.instrument(symbol)
+        if found is None:
+            raise ExchangeMalformed(f"{symbol} is not listed any more")
+        return found
 
     # --- the subaccount ---
 
@@ -155,7 +151,7 @@ class DeriveQuestions:
         resting: list[tuple[Sighting, OrderData]] = []
         for order in group:
             try:
-                instrument = self._house.instruments[order.instrument_name]
+                instrument = self._instrument(order.instrument_name)
                 resting.append((orders.sighting(order, instrument), order))
             except ExchangeMalformed as error:
                 rows.append(orders.row(order, Unread(order.instrument_name, str(error))))
@@ -177,10 +173,9 @@ class DeriveQuestions:
     def _shown(self, chain: Chain, order: OrderData, now_ns: int) -> OrderRow | None:
         """The row of one that is listed as open; None where it is known to be over: the list is older than that."""
         instrument, current = self._house.instruments[order.instrument_name], chain.current
-        member = chain.members.get(order.order_id)
-        if member is not None and member.ending is not None:
+        if chain.has_ended(order.order_id):
             return None
-        if member is None or member is not current:
+        if current is None or order.order_id != current.order_id:
             return orders.plain_row(order, instrument, now_ns)
         before = chain.before_lots
         state: OpenOrder | Unread
@@ -230,9 +225,7 @@ class DeriveQuestions:
         take: Callable[[list[TradeData], list[Unread]], None],
     ) -> None:
         params = HistoryParams(self._room.subaccount, since_ms, instrument_name=symbol)
-        await self._pages(
-            connection, "private/get_trade_history", params, lambda page: page.trades, orders.read_trades, take
-        )
+        await TRADES.read(connection, params, take)
 
     async def _history(
         self, connection: Connection, symbol: str, label: str, since_ms: int, until_ms: int
@@ -245,48 +238,11 @@ class DeriveQuestions:
                 raise ExchangeMalformed(bad[0])
             for order in rows:
                 if (order.instrument_name, order.label) == (symbol, label):
-                    found[order.order_id] = orders.sighting(order, self._house.instruments[symbol])
+                    found[order.order_id] = orders.sighting(order, self._instrument(symbol))
 
         params = HistoryParams(self._room.subaccount, max(0, since_ms), until_ms)
-        await self._pages(
-            connection, "private/get_order_history", params, lambda page: page.orders, orders.read_orders, take
-        )
+        await ORDERS.read(connection, params, take)
         return list(found.values())
-
-    async def _pages(
-        self,
-        connection: Connection,
-        method: str,
-        params: HistoryParams,
-        part: Callable[[_Page], msgspec.Raw],
-        read: RowReader[R],
-        take: Callable[[list[R], list[Unread]], None],
-    ) -> None:
-        """Read all pages; rows may be taken more than once. ExchangeMalformed where the end is not proven."""
-        for _ in range(SCANS):
-            count, read_rows, number = -1, 0, 1
-            while True:
-                page: list[tuple[int, Pagination]] = []
-
-                def apply(head: Head, page: list[tuple[int, Pagination]] = page) -> None:
-                    data = _decode_page(head.result)
-                    found, unread = read(part(data))
-                    page.append((len(found) + len(unread), data.pagination))
-                    take(found, unread)
-
-                await connection.call(method, msgspec.structs.replace(params, page=number), apply=apply)
-                rows, told = page[0]
-                if number > 1 and told.count != count:
-                    break
-                count, read_rows = told.count, read_rows + rows
-                if number >= told.num_pages:
-                    if read_rows != count:
-                        raise ExchangeMalformed(f"{method}: {read_rows} rows in {number} pages, counted are {count}")
-                    return
-                if not rows:
-                    raise ExchangeMalformed(f"{method}: page {number} of {told.num_pages} is empty")
-                number += 1
-        raise ExchangeMalformed(f"{method}: the count of rows moved at each of {SCANS} tries")
 
     # --- one order ---
 
@@ -334,9 +290,8 @@ class DeriveQuestions:
         elif chain.unsettled:
             # Up to now: the list of open ones was older, and what it did not show has ended before.
             until_ms = self._house.clock.now_ms() + MARGIN_MS
-            for seen in await self._history(
-                connection, symbol, chain.label, chain.asked_from_ms - OVERLAP_MS, until_ms
-            ):
+            since_ms = chain.asked_from_ms - AFTER_MS
+            for seen in await self._history(connection, symbol, chain.label, since_ms, until_ms):
                 chain.take(seen)
         chain.settle(asked_ms)
         current = chain.current
@@ -383,7 +338,7 @@ class DeriveQuestions:
             if (order.order_id, order.instrument_name) != (order_id, symbol):
                 raise ExchangeMalformed(f"asked about order {order_id}, told of {order.order_id}")
             order.label = chain.label
-            seen = orders.sighting(order, self._house.instruments[symbol])
+            seen = orders.sighting(order, self._instrument(symbol))
             chain.take(seen)
             then(order, seen)
 
@@ -404,7 +359,7 @@ class DeriveQuestions:
 
             def take(found: list[TradeData], unread: list[Unread]) -> None:
                 bad.extend(row.detail for row in unread)
-                instrument = self._house.instruments[symbol]
+                instrument = self._instrument(symbol)
                 for trade in found:
                     if trade.label == chain.label and not orders.is_no_orders(trade):
                         fill = orders.filled(trade, instrument, "", "", 0)

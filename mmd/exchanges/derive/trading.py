@@ -144,16 +144,27 @@ class DeriveOrders:
             raise ExchangeMalformed(f"order {old.order_id} was cancelled, asked for was {flight.old_id}")
         old.label = order.label
         chain.take(orders.sighting(old, instrument))
+        error = result.create_order_error
+        if result.order is None and (why := _half_told(old, error)):
+            chain.lost(order)
+            return [RequestLost(order.label, why, received_ns)]
         if old.order_id in chain.members:
             chain.end(old.order_id, Ending(old.cancel_reason or USER_REQUEST, old.last_update_timestamp))
         if result.order is not None:
             return self._made(chain, order, result.order, result.trades or [], instrument, received_ns)
-        if result.create_order_error is None:
-            chain.lost(order)
-            return [RequestLost(order.label, "replaced by nothing, and no reason is told", received_ns)]
+        assert error is not None, "that none was made is told with a reason"
+        return self._not_made(chain, order, RpcError(error.code, error.message, error.data), received_ns)
+
+    def _not_made(self, chain: Chain, order: AmendOrder, error: RpcError, received_ns: int) -> list[Mail]:
+        """A replace cancelled the old order and made none: a refusal like any other, and the chain's end.
+
+        That it has filled more than we knew is nobody's refusal.
+        """
         chain.answered(order)
-        closing = orders.chain_closed(chain, received_ns, _failed(result.create_order_error))
-        return [closing or RequestLost(order.label, "it is gone; its fills have to be asked for", received_ns)]
+        no = [] if error.code == FILLED_DIFFERS else [ERRORS.refused(order, error, received_ns)]
+        closing = orders.chain_closed(chain, received_ns, _failed(error))
+        why = f"{error.text} ({error.code}): it is gone; its fills have to be asked for"
+        return [*no, closing or RequestLost(order.label, why, received_ns)]
 
     def _made(
         self,
@@ -218,9 +229,7 @@ class DeriveOrders:
             return [no]
         chain = self._room.chains.of(order.label)
         if isinstance(order, AmendOrder) and error.code == FILLED_DIFFERS:
-            chain.answered(order)
-            closing = orders.chain_closed(chain, received_ns, _failed(error))
-            return [closing or RequestLost(order.label, f"{error.text} ({error.code}): it is gone", received_ns)]
+            return self._not_made(chain, order, error, received_ns)
         if ERRORS.meaning(error.code).fault is Fault.AMBIGUOUS:
             chain.lost(order)
             return [no]
@@ -292,6 +301,15 @@ def _check(order: OrderData, instrument: Instrument) -> None:
         raise ExchangeMalformed(f"answer for {order.instrument_name} to a request for {instrument.symbol}")
 
 
-def _failed(error: RequestError | RpcError) -> str:
+def _half_told(old: OrderData, error: RequestError | None) -> str:
+    """Why a replace that shows no new order may have made one, or left the old one; empty where it did neither."""
+    if error is None:
+        return "replaced by nothing, and no reason is told"
+    if ERRORS.meaning(error.code).fault is Fault.AMBIGUOUS:
+        return f"it may have been replaced: {error.message} ({error.code})"
+    return "" if orders.is_over(old) else f"replaced by nothing ({error.code}), and told to be {old.order_status}"
+
+
+def _failed(error: RpcError) -> str:
     """The cause of an order's end that had no successor. A freeze has a name that the session listens to."""
     return PULLED if error.code == MMP_FROZEN else f"replace_failed: {ERRORS.meaning(error.code).name}"
