@@ -190,7 +190,7 @@ class DeriveMarket:
         """A symbol that is followed anew has the units that are listed now, unless its machine has others."""
         if self._is_fresh(instrument):
             self._room.listed[instrument.symbol] = self._fresh[instrument.symbol]
-        return SnapshotBook(instrument)
+        return SnapshotBook(instrument, self._room.house.clock.now_ms)
 
     def channels_of(self, symbol: str) -> Channels:
         return Channels(codec.book_channel(symbol), codec.ticker_channel(symbol), codec.trades_channel(symbol))
