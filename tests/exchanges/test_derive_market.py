@@ -183,6 +183,38 @@ async def test_a_channel_that_is_not_there_is_told(autojump_clock: Clock, place:
     assert place.derive.stats["data"].up
 
 
+@pytest.mark.parametrize("channel", [f"ticker_slim.{PERP}.100", f"trades.{PERP}", f"orderbook.{PERP}.1.10"])
+async def test_a_channel_that_was_refused_is_asked_for_again(autojump_clock: Clock, place: Place, channel: str) -> None:
+    kinds = {"ticker_slim": Ticker, "trades": TradePrinted, "orderbook": BookTop}
+    kind = kinds[channel.partition(".")[0]]
+    place.levers.refuse_channels(channel)
+    await place.start()
+    place.derive.watch([PERP])
+    place.levers.resume_market()
+    await place.until(lambda: place.sink.named("subscription.refused"))
+    await trio.sleep(40)
+    assert not place.sink.of(kind, PERP)
+    assert len(place.sink.named("subscription.refused")) == 1
+    place.levers.refuse_channels()
+    await trio.sleep(31)
+    place.levers.take(PERP, Direction.BUY, place.derive.room.listed[PERP].instrument.lot * 200)
+    await place.until(lambda: place.sink.of(kind, PERP), seconds=1)
+
+
+@pytest.mark.parametrize("channel", [f"ticker_slim.{PERP}.100", f"orderbook.{PERP}.1.10"])
+async def test_a_channel_that_goes_silent_is_asked_for_again(autojump_clock: Clock, place: Place, channel: str) -> None:
+    kind = Ticker if channel.startswith("ticker") else BookTop
+    await place.start(PERP, "BTC-PERP")
+    place.levers.resume_market()
+    place.levers.drop_channels(channel)
+    await trio.sleep(1)
+    place.sink.clear()
+    await trio.sleep(25)
+    assert not place.sink.of(kind, PERP) and place.sink.of(kind, "BTC-PERP")
+    await place.until(lambda: place.sink.of(kind, PERP), seconds=50)
+    assert place.derive.stats["data"].connects == 1
+
+
 # --- listings and states -------------------------------------------------------------------------
 
 

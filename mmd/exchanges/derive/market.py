@@ -64,6 +64,7 @@ class DeriveMarket:
     """Implements Market. Fills `room.indexes`, and `room.listed`: a watched symbol keeps its machine's units there."""
 
     calls: Subscriptions = PUBLIC
+    periodic = True
     opened = frozenset({OPEN})
     ended = frozenset({EXPIRED})
     settling = frozenset({SETTLING})

@@ -103,6 +103,11 @@ class DeriveLevers(Levers):
         """Books have a time so far in the past from now on, as of a feed that is behind; 0 ends it."""
         self._trouble.books_late_ms = milliseconds
 
+    def drop_channels(self, *names: str) -> None:
+        """Subscriptions end without a word; who asks again has them again."""
+        for name in names:
+            self._dialect.context.publisher.drop(name)
+
     def refuse_channels(self, *names: str) -> None:
         """Who subscribes to one of these gets the others only, until the next call."""
         self._trouble.refused_channels = frozenset(names)
