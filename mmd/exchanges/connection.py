@@ -180,7 +180,7 @@ class Connection:
         self._scope = trio.CancelScope()
         self._why = ""
         self._heard_at = trio.current_time()
-        self._probe_at = 0.0
+        self._probe_at = float("-inf")
         self._probe_pause = PROBE_FIRST_SECONDS
         self._garbled_at = -REPORT_SECONDS
         self._garbled_count = 0
@@ -254,17 +254,19 @@ class Connection:
     def check_clock(self, exchange_ns: int, received_ns: int) -> None:
         """A time that the exchange told unasked: where it contradicts the known difference, ask for its clock.
 
-        The data may only be late: then the answer says so, and it is asked less and less often.
+        The data may only be late: then the answer says so, and it is asked less and less often. Others in between
+        that are in time do not change that: one symbol that is always late would use up what may be asked.
         """
         off_ns = exchange_ns - received_ns - self._house.clock.skew_ms * 1e6
         if -LATE_NS < off_ns < EARLY_NS:
-            self._probe_pause = PROBE_FIRST_SECONDS
             return
         now = self._seconds()
-        if now >= self._probe_at and not self.link.lost:
-            self._probe_at = now + self._probe_pause
-            self._probe_pause = min(PROBE_MAX_SECONDS, self._probe_pause * 2.0)
-            self.ask(self._dialect.clock)
+        if now < self._probe_at or self.link.lost:
+            return
+        calm = now - self._probe_at > PROBE_MAX_SECONDS
+        self._probe_pause = PROBE_FIRST_SECONDS if calm else min(PROBE_MAX_SECONDS, self._probe_pause * 2.0)
+        self._probe_at = now + self._probe_pause
+        self.ask(self._dialect.clock)
 
     def ask(self, method: str) -> None:
         """Ask for nothing but an answer; it leaves with the next flush. Raises LinkLost."""

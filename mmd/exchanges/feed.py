@@ -33,6 +33,7 @@ RESYNC_FIRST_SECONDS = 0.5
 RESYNC_MAX_SECONDS = 30.0
 RESYNC_FORGIVEN_SECONDS = 60.0
 SNAPSHOT_SECONDS = 5.0
+RENEW_SECONDS = 30.0  # how often what was refused, or has gone silent, is asked for again
 TIDY_MS = 3_600_000  # an expired instrument is kept so long, and looked for as often
 MS = 1_000_000
 OPEN = "open"
@@ -75,6 +76,8 @@ class Follow:
         self.resynced_at = float("-inf")
         self.due_at: float | None = None  # a resync is wanted then
         self.snapshot_by: float | None = None  # without a snapshot by then, ask again
+        self.refused: list[str] = []  # its channels that were not granted, but for the book's
+        self.book_ns = self.ticker_ns = 0  # when either was heard last
 
     @property
     def names(self) -> list[str]:
@@ -94,11 +97,13 @@ class Follow:
 class Market(Protocol):
     """What an exchange's market data is called, and how it is read.
 
+    `periodic`: books and tickers are told again where nothing changes, so that silence means a lost subscription.
     `opened`, `ended`, `settling`: the words for the states of an instrument in which orders are taken, in which
     they never will be again, and after which cash has moved. What is in none of them takes no orders now.
     """
 
     calls: Subscriptions
+    periodic: bool
     opened: frozenset[str]
     ended: frozenset[str]
     settling: frozenset[str]
@@ -152,6 +157,7 @@ class Feed:
         self._trades: dict[str, Follow] = {}
         self._wake = trio.Event()
         self._next_resync_at = 0.0
+        self._renew_at = 0.0
         self._tidy_ms = 0  # when to drop instruments that have expired
         self._served: dict[str, None] = {}  # symbols that were watched once
         self._relisted: dict[str, Instrument] = {}  # watched, and listed now with units that its symbol does not know
@@ -185,16 +191,19 @@ class Feed:
         self.stats.connects += 1
         self.house.sink.report("link.up", f"{self.house.name} data")
         self.listed.set()
+        self._renew_at = trio.current_time() + RENEW_SECONDS
         while True:
             self._wake = trio.Event()
             await self._follow_watched(connection)
             self._look_for_missing_snapshots()
+            await self._renew_when_due(connection)
             await self._market.turn(self, connection)
             await self._resync_when_due(connection)
 
     def notified(self, channel: str, data: msgspec.Raw, received_ns: int) -> None:
         follow = self._books.get(channel)
         if follow is not None:
+            follow.book_ns = received_ns
             event = follow.book.take(data, received_ns)
             if event is not None:
                 self.house.sink.post(follow.instrument.symbol, event)
@@ -203,6 +212,7 @@ class Feed:
             if follow.snapshot_by is not None and follow.book.live:
                 follow.snapshot_by = None
         elif (follow := self._tickers.get(channel)) is not None:
+            follow.ticker_ns = received_ns
             ticker, state = self._market.read_ticker(data, follow.instrument, received_ns)
             if self.connection is not None:
                 self.connection.check_clock(ticker.exchange_ns, received_ns)
@@ -308,8 +318,32 @@ class Feed:
         if refused:
             self.house.sink.report("subscription.refused", ", ".join(refused[:10]))
         for follow in follows:
+            follow.refused = [name for name in follow.names if name in refused and name != follow.channels.book]
             if not follow.book.live:
                 follow.snapshot_by = trio.current_time() + SNAPSHOT_SECONDS
+
+    async def _renew_when_due(self, connection: Connection) -> None:
+        """Ask again for what was refused, which may have been for a moment only, and for what has gone silent.
+
+        To ask for what is subscribed changes nothing. A book that never came is another matter: it is resynced.
+        """
+        now = trio.current_time()
+        if now < self._renew_at:
+            return
+        self._renew_at = now + RENEW_SECONDS
+        names = [name for follow in self.follows.values() for name in [*follow.refused, *self._silent(follow)]]
+        try:
+            missing = set(await subscribe(connection, self._market.calls, names))
+        except (ExchangeAmbiguous, ExchangeRefused):
+            return  # the next time
+        for follow in self.follows.values():
+            follow.refused = [name for name in follow.refused if name in missing]
+
+    def _silent(self, follow: Follow) -> list[str]:
+        """Its channels that have told nothing for long, although they should."""
+        since_ns = self.house.wall_clock_ns() - int(RENEW_SECONDS * 1e9)
+        heard = ((follow.channels.book, follow.book_ns), (follow.channels.ticker, follow.ticker_ns))
+        return [name for name, at_ns in heard if self._market.periodic and 0 < at_ns < since_ns]
 
     def _is_followed(self, follow: Follow) -> bool:
         """It has not left meanwhile."""

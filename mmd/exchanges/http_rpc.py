@@ -145,4 +145,10 @@ def _beginning(body: bytes) -> str:
 
 
 def _text(error: BaseException) -> str:
-    return str(error) or type(error).__name__
+    """What it says; the library's own say nothing of a TLS handshake, whose words are further down."""
+    told: BaseException | None = error
+    while told is not None:
+        if text := str(told):
+            return text
+        told = told.__cause__ or told.__context__
+    return type(error).__name__

@@ -104,6 +104,12 @@ class Publisher(Generic[L]):
             self._remove(channel)
         return True
 
+    def drop(self, name: str) -> None:
+        """Everybody's subscription of a channel ends, and nobody is told."""
+        for channel in [channel for channel in self._channels.values() if channel.name == name]:
+            for link in list(channel.links.values()):
+                self.unsubscribe(link, name)
+
     def unsubscribe_all(self, link: Link, *, private: bool | None = None) -> None:
         """`private` True: only private channels; False: only the others; None: all."""
         for name in list(link.channels):

@@ -312,6 +312,28 @@ async def test_a_time_in_market_data_that_is_off_asks_for_the_clock(autojump_clo
     assert other.asked == ["public/get_time"] * 2
 
 
+async def test_one_source_that_is_always_late_does_not_use_up_what_may_be_asked(
+    autojump_clock: Clock, other: Other
+) -> None:
+    """The others are in time: the clock is right, and asked less and less often; after a calm, at once again."""
+    connection = await other.start()
+    await other.duty.up.wait()
+    began = trio.current_time()
+    while trio.current_time() - began < 120:
+        for late_ms in (2000, 0):
+            connection.check_clock(wall_clock_ns() - late_ms * MS, wall_clock_ns())
+        await connection.flush()
+        await trio.sleep(0.1)
+    probes = other.asked.count("public/get_time") - 1 - int(120 / CLOCK_SECONDS)
+    assert 5 <= probes <= 10
+    await trio.sleep(CLOCK_SECONDS + 1)
+    other.asked.clear()
+    connection.check_clock(wall_clock_ns() - 2000 * MS, wall_clock_ns())
+    await connection.flush()
+    await trio.testing.wait_all_tasks_blocked()
+    assert other.asked == ["public/get_time"]
+
+
 @pytest.mark.parametrize(
     ("answer", "why"),
     [

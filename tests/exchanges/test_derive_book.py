@@ -1,4 +1,4 @@
-"""Derive's book of snapshots: the top, older messages, levels that are none, age. Messages are composed."""
+"""Derive's book of snapshots: the top, older messages, late ones, levels that are none. Messages are composed."""
 
 import json
 import random
@@ -12,7 +12,7 @@ from mmd.domain.events import BookBroken, BookTop
 from mmd.domain.instruments import Contract, Instrument, Kind
 from mmd.domain.reasons import Why
 from mmd.domain.units import Grid
-from mmd.exchanges.derive.book import MS, REPEAT_NS, SnapshotBook, positive
+from mmd.exchanges.derive.book import LATE_NS, MS, REPEAT_NS, SURE_NS, SnapshotBook, positive
 from mmd.exchanges.derive.codec import decode_book
 from mmd.exchanges.levels import KNOWN_TEXTS, Numbers
 
@@ -35,6 +35,11 @@ BIDS = [["3100.2", "4.5"], ["3100.1", "10"]]
 ASKS = [["3100.6", "2"]]
 
 
+def now_ms() -> int:
+    """The exchange's clock."""
+    return NOW_MS
+
+
 def snapshot(publish_id: int, timestamp: int | str = NOW_MS, **fields: Any) -> Any:
     raw = {
         "instrument_name": "ETH-PERP",
@@ -47,19 +52,19 @@ def snapshot(publish_id: int, timestamp: int | str = NOW_MS, **fields: Any) -> A
 
 
 def test_the_documents_example() -> None:
-    top = SnapshotBook(ETH).apply(snapshot(48213), 5)
+    top = SnapshotBook(ETH, now_ms).apply(snapshot(48213), 5)
     assert top == BookTop(((31002, 45), (31001, 100)), ((31006, 20),), 48213, NOW_MS * MS, 5)
 
 
 def test_every_message_replaces_the_whole_book() -> None:
-    book = SnapshotBook(ETH)
+    book = SnapshotBook(ETH, now_ms)
     book.apply(snapshot(1), 5)
     top = book.apply(snapshot(2, NOW_MS + 1, bids=[["3100", "1"]], asks=[]), 6)
     assert top == BookTop(((31000, 10),), (), 2, (NOW_MS + 1) * MS, 6)
 
 
 def test_a_top_that_did_not_change_is_no_news_but_keeps_the_book_young() -> None:
-    book = SnapshotBook(ETH, top_levels=1)
+    book = SnapshotBook(ETH, now_ms, top_levels=1)
     assert book.apply(snapshot(1), 5)
     assert book.apply(snapshot(2, NOW_MS + 400, bids=[BIDS[0], ["3099", "7"]]), 6) is None
     assert (book.publish_id, book.exchange_ns) == (2, (NOW_MS + 400) * MS)
@@ -67,7 +72,7 @@ def test_a_top_that_did_not_change_is_no_news_but_keeps_the_book_young() -> None
 
 
 def test_that_nothing_changed_is_news_once_a_second() -> None:
-    book = SnapshotBook(ETH)
+    book = SnapshotBook(ETH, now_ms)
     assert book.apply(snapshot(1), 5)
     assert book.apply(snapshot(2), REPEAT_NS + 4) is None
     again = book.apply(snapshot(3, NOW_MS + 1000), REPEAT_NS + 5)
@@ -76,7 +81,7 @@ def test_that_nothing_changed_is_news_once_a_second() -> None:
 
 
 def test_an_empty_book_is_news_once() -> None:
-    book = SnapshotBook(ETH)
+    book = SnapshotBook(ETH, now_ms)
     assert book.apply(snapshot(1, bids=[], asks=[]), 5) == BookTop((), (), 1, NOW_MS * MS, 5)
     assert book.apply(snapshot(2, bids=[], asks=[]), 6) is None
 
@@ -93,7 +98,7 @@ def test_an_empty_book_is_news_once() -> None:
     ],
 )
 def test_older_messages_are_dropped(publish_id: int, timestamp: int, taken: bool) -> None:
-    book = SnapshotBook(ETH)
+    book = SnapshotBook(ETH, now_ms)
     book.apply(snapshot(10), 5)
     late = book.apply(snapshot(publish_id, timestamp, bids=[["3000", "1"]]), 6)
     assert (late is not None) is taken
@@ -105,7 +110,7 @@ def test_the_order_of_levels_is_not_relied_on() -> None:
     asks = [[f"{3101 + number / 10:.1f}", "1"] for number in range(10)]
     random.Random(1).shuffle(bids)
     random.Random(2).shuffle(asks)
-    top = SnapshotBook(ETH).apply(snapshot(1, bids=bids, asks=asks), 5)
+    top = SnapshotBook(ETH, now_ms).apply(snapshot(1, bids=bids, asks=asks), 5)
     assert isinstance(top, BookTop)
     assert [price for price, _ in top.bids] == [31000, 30999, 30998, 30997, 30996]
     assert [price for price, _ in top.asks] == [31010, 31011, 31012, 31013, 31014]
@@ -136,7 +141,7 @@ BROKEN = [
 
 @pytest.mark.parametrize(("fields", "wanted"), BROKEN)
 def test_what_cannot_be_read_breaks_the_book_until_the_next_message(fields: dict[str, Any], wanted: str) -> None:
-    book = SnapshotBook(ETH)
+    book = SnapshotBook(ETH, now_ms)
     book.apply(snapshot(1), 5)
     broken = book.apply(snapshot(2, **fields), 6)
     assert isinstance(broken, BookBroken)
@@ -163,25 +168,29 @@ def test_what_has_not_the_shape_of_a_book(fields: dict[str, Any]) -> None:
 
 
 def test_a_crossed_book_is_handed_out_as_it_is() -> None:
-    top = SnapshotBook(ETH).apply(snapshot(1, asks=[["3100.0", "1"]]), 5)
+    top = SnapshotBook(ETH, now_ms).apply(snapshot(1, asks=[["3100.0", "1"]]), 5)
     assert isinstance(top, BookTop)
     assert top.asks[0] == (31000, 10)
 
 
-def test_a_book_that_is_too_old_is_given_up_once() -> None:
-    book = SnapshotBook(ETH)
-    taken_ns = NOW_MS * MS
-    assert book.stale(taken_ns + 10**12, 10**9, 1) is None  # there is none yet
-    book.apply(snapshot(1), 5)
-    assert book.stale(taken_ns + 3 * 10**9, 3 * 10**9, 6) is None
-    broken = book.stale(taken_ns + 3 * 10**9 + 1, 3 * 10**9, 7)
-    assert broken == BookBroken(Why.STALE_BOOK, "the last snapshot is 3.0 s old, allowed 3 s", 7)
-    assert book.stale(taken_ns + 4 * 10**9, 3 * 10**9, 8) is None
-    assert isinstance(book.apply(snapshot(2, NOW_MS + 9000), 9), BookTop)  # the same top is news after that
+def test_snapshots_that_go_on_coming_late_are_no_book() -> None:
+    """Once on a subscription; the next begins with that, and the first that is in time ends it."""
+    book = SnapshotBook(ETH, now_ms)
+    late_ms = NOW_MS - LATE_NS // MS - 1
+    first_ns, sure_ns = NOW_MS * MS, NOW_MS * MS + SURE_NS
+    assert isinstance(book.apply(snapshot(1, late_ms), first_ns), BookTop)  # it may be a clock that was set
+    assert book.apply(snapshot(2, late_ms), sure_ns - 1) is None  # the same top
+    broken = book.apply(snapshot(3, late_ms), sure_ns)
+    assert broken == BookBroken(Why.STALE_BOOK, "its snapshots come 5.0 s late, allowed 5 s", sure_ns)
+    assert book.apply(snapshot(4, late_ms), sure_ns + 1) is None and not book.live
+    book.clear()
+    assert isinstance(book.apply(snapshot(5, late_ms), sure_ns + 2), BookBroken)
+    assert isinstance(book.apply(snapshot(6, late_ms + 1), sure_ns + 3), BookTop)  # the same top is news after that
+    assert isinstance(book.apply(snapshot(7, late_ms, bids=[]), sure_ns + 4), BookTop)  # times may go back a little
 
 
 def test_a_new_subscription_begins_anew() -> None:
-    book = SnapshotBook(ETH)
+    book = SnapshotBook(ETH, now_ms)
     book.apply(snapshot(10), 5)
     book.clear()
     assert not book.live

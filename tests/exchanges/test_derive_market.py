@@ -14,7 +14,7 @@ from mmd.core.rules import NS
 from mmd.domain.actions import PlaceOrder
 from mmd.domain.errors import ExchangeRefused
 from mmd.domain.events import BookBroken, BookTop, DataLinkDown, InstrumentStateChanged, Ticker, TradePrinted
-from mmd.domain.reasons import Side
+from mmd.domain.reasons import Side, Why
 from mmd.domain.units import Grid
 from mmd.exchanges.derive.instruments import Listed
 from mmd.exchanges.derive.market import HOUR_MS, next_listing_ms, state_of
@@ -136,6 +136,30 @@ async def test_an_older_book_is_dropped(autojump_clock: Clock, place: Place) -> 
     assert not place.sink.of(BookBroken)
 
 
+async def test_a_book_that_comes_late_is_broken_until_it_is_in_time(autojump_clock: Clock, place: Place) -> None:
+    """It comes, and the ticker shows the same prices: only its time tells that it is not the market's."""
+    await place.start(PERP, "BTC-PERP")
+    place.levers.date_books(6000)
+    await place.until(lambda: place.sink.of(BookBroken, PERP))
+    broken = place.sink.of(BookBroken, PERP)[0]
+    assert broken.why is Why.STALE_BOOK and "6.0 s late" in broken.detail
+    place.sink.clear()
+    await trio.sleep(120)
+    assert not place.sink.of(BookTop)
+    assert 4 <= place.derive.stats["data"].resyncs <= 20  # each of both again and again, later and later
+    place.levers.date_books(0)
+    await place.until(lambda: place.sink.of(BookTop, PERP) and place.sink.of(BookTop, "BTC-PERP"), seconds=40)
+
+
+async def test_a_clock_that_is_set_breaks_no_book(autojump_clock: Clock, place: Place) -> None:
+    await place.start(PERP)
+    place.levers.resume_market()
+    place.levers.shift_clock(-20_000)
+    await trio.sleep(40)
+    assert not place.sink.of(BookBroken)
+    assert abs(place.derive.clock_skew_ms + 20_000) < 100
+
+
 async def test_who_is_not_watched_any_more_is_not_subscribed(autojump_clock: Clock, place: Place) -> None:
     await place.start(PERP, "BTC-PERP")
     place.derive.watch(["BTC-PERP"])
@@ -157,6 +181,38 @@ async def test_a_channel_that_is_not_there_is_told(autojump_clock: Clock, place:
     await place.until(lambda: place.sink.named("subscription.refused"))
     assert "ticker_slim.DOGE-PERP.100" in place.sink.named("subscription.refused")[0]
     assert place.derive.stats["data"].up
+
+
+@pytest.mark.parametrize("channel", [f"ticker_slim.{PERP}.100", f"trades.{PERP}", f"orderbook.{PERP}.1.10"])
+async def test_a_channel_that_was_refused_is_asked_for_again(autojump_clock: Clock, place: Place, channel: str) -> None:
+    kinds = {"ticker_slim": Ticker, "trades": TradePrinted, "orderbook": BookTop}
+    kind = kinds[channel.partition(".")[0]]
+    place.levers.refuse_channels(channel)
+    await place.start()
+    place.derive.watch([PERP])
+    place.levers.resume_market()
+    await place.until(lambda: place.sink.named("subscription.refused"))
+    await trio.sleep(40)
+    assert not place.sink.of(kind, PERP)
+    assert len(place.sink.named("subscription.refused")) == 1
+    place.levers.refuse_channels()
+    await trio.sleep(31)
+    place.levers.take(PERP, Direction.BUY, place.derive.room.listed[PERP].instrument.lot * 200)
+    await place.until(lambda: place.sink.of(kind, PERP), seconds=1)
+
+
+@pytest.mark.parametrize("channel", [f"ticker_slim.{PERP}.100", f"orderbook.{PERP}.1.10"])
+async def test_a_channel_that_goes_silent_is_asked_for_again(autojump_clock: Clock, place: Place, channel: str) -> None:
+    kind = Ticker if channel.startswith("ticker") else BookTop
+    await place.start(PERP, "BTC-PERP")
+    place.levers.resume_market()
+    place.levers.drop_channels(channel)
+    await trio.sleep(1)
+    place.sink.clear()
+    await trio.sleep(25)
+    assert not place.sink.of(kind, PERP) and place.sink.of(kind, "BTC-PERP")
+    await place.until(lambda: place.sink.of(kind, PERP), seconds=50)
+    assert place.derive.stats["data"].connects == 1
 
 
 # --- listings and states -------------------------------------------------------------------------

@@ -18,6 +18,7 @@ from preflight_kit import PROFILE, Chooser, grades, of, wanted
 from mmd.domain.settings import Protection
 from mmd.exchanges.derive import preflight
 from mmd.exchanges.derive.keys import Identity, SessionKey
+from mmd.exchanges.derive.lifetimes import KEY_NEEDS_SECONDS
 from mmd.exchanges.derive.messages import MmpConfig
 from mmd.exchanges.derive.pages import READINGS_MAX
 from mmd.exchanges.derive.preflight import DerivePreflight, list_public
@@ -391,6 +392,9 @@ async def test_without_a_key_the_public_half_is_looked_at(venue: Venue) -> None:
         (["admin"], "warn"),
         (["trade:all", "transfer:all"], "warn"),
         (["trade:orderbook:all"], "warn"),
+        (["trade:orderbook:perp", "trade:orderbook:option"], "warn"),
+        (["trade:orderbook:option"], "fail"),
+        (["trade:rfq:all"], "fail"),
         (["transfer:all"], "fail"),
         ([], "fail"),
     ],
@@ -400,10 +404,27 @@ async def test_scopes(venue: Venue, scopes: list[str], grade: str) -> None:
     assert grades(await venue.look())["rights"] == [grade]
 
 
-@pytest.mark.parametrize(("days", "grade"), [(30, "ok"), (6, "warn"), (-1, "fail")])
-async def test_the_key_must_last(venue: Venue, days: int, grade: str) -> None:
-    venue.key["expiry_sec"] = int(time.time()) + days * DAY
-    assert grades(await venue.look())["key_expiry"] == [grade]
+async def test_what_a_key_may_not_quote_is_named(venue: Venue) -> None:
+    venue.key["protocol_scopes"] = ["trade:orderbook:perp"]
+    found = f"granted: trade:orderbook:perp, account_info; not enough for {CALL}"
+    assert of(await venue.look(), "rights") == [("fail", found)]
+
+
+@pytest.mark.parametrize(
+    ("seconds", "grade", "text"),
+    [
+        (30 * DAY, "ok", "ends in 30.0 days"),
+        (6 * DAY, "warn", "ends in 6.0 days"),
+        (7200, "warn", "ends in 2.0 hours"),
+        (KEY_NEEDS_SECONDS + 30, "warn", "ends in 7 minutes"),
+        (KEY_NEEDS_SECONDS - 30, "fail", "ends in 6 minutes"),
+        (-2 * DAY, "fail", "ended 2.0 days ago"),
+    ],
+)
+async def test_the_key_must_last(venue: Venue, seconds: int, grade: str, text: str) -> None:
+    """As long as mmd wants of it at a login."""
+    venue.key["expiry_sec"] = int(time.time()) + seconds + 5
+    assert of(await venue.look(), "key_expiry") == [(grade, text)]
 
 
 async def test_a_key_of_other_subaccounts(venue: Venue) -> None:
@@ -443,10 +464,15 @@ async def test_cancel_on_disconnect(venue: Venue, armed: bool, scopes: list[str]
 async def test_budgets_are_held_against_what_will_be_wanted(venue: Venue) -> None:
     venue.account |= {"websocket_matching_tps": 1, "websocket_perp_tps": 1, "websocket_option_tps": 5}
     assert of(await venue.look(), "budget") == [
-        ("warn", "1 requests a second, 5 at once"),
+        ("warn", "0.5 requests a second, 2.5 at once"),  # what mmd keeps to, so that no window has more than five
         ("warn", "1 a second for each perpetual"),
         ("ok", "5 a second for each option"),
     ]
+
+
+async def test_an_account_that_may_ask_nothing(venue: Venue) -> None:
+    venue.account["websocket_matching_tps"] = 0
+    assert of(await venue.look(), "budget")[0] == ("fail", "0 requests a second are no budget")
 
 
 async def test_fees_of_the_account_are_told(venue: Venue) -> None:

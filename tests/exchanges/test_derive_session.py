@@ -10,11 +10,13 @@ import trio
 import trio.testing
 from derive_data_place import PERP, SESSION_KEY, START_SEC, SUBACCOUNT, WALLET, WALLET_SECRET, Place, wallet
 
+from mmd.domain.actions import PlaceOrder
 from mmd.domain.errors import ExchangeMalformed
-from mmd.domain.events import BookTop, DataLinkDown, DataLinkUp, TradeLinkDown, TradeLinkUp
+from mmd.domain.events import BookTop, DataLinkDown, DataLinkUp, OrderRefused, TradeLinkDown, TradeLinkUp
+from mmd.domain.reasons import Fault, Side
 from mmd.exchanges.connection import THROTTLED_TRIES, LoginRefused
 from mmd.exchanges.derive.account import read_row
-from mmd.exchanges.derive.dialect import KEY_NEEDS_SECONDS, KEY_SOON_SECONDS
+from mmd.exchanges.derive.lifetimes import KEY_NEEDS_SECONDS, KEY_SOON_SECONDS
 from mmd.exchanges.derive.messages import CollateralData, Subaccount
 from mmd.sandbox.derive.options import TRADER, Rates
 
@@ -68,6 +70,20 @@ async def test_it_starts_with_one_login_and_a_known_key(autojump_clock: Clock, m
     assert not place.sink.named("session_key.ends_soon")
     links = place.sandbox.server.links
     assert sum(link.caller is not None for link in links.values()) == 1
+
+
+async def test_a_key_for_another_kind_loses_no_link(autojump_clock: Clock, made: Maker) -> None:
+    """Its refusal is of one order: to give the login up over it would cancel all that rests."""
+    options_only = wallet(scopes=("trade:orderbook:option", "account_info"))
+    place = made(msgspec.structs.replace(options_only, cancel_on_disconnect=True))
+    await place.start(PERP)
+    place.derive.submit([(PERP, PlaceOrder("mmd-svc-ETH-PERP-b-1-1", Side.BID, 1000, 100))])
+    await place.derive.flush()
+    await place.until(lambda: place.sink.of(OrderRefused, PERP))
+    (refused,) = place.sink.of(OrderRefused, PERP)
+    assert (refused.fault, refused.code) == (Fault.CONFIG, "scope_missing")
+    await trio.sleep(5)
+    assert not place.sink.of(TradeLinkDown)
 
 
 async def test_a_wrong_key(autojump_clock: Clock, place: Place) -> None:

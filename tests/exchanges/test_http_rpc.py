@@ -204,6 +204,21 @@ async def test_nobody_listens() -> None:
             await rpc.call("public/get_time")
 
 
+async def test_who_does_not_speak_tls_is_told_as_that() -> None:
+    async def serve(stream: trio.SocketStream) -> None:
+        async with stream:
+            await stream.receive_some(65536)
+            await stream.send_all(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+
+    async with trio.open_nursery() as nursery:
+        (listener,) = await nursery.start(partial(trio.serve_tcp, serve, 0, host="127.0.0.1"))
+        port = listener.socket.getsockname()[1]
+        async with open_rpc(f"https://127.0.0.1:{port}", encode_params) as rpc:
+            with pytest.raises(LinkLost, match=r"127\.0\.0\.1:\d+: \[SSL"):
+                await rpc.call("public/get_time")
+        nursery.cancel_scope.cancel()
+
+
 async def test_half_an_answer_is_ambiguous() -> None:
     async def serve(stream: trio.SocketStream) -> None:
         async with stream:

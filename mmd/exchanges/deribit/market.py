@@ -21,6 +21,7 @@ class DeribitMarket:
     """Implements Market."""
 
     calls: Subscriptions = PUBLIC
+    periodic = False
     opened = codec.OPEN_STATES
     ended = codec.TERMINAL_STATES
     settling = frozenset({codec.SETTLEMENT_STATE})

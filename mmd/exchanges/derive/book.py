@@ -1,11 +1,12 @@
 """One instrument's book, from snapshots only. Pure.
 
 Every message is the whole book down to the depth that was asked for; there is no change to join, and
-nothing to ask anew: the next message mends whatever the last one broke. The order of the levels is not
-documented, so it is not relied on. A crossed book is handed out as it is: judging prices is not this
-room's business.
+nothing to ask anew: the next message mends whatever the last one broke. So a message proves nothing by
+coming: how old the book is its time says. The order of the levels is not documented, so it is not relied
+on. A crossed book is handed out as it is: judging prices is not this room's business.
 """
 
+from collections.abc import Callable
 from decimal import Decimal
 
 import msgspec
@@ -21,6 +22,8 @@ from mmd.exchanges.levels import Numbers
 TOP_LEVELS = 5
 MS = 1_000_000
 REPEAT_NS = 1_000_000_000
+LATE_NS = 5_000_000_000  # a snapshot that is older when it comes is not the market's any more,
+SURE_NS = 1_000_000_000  # if that goes on so long: where it is a clock that was set, its next answer tells
 TEXT_MAX = 64  # no number is longer
 
 
@@ -39,6 +42,9 @@ class SnapshotBook:
 
     __slots__ = (
         "_amounts",
+        "_gave_up",
+        "_late_ns",
+        "_now_ms",
         "_prices",
         "_symbol",
         "_told_ns",
@@ -50,8 +56,10 @@ class SnapshotBook:
         "publish_id",
     )
 
-    def __init__(self, instrument: Instrument, top_levels: int = TOP_LEVELS) -> None:
+    def __init__(self, instrument: Instrument, now_ms: Callable[[], int], top_levels: int = TOP_LEVELS) -> None:
+        """`now_ms`: the exchange's clock."""
         self._symbol = instrument.symbol
+        self._now_ms = now_ms
         self._prices = Numbers(instrument.grid.tick, positive)
         self._amounts = Numbers(instrument.lot, positive)
         self._top_levels = top_levels
@@ -61,12 +69,14 @@ class SnapshotBook:
         self.exchange_ns = 0  # when the exchange took the last snapshot
         self.live = False
         self._told_ns = 0  # when it was handed out last
+        self._late_ns = 0  # since when snapshots come late; 0 = they do not
+        self._gave_up = False  # for that, on this subscription
 
     def clear(self) -> None:
         """A new subscription: whatever comes first is taken."""
         self.bids = self.asks = ()
         self.publish_id = self.exchange_ns = 0
-        self.live = False
+        self.live = self._gave_up = False
 
     def apply(self, data: BookData, received_ns: int) -> BookTop | BookBroken | None:
         """Take one message. None for one that is older than the last, and where the top did not change.
@@ -80,6 +90,9 @@ class SnapshotBook:
         self.publish_id, self.exchange_ns = data.publish_id, exchange_ns
         if data.instrument_name != self._symbol:
             return self.broken(Why.BOOK_MALFORMED, f"a book of {data.instrument_name[:50]}", received_ns)
+        if late := self._lateness(received_ns):
+            gave_up, self._gave_up = self._gave_up, True
+            return None if gave_up else self.broken(Why.STALE_BOOK, late, received_ns)
         try:
             bids, asks = self._levels(data.bids), self._levels(data.asks)
         except (OffGrid, ArithmeticError) as error:
@@ -109,13 +122,16 @@ class SnapshotBook:
                 raise OffGrid(f"two levels at {levels[number][0]} ticks")
         return levels
 
-    def stale(self, exchange_now_ns: int, allowed_ns: int, received_ns: int) -> BookBroken | None:
-        """Give the book up if its last snapshot is older than allowed, by the exchange's clock; once."""
-        age_ns = exchange_now_ns - self.exchange_ns
-        if not self.live or age_ns <= allowed_ns:
-            return None
-        detail = f"the last snapshot is {age_ns / 1e9:.1f} s old, allowed {allowed_ns / 1e9:g} s"
-        return self.broken(Why.STALE_BOOK, detail, received_ns)
+    def _lateness(self, received_ns: int) -> str:
+        """That the snapshots come too late, for people; empty where they do not."""
+        age_ns = self._now_ms() * MS - self.exchange_ns
+        if age_ns <= LATE_NS:
+            self._late_ns, self._gave_up = 0, False
+            return ""
+        self._late_ns = self._late_ns or received_ns
+        if received_ns - self._late_ns < SURE_NS:
+            return ""
+        return f"its snapshots come {age_ns / 1e9:.1f} s late, allowed {LATE_NS / 1e9:g} s"
 
     def broken(self, why: Why, detail: str, received_ns: int) -> BookBroken:
         """Give the book up until the next snapshot, which must be newer than the last."""

@@ -24,9 +24,10 @@ from mmd.exchanges.derive.errors import (
     WRONG_SIGNATURE,
     WRONG_WALLET,
 )
-from mmd.exchanges.derive.lifetimes import KEY_MARGIN_SECONDS, LEAST_SECONDS
+from mmd.exchanges.derive.lifetimes import KEY_NEEDS_SECONDS, KEY_SOON_SECONDS, duration
 from mmd.exchanges.derive.messages import SessionKeyData, SessionKeys, Subscribed
 from mmd.exchanges.derive.room import Room
+from mmd.exchanges.derive.scopes import may_trade
 from mmd.exchanges.derive.signing import login_params
 from mmd.exchanges.derive.windows import WINDOW_SECONDS, address_paces
 from mmd.exchanges.jsonrpc import Decoder, Head, Sent
@@ -37,12 +38,8 @@ PING_SECONDS = 10.0
 SILENT_SECONDS = 25.0
 NS_PER_US, US_PER_MS = 1_000, 1_000
 
-# A key that ends sooner signs no order any more, and what rests has to be pulled before it does.
-KEY_NEEDS_SECONDS = LEAST_SECONDS + KEY_MARGIN_SECONDS + 60
-KEY_SOON_SECONDS = 7 * 86_400
 LOOK_SECONDS = 86_400.0  # how often the key is looked at, at least
 LOOK_AGAIN_SECONDS = 300.0  # where that failed
-MAY_TRADE = ("admin", "trade:all", "trade:orderbook:")
 
 OF_ACCOUNTS = range(14000, 15000)
 _NOT_ITS_KEY = "session key {key} is not a key of wallet {wallet}"
@@ -132,7 +129,7 @@ class WalletLogin:
         raise ExchangeMalformed(f"private/session_keys does not list {name}")
 
     def _check_scopes(self, data: SessionKeyData) -> None:
-        if not any(scope.startswith(MAY_TRADE) for scope in data.protocol_scopes):
+        if not may_trade(data.protocol_scopes):
             granted = ", ".join([*data.protocol_scopes, *data.offchain_scopes]) or "nothing"
             text = f"session key {self._room.signer.name} may not trade: granted is {granted}, wanted trade:all"
             raise LoginRefused(SCOPE_MISSING, text)
@@ -149,9 +146,9 @@ class WalletLogin:
             text = f"session key {name} ends in {max(0.0, left_seconds):.0f} s: too soon to quote with it"
             raise LoginRefused(KEY_EXPIRES, f"{text}; register another")
         if left_seconds < KEY_SOON_SECONDS:
-            days = f"{left_seconds / 86_400:.1f} days"
-            text = f"session key {name} ends in {days}; quoting ends {KEY_NEEDS_SECONDS / 60:g} minutes before"
-            room.house.sink.report("session_key.ends_soon", text)
+            text = f"session key {name} ends in {duration(left_seconds)}"
+            before = f"quoting ends {duration(KEY_NEEDS_SECONDS)} before"
+            room.house.sink.report("session_key.ends_soon", f"{text}; {before}")
         return min(within_seconds, good_seconds)
 
 

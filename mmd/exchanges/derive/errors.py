@@ -52,7 +52,7 @@ _ROWS: tuple[tuple[Fault, str], ...] = (
         Fault.AUTH,
         "401 not_logged_in, 403 forbidden, 14014 wrong_signature, 14020 wrong_wallet, 14021 wallet_missing, "
         "14023 signer_unknown, 14025 wallet_or_subaccount_missing, 14026 session_key_unknown, "
-        "14027 not_an_rfq_maker, 14029 address_not_allowed, 14030 session_key_expired, 14031 scope_missing, "
+        "14027 not_an_rfq_maker, 14029 address_not_allowed, 14030 session_key_expired, "
         "14038 session_key_expires_first, 16000 restricted_region, 16001 account_disabled",
     ),
     (
@@ -60,7 +60,9 @@ _ROWS: tuple[tuple[Fault, str], ...] = (
         "-32700 parse_error, -32600 invalid_request, -32601 method_not_found, 11010 post_only_not_limit, "
         "11011 signature_expiry_out_of_bounds, 11018 nonce_out_of_window, 11027 under_liquidation, "
         "11103 legs_differ, 12000 asset_not_found, 12001 instrument_not_found, 12002 currency_not_found, "
-        "13000 all_channels_invalid, 14000 account_unknown, 14001 subaccount_unknown, 14002 subaccount_closed",
+        "13000 all_channels_invalid, 14000 account_unknown, 14001 subaccount_unknown, 14002 subaccount_closed, "
+        # Not AUTH, over which a link is given up: the login is good, and orders of another kind rest by it.
+        "14031 scope_missing",
     ),
     (Fault.MARKET, "11015 mmp_frozen, 11021 instrument_not_live"),
     (Fault.INFO, "11022 reject_timestamp_passed"),

@@ -11,10 +11,24 @@ LEAST_SECONDS = 300
 MMP_MOST_SECONDS = 900
 MOST_SECONDS = 86_400  # ours: the exchange takes 120 days, which nothing that quotes should sign
 KEY_MARGIN_SECONDS = 60
+HOUR_SECONDS, DAY_SECONDS = 3600, 86_400
+
+# A key that ends sooner signs no order any more, and what rests has to be pulled before it does.
+KEY_NEEDS_SECONDS = LEAST_SECONDS + KEY_MARGIN_SECONDS + 60
+KEY_SOON_SECONDS = 7 * DAY_SECONDS  # what ends sooner is told
 
 MMP_ORDER_SECONDS = 600
 ORDER_SECONDS = 3600
 QUOTE_SECONDS = 2400
+
+
+def duration(seconds: float) -> str:
+    """For people: 6.5 days, 3.0 hours, 7 minutes."""
+    if seconds >= DAY_SECONDS:
+        return f"{seconds / DAY_SECONDS:.1f} days"
+    if seconds >= HOUR_SECONDS:
+        return f"{seconds / HOUR_SECONDS:.1f} hours"
+    return f"{int(seconds / 60)} minutes"
 
 
 class KeyExpires(MmdError):

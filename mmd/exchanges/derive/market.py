@@ -64,6 +64,7 @@ class DeriveMarket:
     """Implements Market. Fills `room.indexes`, and `room.listed`: a watched symbol keeps its machine's units there."""
 
     calls: Subscriptions = PUBLIC
+    periodic = True
     opened = frozenset({OPEN})
     ended = frozenset({EXPIRED})
     settling = frozenset({SETTLING})
@@ -190,7 +191,7 @@ class DeriveMarket:
         """A symbol that is followed anew has the units that are listed now, unless its machine has others."""
         if self._is_fresh(instrument):
             self._room.listed[instrument.symbol] = self._fresh[instrument.symbol]
-        return SnapshotBook(instrument)
+        return SnapshotBook(instrument, self._room.house.clock.now_ms)
 
     def channels_of(self, symbol: str) -> Channels:
         return Channels(codec.book_channel(symbol), codec.ticker_channel(symbol), codec.trades_channel(symbol))

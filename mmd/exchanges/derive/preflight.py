@@ -13,11 +13,13 @@ import msgspec
 from mmd.domain.addresses import parse_address
 from mmd.domain.errors import ExchangeRefused
 from mmd.domain.instruments import Instrument
+from mmd.exchanges.derive.account import order_limits
 from mmd.exchanges.derive.codec import read_ticker_answer, read_time
 from mmd.exchanges.derive.errors import ACCOUNT_UNKNOWN, KEY_UNKNOWN, SIGNER_UNKNOWN, WRONG_WALLET
 from mmd.exchanges.derive.expired import ended_ns
 from mmd.exchanges.derive.instruments import Page, decode_instruments
 from mmd.exchanges.derive.keys import Identity
+from mmd.exchanges.derive.lifetimes import KEY_NEEDS_SECONDS, KEY_SOON_SECONDS, duration
 from mmd.exchanges.derive.messages import (
     AccountData,
     Incidents,
@@ -29,7 +31,7 @@ from mmd.exchanges.derive.messages import (
 from mmd.exchanges.derive.pages import KINDS, read_listing
 from mmd.exchanges.derive.private import PrivateRpc, encode_params
 from mmd.exchanges.derive.protection import decode_configs, find_config, mmp_difference, mmp_params
-from mmd.exchanges.derive.windows import WINDOW_SECONDS
+from mmd.exchanges.derive.scopes import EVERYTHING, may_quote, may_trade
 from mmd.exchanges.http_rpc import HttpRpc, open_rpc
 from mmd.exchanges.jsonrpc import Decoder
 from mmd.exchanges.preflight import (
@@ -50,9 +52,6 @@ from mmd.exchanges.preflight import (
 )
 from mmd.exchanges.rows import Refused
 
-KEY_SOON_DAYS = 7
-SECONDS_IN_DAY = 86_400
-EVERYTHING = frozenset({"admin", "trade:all"})
 ENOUGH = ("trade", "account_info")
 
 T = TypeVar("T")
@@ -192,7 +191,7 @@ class _Private:
     async def look(self, choice: Choice, wanted: Wanted) -> None:
         if not await self._log_in():
             return
-        may_set = await self._rights()
+        may_set = await self._rights(choice)
         await self._account(choice, wanted, may_set=may_set)
         await self._funds()
         await self._protection(wanted)
@@ -223,7 +222,7 @@ class _Private:
             return f"wallet {self._wallet} has no account here: {error}"
         return f"session key {self._identity.key.name}: {error}"
 
-    async def _rights(self) -> bool:
+    async def _rights(self, choice: Choice) -> bool:
         """Whether the key may set what is of the whole account."""
         book, key = self._book, self._identity.key
         if key.address == parse_address(self._wallet):
@@ -239,15 +238,18 @@ class _Private:
         if not ours:
             book.warn("rights", f"{key.name} is not listed among the wallet's keys")
             return False
-        return self._judge_rights(ours[0])
+        return self._judge_rights(ours[0], choice)
 
-    def _judge_rights(self, data: SessionKeyData) -> bool:
+    def _judge_rights(self, data: SessionKeyData, choice: Choice) -> bool:
         book, scopes = self._book, [*data.protocol_scopes, *data.offchain_scopes]
         found = f"granted: {', '.join(scopes) or 'nothing'}"
-        may_set = bool(EVERYTHING & set(scopes))
+        may_set = not EVERYTHING.isdisjoint(scopes)
+        barred = [each.instrument.symbol for each in choice.quoted if not may_quote(scopes, each.instrument.kind)]
         extra = [scope for scope in scopes if not scope.startswith(ENOUGH)]
-        if not may_set and not any(scope.startswith("trade:") for scope in scopes):
+        if not may_trade(scopes):
             book.fail("rights", found, "trade:all")
+        elif barred:
+            book.fail("rights", f"{found}; not enough for {listing(barred)}", "trade:all")
         elif not may_set:
             book.warn("rights", found, "trade:all: without it cancel-on-disconnect cannot be set")
         elif extra:
@@ -261,10 +263,13 @@ class _Private:
         return may_set
 
     def _judge_expiry(self, expiry_sec: int) -> None:
-        days = (expiry_sec - self._now_ms() / 1000) / SECONDS_IN_DAY
-        grade = Grade.FAIL if days <= 0 else Grade.WARN if days < KEY_SOON_DAYS else Grade.OK
-        found = f"ends in {days:.1f} days" if days > 0 else f"ended {-days:.1f} days ago"
-        self._book.note("key_expiry", grade, found, f"{KEY_SOON_DAYS} days or more: nothing signed outlives its key")
+        left = expiry_sec - self._now_ms() / 1000
+        found = f"ends in {duration(left)}" if left > 0 else f"ended {duration(-left)} ago"
+        wanted = f"{duration(KEY_SOON_SECONDS)} or more: nothing signed outlives its key"
+        if left < KEY_NEEDS_SECONDS:
+            self._book.fail("key_expiry", found, f"{wanted}; mmd does not log in with less than {KEY_NEEDS_SECONDS} s")
+        else:
+            self._book.note("key_expiry", Grade.WARN if left < KEY_SOON_SECONDS else Grade.OK, found, wanted)
 
     async def _account(self, choice: Choice, wanted: Wanted, *, may_set: bool) -> None:
         """What is of the whole wallet: budgets, fees, and whether a connection's end cancels everything."""
@@ -275,8 +280,12 @@ class _Private:
         )
         if account is None:
             return
-        rate = account.websocket_matching_tps
-        judge_budget(book, rate, rate * WINDOW_SECONDS, choice)
+        try:
+            rate, burst, _ = order_limits(account.websocket_matching_tps)
+        except ValueError as error:
+            book.fail("budget", str(error), "one in 5 s at least")
+        else:
+            judge_budget(book, rate, burst, choice)
         self._judge_pace(account, choice)
         fees = account.fee_info
         special = {} if fees is None else {name: each for name, each in msgspec.structs.asdict(fees).items() if each}

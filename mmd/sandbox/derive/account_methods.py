@@ -78,7 +78,8 @@ def subscribe(context: Context, call: Call, params: ChannelsParams) -> object:
         for part in name.split(".")[1:2]:
             if part in context.floor.listings and name not in link.channels:
                 context.want(part)
-        granted = context.publisher.subscribe(link, name, context.now_ms)
+        refused = name in context.trouble.refused_channels
+        granted = not refused and context.publisher.subscribe(link, name, context.now_ms)
         status[name] = "ok" if granted else f"{name}: {_why_not(context, call, name)}"
     if status and "ok" not in status.values():
         raise RpcError(13000, "All channels invalid", str(status))

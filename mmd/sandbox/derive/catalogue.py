@@ -1,5 +1,8 @@
 """Channel names: from the text a client subscribes to, to the channel behind it."""
 
+from collections.abc import Callable
+from functools import partial
+
 from mmd.sandbox.channels import Channel, LatestChannel, Topic
 from mmd.sandbox.derive import channels
 from mmd.sandbox.derive.link import Link
@@ -24,8 +27,10 @@ class Catalogue:
     head = staticmethod(notification_head)
     encode = staticmethod(encode)
 
-    def __init__(self, floor: Floor, tickets: Tickets) -> None:
+    def __init__(self, floor: Floor, tickets: Tickets, books_late_ms: Callable[[], int]) -> None:
+        """`books_late_ms`: how much too old the times of books are."""
         self.floor = floor
+        self._books_late_ms = books_late_ms
         self._tickets = tickets
         self._publish_ids: dict[str, int] = {}
 
@@ -71,7 +76,8 @@ class Catalogue:
         return None
 
     def _book(self, name: str, listing: Listing, group: int, depth: int) -> Channel:
-        return channels.BookChannel(name, self.floor, listing, group, depth, lambda: self._publish_id(listing))
+        number = partial(self._publish_id, listing)
+        return channels.BookChannel(name, self.floor, listing, group, depth, number, self._books_late_ms)
 
     def _publish_id(self, listing: Listing) -> int:
         """Rises with every book of an instrument that is sent, whatever the channel."""

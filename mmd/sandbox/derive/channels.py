@@ -25,14 +25,22 @@ UPDATE_TYPES = {"trade": "trade", "delivery": "option_settlement", "settlement":
 class BookChannel(Channel):
     """`orderbook.{i}.{group}.{depth}`: always the whole book, every 100 ms if it changed and every second if not.
 
-    Both periods are assumed. `number` gives the next publish_id of the instrument.
+    Both periods are assumed. `number` gives the next publish_id of the instrument, `late_ms` how much too old
+    the book's time is.
     """
 
     timed = True
     is_book = True
 
     def __init__(
-        self, name: str, floor: Floor, listing: Listing, group: int, depth: int, number: Callable[[], int]
+        self,
+        name: str,
+        floor: Floor,
+        listing: Listing,
+        group: int,
+        depth: int,
+        number: Callable[[], int],
+        late_ms: Callable[[], int],
     ) -> None:
         instrument = listing.instrument.instrument_name
         super().__init__(name, floor, [("book", instrument)], BOOK_MS)
@@ -40,6 +48,7 @@ class BookChannel(Channel):
         self._listing = listing
         self._group, self._depth = group, depth
         self._number = number
+        self._late_ms = late_ms
         self._changed = False
         self._sent_ms = 0
 
@@ -56,7 +65,7 @@ class BookChannel(Channel):
 
     def _book(self, now_ms: int) -> Json:
         self._changed, self._sent_ms = False, now_ms
-        return book_json(self._listing, self._group, self._depth, self._number(), now_ms)
+        return book_json(self._listing, self._group, self._depth, self._number(), now_ms - self._late_ms())
 
     def broken(self, message: Any) -> Any:
         """With a number that is older than the last one's."""

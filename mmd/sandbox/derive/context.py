@@ -41,6 +41,9 @@ class Trouble:
         """Errors of the orders that the next replaces fail to make, after they have cancelled."""
         self.failing_fetches = 0
         """How many of the next private/get_subaccount say failed_to_fetch."""
+        self.books_late_ms = 0
+        """How much too old the times of books are."""
+        self.refused_channels: frozenset[str] = frozenset()
         self.incidents: list[Incident] = []
         self.chance = random.Random(f"{seed}/derive")
 
@@ -59,7 +62,7 @@ class Context:
         wall_us: Callable[[], int],
         want: Callable[[str], None],
         names: UuidNames,
-        seed: int,
+        trouble: Trouble,
     ) -> None:
         self.engine = engine
         self.options = options
@@ -68,7 +71,7 @@ class Context:
         self.publisher = publisher
         self.tickets = tickets
         self.alarms = alarms
-        self.trouble = Trouble(options, seed)
+        self.trouble = trouble
         self.wall_us = wall_us
         self.want = want
         self.http_ids = names

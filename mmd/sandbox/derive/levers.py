@@ -97,6 +97,21 @@ class DeriveLevers(Levers):
         """Market maker protection of a currency fires now. ValueError where none is configured."""
         self.trip_protection(account, self._dialect.context.index(currency))
 
+    # --- market data ---------------------------------------------------------------------------
+
+    def date_books(self, milliseconds: int) -> None:
+        """Books have a time so far in the past from now on, as of a feed that is behind; 0 ends it."""
+        self._trouble.books_late_ms = milliseconds
+
+    def drop_channels(self, *names: str) -> None:
+        """Subscriptions end without a word; who asks again has them again."""
+        for name in names:
+            self._dialect.context.publisher.drop(name)
+
+    def refuse_channels(self, *names: str) -> None:
+        """Who subscribes to one of these gets the others only, until the next call."""
+        self._trouble.refused_channels = frozenset(names)
+
     # --- the platform --------------------------------------------------------------------------
 
     def raise_incident(self, label: str, message: str = "", severity: str = "medium") -> None:

@@ -1,7 +1,7 @@
 """Derive's dialect, put together for one sandbox."""
 
 from mmd.sandbox.derive.catalogue import Catalogue
-from mmd.sandbox.derive.context import Context
+from mmd.sandbox.derive.context import Context, Trouble
 from mmd.sandbox.derive.dialect import Dialect
 from mmd.sandbox.derive.levers import DeriveLevers
 from mmd.sandbox.derive.margin import USDC
@@ -19,10 +19,11 @@ def speak(panel: Panel, options: DeriveOptions, seed: int) -> Voice:
     floor, names = panel.engine.floor, UuidNames(seed)
     floor.names = names
     tickets = Tickets(floor.accounts)
-    publisher = Publisher(floor, Catalogue(floor, tickets), lambda: panel.faults)
+    trouble = Trouble(options, seed)
+    publisher = Publisher(floor, Catalogue(floor, tickets, lambda: trouble.books_late_ms), lambda: panel.faults)
     wallets = Wallets(options.wallets, options.chain_id)
     context = Context(
-        panel.engine, options, publisher, wallets, tickets, panel.alarms, panel.wall_us, panel.want, names, seed
+        panel.engine, options, publisher, wallets, tickets, panel.alarms, panel.wall_us, panel.want, names, trouble
     )
     dialect = Dialect(context, panel.faults, panel.publish)
     for account, wallet in wallets.by_account.items():
