@@ -88,7 +88,10 @@ def merged(base: Mapping[str, Any], more: Mapping[str, Any]) -> dict[str, Any]:
 
 
 class Market(StillMarket):
-    """Deep books that stand where they are put; the marks wobble by a tick, so that tickers come."""
+    """Deep books that stand where they are put; the bands wobble by a tick, so that tickers come.
+
+    Not the marks: where amounts are coins, a tick of them is worth more than some limit.
+    """
 
     def __init__(self) -> None:
         super().__init__()
@@ -115,10 +118,10 @@ class Market(StillMarket):
         price, index = self.marks[name], self.indexes[name]
         self.venue.set_index(perpetual(name).price_index, index, now_ms)
         reference = Reference(
-            mark_price=price + D("0.5") * (self.steps % 2) if price else price,
+            mark_price=price,
             index_price=index,
             min_price=PRICES[name] * D("0.7"),
-            max_price=PRICES[name] * D("1.3"),
+            max_price=PRICES[name] * D("1.3") + D("0.5") * (self.steps % 2),
             current_funding=0.0,
             funding_8h=0.0,
         )
