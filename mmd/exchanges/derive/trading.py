@@ -152,6 +152,8 @@ class DeriveOrders:
             chain.lost(order)
             return [RequestLost(order.label, "replaced by nothing, and no reason is told", received_ns)]
         chain.answered(order)
+        if result.create_order_error.code in ERRORS.not_live:
+            self._room.house.on_not_live(instrument.symbol)
         closing = orders.chain_closed(chain, received_ns, _failed(result.create_order_error))
         return [closing or RequestLost(order.label, "it is gone; its fills have to be asked for", received_ns)]
 
