@@ -19,6 +19,7 @@ Fees: positive paid, negative rebate. Source: units of the exchanges' amounts, d
 
 from decimal import Decimal, localcontext
 from enum import Enum
+from string import digits as DIGITS
 from typing import assert_never
 
 import msgspec
@@ -56,10 +57,12 @@ class Execution(msgspec.Struct, frozen=True, gc=False):
     price: Decimal
 
     def is_before(self, other: "Execution") -> bool:
-        """Its time and its id both say so: ids are numbers that grow, after a prefix that stays.
+        """Its time and its id both say so, where ids are numbers that grow, after a prefix that stays.
 
-        One of them alone may be wrong about it: a clock is set back, or ids are no numbers.
+        Of other ids (Derive's are drawn) the time alone says it; those of one moment stay as they were told.
         """
+        if self.trade_id.rstrip(DIGITS) != other.trade_id.rstrip(DIGITS):
+            return self.exchange_ns < other.exchange_ns
         if self.exchange_ns > other.exchange_ns:
             return False
         return (len(self.trade_id), self.trade_id) < (len(other.trade_id), other.trade_id)

@@ -70,7 +70,7 @@ class House:
         self.watched: tuple[str, ...] = ()
         self.watching = False  # `watch` was called at least once
         self.on_settlement: Callable[[], None] = lambda: None  # a watched instrument was settled or delivered
-        self.on_not_live: Callable[[], None] = lambda: None  # an order was refused: its instrument takes none
+        self.on_not_live: Callable[[str], None] = lambda symbol: None  # an order was refused: it takes none
         self.sink: Sink
 
     def fault(self, error: Exception) -> Fault | None:

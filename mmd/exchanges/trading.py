@@ -173,7 +173,7 @@ class Trading:
         if head.error is not None:
             self.protections.refused(symbol, head.error.code, head.error.text)
             if head.error.code in errors.not_live:
-                self._house.on_not_live()
+                self._house.on_not_live(symbol)
             remark = self._why_late() if head.error.code == errors.timed_out else ""
             record.post(symbol, self._calls.orders.refused(order, head.error, received_ns, remark))
             record.post_closing(symbol, order.label)

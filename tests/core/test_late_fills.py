@@ -1,5 +1,6 @@
 """A fill that is told after later ones counts where it was made: the average is the exchange's, and no case opens."""
 
+import itertools
 import random
 from decimal import Decimal
 from fractions import Fraction
@@ -79,6 +80,32 @@ def test_of_one_millisecond_the_number_decides() -> None:
     position = held(made(9, 10, "100", at_ms=5), made(11, -5, "110", at_ms=5))
     assert position.fill(made(10, 10, "90", at_ms=5), 0.0) is Fold.LATE
     assert count(position) == (15, 95, 75)
+
+
+DRAWN = (
+    "c0ffee00-5b3e-4c57-9d2a-7f1e00000009",
+    "0badcafe-2f6d-41ab-8a4d-00e5e0000003",
+    "f00dfeed-9a11-4b22-8c33-1d4400000001",
+)
+
+
+@pytest.mark.parametrize("order", list(itertools.permutations(range(3))))
+def test_ids_that_are_no_numbers_leave_it_to_the_time(order: tuple[int, int, int]) -> None:
+    """As Derive's are."""
+    trades = [made(1, 10, "100"), made(2, 10, "90"), made(3, -5, "110")]
+    for drawn in itertools.permutations(DRAWN):
+        events = [changed(each, trade_id=trade_id) for each, trade_id in zip(trades, drawn, strict=True)]
+        assert count(held(*(events[at] for at in order))) == (15, 95, 75)
+
+
+@pytest.mark.parametrize("drawn", list(itertools.permutations(DRAWN)))
+def test_of_one_millisecond_such_ids_stay_as_they_were_told(drawn: tuple[str, str, str]) -> None:
+    trades = [made(1, 10, "100", at_ms=5), made(2, -5, "110", at_ms=5), made(3, 10, "90", at_ms=5)]
+    events = [changed(each, trade_id=trade_id) for each, trade_id in zip(trades, drawn, strict=True)]
+    position = Position(PLAIN)
+    position.adopt(0, D(0))
+    assert [position.fill(each, 0.0) for each in events] == [Fold.COUNTED] * 3
+    assert (position.lots, position.realized) == (15, 50)
 
 
 def test_a_clock_that_was_set_back_puts_nothing_out_of_order() -> None:

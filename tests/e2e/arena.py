@@ -8,28 +8,20 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any, TypeVar
 
-import msgspec
 import pytest
 import trio
-from still import BTC, ETH, OPERATOR, PRICES, D, StillMarket, perpetual
+from still import BTC, DERIBIT, DERIVE, ETH, GROUNDS, OPERATOR, PRICES, D, Ground, StillMarket, perpetual
 
 from mmd.config.load import load_text
 from mmd.config.model import ExchangeConfig
 from mmd.domain.reasons import Response, Scope, State, Switch, Why
 from mmd.domain.switches import SWITCHES
-from mmd.exchanges.deribit.session import Deribit
-from mmd.exchanges.derive.session import Derive
-from mmd.exchanges.derive.signing import TESTNET
-from mmd.exchanges.session import RpcExchange
 from mmd.sandbox.accounts import Position
-from mmd.sandbox.derive.known import SUBACCOUNT
-from mmd.sandbox.derive.options import DEFAULT_WALLET, DeriveOptions
 from mmd.sandbox.levers import Levers
-from mmd.sandbox.model import Direction, Reference, SandboxInstrument
+from mmd.sandbox.model import Direction, Reference
 from mmd.sandbox.orders import Order
-from mmd.sandbox.serve import Exchange, Sandbox, SandboxOptions
+from mmd.sandbox.serve import Sandbox
 from mmd.shell import wiring
-from mmd.shell.accounts import SANDBOX_KEY
 from mmd.shell.daemon import Daemon
 from mmd.shell.desk import AlertLine, ChangeResult, Outcome, SymbolStatus
 from mmd.shell.metrics import DaemonCollector, slices
@@ -88,7 +80,10 @@ def merged(base: Mapping[str, Any], more: Mapping[str, Any]) -> dict[str, Any]:
 
 
 class Market(StillMarket):
-    """Deep books that stand where they are put; the marks wobble by a tick, so that tickers come."""
+    """Deep books that stand where they are put; the bands wobble by a tick, so that tickers come.
+
+    Not the marks: where amounts are coins, a tick of them is worth more than some limit.
+    """
 
     def __init__(self) -> None:
         super().__init__()
@@ -115,39 +110,18 @@ class Market(StillMarket):
         price, index = self.marks[name], self.indexes[name]
         self.venue.set_index(perpetual(name).price_index, index, now_ms)
         reference = Reference(
-            mark_price=price + D("0.5") * (self.steps % 2) if price else price,
+            mark_price=price,
             index_price=index,
             min_price=PRICES[name] * D("0.7"),
-            max_price=PRICES[name] * D("1.3"),
+            max_price=PRICES[name] * D("1.3") + D("0.5") * (self.steps % 2),
             current_funding=0.0,
             funding_8h=0.0,
         )
         self.venue.set_reference(name, reference, now_ms)
 
 
-@dataclass(frozen=True)
-class Ground:
-    """What is spoken where things are provoked; the other exchange speaks Deribit's dialect.
-
-    Instruments have the same names, grids and amounts in both, but amounts are USD on Deribit and coins on Derive, so
-    that money is worth more there: `config` has limits for that.
-    """
-
-    type: str
-    account: str
-    exchange: type[RpcExchange]
-    config: Mapping[str, Any]
-
-    def sandbox(self, market: Market, wall_ns: Callable[[], int]) -> Sandbox:
-        if self.type == "deribit":
-            return Sandbox(market, wall_clock_ns=wall_ns)
-        market.perpetual = in_coins
-        wallet = msgspec.structs.replace(DEFAULT_WALLET, usdc=D(10**12))
-        derive = DeriveOptions(chain_id=TESTNET.chain_id, wallets=(wallet,))
-        return Sandbox(market, SandboxOptions(exchange=Exchange.DERIVE, derive=derive), wall_clock_ns=wall_ns)
-
-
-RICH = {
+# On Derive, where amounts are coins, money is worth more.
+RICH: dict[str, Any] = {
     "exchanges": {HERE: {"order_valid_ms": 500}},  # what a lost replace has become is known no sooner
     "limits": {
         "per_symbol": {"max_order_value_usd": 10**9},
@@ -158,21 +132,7 @@ RICH = {
         },
     },
 }
-DERIBIT = Ground("deribit", SANDBOX_KEY[0], Deribit, {})
-DERIVE = Ground("derive", str(SUBACCOUNT), Derive, RICH)
-GROUNDS = {ground.type: ground for ground in (DERIBIT, DERIVE)}
-
-
-def in_coins(name: str) -> SandboxInstrument:
-    """The instrument as Derive would have it: paid in USDC, its amounts in coins."""
-    return msgspec.structs.replace(
-        perpetual(name),
-        instrument_type="linear",
-        quote_currency="USDC",
-        counter_currency="USDC",
-        settlement_currency="USDC",
-        max_trade_amount=D(10**6),
-    )
+CONFIGS: dict[str, Mapping[str, Any]] = {DERIBIT.type: {}, DERIVE.type: RICH}
 
 
 class Arena:
@@ -321,7 +281,7 @@ async def started(
 
     monkeypatch.setattr(wiring, "make_sandbox", make_sandbox)
     spoken = {"exchanges": {HERE: {"type": ground.type}}}
-    text = json.dumps(merged(merged(merged(CONFIG, ground.config), config or {}), spoken))
+    text = json.dumps(merged(merged(merged(CONFIG, CONFIGS[ground.type]), config or {}), spoken))
     daemon = Daemon(load_text(text), Path("mmd.yaml"), state=state)
     async with trio.open_nursery() as nursery:
         await nursery.start(daemon.run)

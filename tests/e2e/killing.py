@@ -6,9 +6,7 @@
 import json
 import random
 import signal
-import socket
 import subprocess
-import sys
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -20,71 +18,31 @@ from pathlib import Path
 from threading import Event, Thread
 from typing import Any
 
-from house import CLIENT_SECRET, MMD, PATIENCE_SECONDS, Daemon, DeriveExchange, Exchange, Program, environment, until
-from killing_plan import CONFIG, ETH, WINDOW_SECONDS, Draw, Moment, Seen, draws
+from house import KEYS, MMD, PATIENCE_SECONDS, Daemon, Program, environment, until
+from killing_plan import DERIBIT, WINDOW_SECONDS, Draw, Moment, Seen, Spoken, draws
+from rigged_exchange import EXCHANGES
 
 from mmd.domain.errors import MmdError
 from mmd.domain.events import OrderFilled
 from mmd.journal.reader import records, verify
 from mmd.journal.records import Batch, Note
 
-RIGGED = Path(__file__).with_name("rigged.py")
-PERP = "BTC-PERPETUAL"
 OUR_LABEL = "mmd-e2e-"
 JUDGE_SECONDS = 15.0
+SIDES = {"buy": "bid", "sell": "ask"}
 REAP_STATUS = {"proven": True, "ended": "", "dry_run": False}
-
-
-class Rigged(Exchange):
-    """`rigged.py` and its second port."""
-
-    def __init__(self, folder: Path, account: str, seed: int) -> None:
-        words = ["sandbox", "--exchange", self.spoken, "--listen", "127.0.0.1:0", "--market", "generated"]
-        words += ["--seed", str(seed), "--no-rate-limits"]
-        where = folder / "rigged.port"
-        Program.__init__(
-            self, [sys.executable, str(RIGGED), *words], folder, "sandbox", env={"RIGGED_PORT": str(where)}
-        )
-        self.url = self.until(lambda: self.out.partition("\n")[0] if "\n" in self.out else "", "ready line")
-        self.port = int(self.url.partition("127.0.0.1:")[2].partition("/")[0])
-        self.account = account
-        self._socket = socket.create_connection(("127.0.0.1", int(where.read_text())), PATIENCE_SECONDS)
-        self._answers = self._socket.makefile("rb")
-
-    def rig(self, do: str, **params: Any) -> Any:
-        """One command to the rig; AssertionError with its complaint."""
-        self._socket.sendall(json.dumps({"do": do, **params}).encode() + b"\n")
-        said = json.loads(self._answers.readline())
-        assert "error" not in said, (do, params, said)
-        return said["said"]
-
-    def hang_up(self) -> None:
-        self._answers.close()
-        self._socket.close()
-
-    def option(self) -> str:
-        """A call near the money that lives for a week."""
-        index = self.call("public/get_index_price", index_name="btc_usd")["index_price"]
-        listed = self.call("public/get_instruments", currency="BTC", kind="option", expired="false")
-        soon = (time.time() + 7 * 86400) * 1000
-        calls = [row for row in listed if row["option_type"] == "call" and row["expiration_timestamp"] > soon]
-        calls.sort(key=lambda row: (row["expiration_timestamp"], abs(row["strike"] - index)))
-        return str(calls[0]["instrument_name"])
-
-
-class RiggedDerive(Rigged, DeriveExchange):
-    """The same, of Derive."""
 
 
 class World:
     """One exchange, one account, one state directory, and daemon after daemon."""
 
-    def __init__(self, folder: Path, programs: list[Program], seed: str) -> None:
+    def __init__(self, folder: Path, programs: list[Program], seed: str, spoken: Spoken = DERIBIT) -> None:
         self.folder = folder
         self.programs = programs
         self.seed = seed
-        self.account = "killing"
-        self.exchange = Rigged(folder, self.account, random.Random(seed).randrange(2**31))
+        self.spoken = spoken
+        self.account = spoken.account
+        self.exchange = EXCHANGES[spoken](folder, self.account, random.Random(seed).randrange(2**31))
         programs.append(self.exchange)
         self.config = folder / "mmd.yaml"
         self.state = folder / "state"
@@ -101,24 +59,24 @@ class World:
         self._excused: set[tuple[str, str]] = set()  # executions in a symbol that no daemon was told to trade
         self.cases: list[str] = []  # that were ever opened
         self._read = 0  # the last record that was read
-        self.foreign = {
-            self.exchange.rig("foreign", account=self.account, symbol=PERP, share=share, label=label)
-            for share, label in ((0.95, "by-hand"), (1.05, ""), (0.96, f"mmd-other-{PERP}-b-abc123-1"))
-        }
+        self.foreign: set[str] = set()  # orders of others on the account
+        self.plant()
         self.write()
+
+    def plant(self) -> None:
+        """Orders of others."""
+        perp = self.spoken.perp
+        self.foreign = {
+            self.rig("foreign", symbol=perp, share=share, label=label)
+            for share, label in ((0.95, "by-hand"), (1.05, ""), (0.96, f"mmd-other-{perp}-b-abc123-1"))
+        }
 
     # --- the parts -----------------------------------------------------------------------------------
 
     def write(self) -> None:
-        """A configuration, different each time; every third has a symbol less."""
         self.generation += 1
-        text = CONFIG.format(
-            url=self.exchange.url,
-            width=(6, 8, 10)[self.generation % 3],
-            size=(100, 150)[self.generation % 2],
-            eth="" if self.generation % 3 == 2 else ETH,
-            option=self.option,
-            fsync=self.fsync,
+        text = self.spoken.config(
+            url=self.exchange.url, generation=self.generation, option=self.option, fsync=self.fsync
         )
         self.config.write_text(text)
 
@@ -266,7 +224,8 @@ class World:
             seen.left = len(self.ours())
         self.rig("hit", count=draw.dead_hits)
         if draw.by_hand:
-            assert self.rig("elsewhere", symbol=PERP, side=("buy", "sell")[draw.number % 2], amount="50")
+            side = ("buy", "sell")[draw.number % 2]
+            assert self.rig("elsewhere", symbol=self.spoken.perp, side=side, amount=self.spoken.by_hand)
         if draw.reap:
             seen.reaped = self.reap()
         seen.dead = self.books()["traded"] - traded
@@ -274,7 +233,7 @@ class World:
     def reap(self) -> int:
         """`mmd reap`: its certificate says 0 left, and the exchange's own book says so too. How many it cancelled."""
         words = [*MMD, "reap", "-c", str(self.config), "--state-dir", str(self.state), "--json"]
-        env = environment({"E2E_ID": self.account, "E2E_SECRET": CLIENT_SECRET})
+        env = environment({**KEYS, "E2E_ID": self.account})
         ran = subprocess.run(words, capture_output=True, text=True, check=False, env=env, timeout=2 * PATIENCE_SECONDS)
         assert ran.returncode == 0, f"reap: {ran.returncode} {ran.stderr} {ran.stdout}"
         certificate = json.loads(ran.stdout)
@@ -305,9 +264,12 @@ class World:
         report = verify(self.journal)
         assert report.whole, report
         rows = self.daemon.symbols() if self.daemon is not None else {}
-        self._excused.update(mark(trade) for trade in self.trades if trade["symbol"] not in rows)
+        self._excused.update(self.mark(trade) for trade in self.trades if trade["symbol"] not in rows)
         gone = self.foreign - {order["id"] for order in self.books()["orders"]}
-        assert not gone, f"orders of others are gone: {gone}"
+        if gone == self.foreign and self.spoken.derive and not draw.kept:
+            self.plant()
+        else:
+            assert not gone, f"orders of others are gone: {gone}"
 
     def states(self, draw: Draw) -> None:
         """Everything is PAUSED, or HALTED where an operator did it."""
@@ -324,25 +286,30 @@ class World:
         rows = daemon.symbols()
         ours, books = self.known_orders(), self.books()
         found: list[str] = []
-        theirs = {order["id"]: order["label"] for order in books["orders"] if order["label"].startswith(OUR_LABEL)}
+        labelled = [(order["id"], order["label"]) for order in books["orders"]]
+        theirs = sorted((self.spoken.shown(*row), row[1]) for row in labelled if row[1].startswith(OUR_LABEL))
         if ours != theirs or self.known_orders() != ours:
             found.append(f"orders: the daemon's {ours}, the exchange's {theirs}")
         for line in daemon.ask("positions")["positions"]:
             position = Decimal(books["positions"].get(line["symbol"], 0))
             if Decimal(str(line["position"])) != position:
                 found.append(f"{line['symbol']}: position {line['position']}, the exchange's {position}")
-        if set(books["positions"]) - set(rows) - {"ETH-PERPETUAL"}:
+        if set(books["positions"]) - set(rows) - {self.spoken.other}:
             found.append(f"positions of {sorted(books['positions'])}, symbols {sorted(rows)}")
         found += [f"open: {case}" for case in daemon.ask("cases")["cases"]]
         self.read_journal()
         known = self._journalled | self._excused
-        lost = [trade for trade in self.trades if trade["symbol"] in rows and mark(trade) not in known]
+        lost = [trade for trade in self.trades if trade["symbol"] in rows and self.mark(trade) not in known]
         return found + [f"lost: {trade}" for trade in lost]
 
-    def known_orders(self) -> dict[str | None, str]:
-        """What the daemon says of its orders: label by id; one of unknown fate has none."""
+    def known_orders(self) -> list[tuple[str, str]]:
+        """What the daemon says of its orders: id and label; one of unknown fate has no id."""
         assert self.daemon is not None
-        return {line["order_id"]: line["label"] for line in self.daemon.ask("orders")["orders"]}
+        return sorted((line["order_id"] or "", line["label"]) for line in self.daemon.ask("orders")["orders"])
+
+    def mark(self, trade: dict[str, Any]) -> tuple[str, str]:
+        """One execution of one order."""
+        return self.spoken.mark(trade["id"], trade["order_id"], SIDES[trade["side"]])
 
     def read_journal(self) -> None:
         """What is new in it."""
@@ -350,7 +317,7 @@ class World:
             self._read = record.seq
             if isinstance(record, Batch):
                 fills = [event for event in record.events if isinstance(event, OrderFilled)]
-                self._journalled.update((fill.trade_id, fill.order_id) for fill in fills)
+                self._journalled.update(self.spoken.mark(fill.trade_id, fill.order_id, fill.side) for fill in fills)
             elif isinstance(record, Note) and record.name == "case.opened":
                 self.cases.append(record.detail)
 
@@ -370,13 +337,19 @@ class World:
             json.loads(line)
             for line in self.mmd("journal", "export", *state, "--format", "jsonl", "--what", "fills").splitlines()
         ]
-        sides = {"buy": "bid", "sell": "ask"}
+        mark = self.spoken.mark
         fills = Counter(
-            (row["trade_id"], row["order_id"], row["symbol"], row["side"], Decimal(row["price"]), Decimal(row["size"]))
+            (
+                *mark(row["trade_id"], row["order_id"], row["side"]),
+                row["symbol"],
+                row["side"],
+                Decimal(row["price"]),
+                Decimal(row["size"]),
+            )
             for row in rows
         )
         trades = Counter(
-            (*mark(trade), trade["symbol"], sides[trade["side"]], Decimal(trade["price"]), Decimal(trade["size"]))
+            (*self.mark(trade), trade["symbol"], SIDES[trade["side"]], Decimal(trade["price"]), Decimal(trade["size"]))
             for trade in self.trades
         )
         assert fills - trades == Counter(), f"counted twice, or never happened: {fills - trades}"
@@ -388,11 +361,6 @@ class World:
         ran = subprocess.run([*MMD, *words], capture_output=True, text=True, check=False, env=environment({}))
         assert ran.returncode == 0, f"{words}: {ran.returncode}\n{ran.stdout[-3000:]}\n{ran.stderr[-3000:]}"
         return ran.stdout
-
-
-def mark(trade: dict[str, Any]) -> tuple[str, str]:
-    """One execution of one order."""
-    return trade["id"], trade["order_id"]
 
 
 # --- many rounds ---------------------------------------------------------------------------------
@@ -431,14 +399,16 @@ def run(world: World, rounds: list[Draw], failed: Event) -> None:
         world.exchange.hang_up()
 
 
-def run_all(folder: Path, programs: list[Program], seed: str, count: int, worlds: int = 2) -> Outcome:
+def run_all(
+    folder: Path, programs: list[Program], seed: str, count: int, worlds: int = 2, spoken: Spoken = DERIBIT
+) -> Outcome:
     """So many rounds in so many worlds at once; the first AssertionError, if any."""
     began, rounds = time.monotonic(), draws(seed, count)
     made, failed = [], Event()
     for number in range(worlds):
         place = folder / f"world-{number}"
         place.mkdir()
-        made.append(World(place, programs, f"{seed}, world {number}"))
+        made.append(World(place, programs, f"{seed}, world {number}", spoken))
     with ThreadPoolExecutor(worlds) as threads:
         ends = [threads.submit(run, world, rounds[number::worlds], failed) for number, world in enumerate(made)]
     for end in ends:
@@ -493,7 +463,7 @@ def table(outcome: Outcome) -> list[str]:
     trades = sum(len(world.trades) for world in outcome.worlds)
     files = sum(world.segment() for world in outcome.worlds)
     return [
-        f"seed {outcome.seed}: {len(outcome.rounds)} rounds in {len(outcome.worlds)} worlds, {outcome.seconds:.0f} s, "
-        f"{trades} executions, {files} journal files",
+        f"{outcome.worlds[0].spoken.exchange}, seed {outcome.seed}: {len(outcome.rounds)} rounds in "
+        f"{len(outcome.worlds)} worlds, {outcome.seconds:.0f} s, {trades} executions, {files} journal files",
         *lines,
     ]

@@ -1,4 +1,4 @@
-"""What one seed draws for `killing.py`, the configuration that it is done to, and what a round has to say.
+"""What one seed draws for `killing.py`, the exchange and configuration that it is done to, what a round has to say.
 
 Every round: at which moment, how long after its beginning, whether what is left rests on, how often it is
 traded with while nobody is there, and whether `mmd reap` comes first.
@@ -9,32 +9,103 @@ import random
 from dataclasses import dataclass
 from enum import StrEnum
 
+from house import ENTRIES
+
+from mmd.sandbox.derive.known import SUBACCOUNT
+
 CONFIG = """\
 version: 1
 service: {{name: e2e, mode: live, metrics: {{listen: "127.0.0.1:0"}}}}
 exchanges:
-  deribit:
-    type: deribit
-    network: {{url: "{url}"}}
-    credentials: {{client_id: {{env: E2E_ID}}, client_secret: {{env: E2E_SECRET}}}}
+{entry}
 market_data: {{stale_seconds: 30, max_jump_bps: 100000, max_jump_ticks: 100000}}
 spreads:
   perp: {{style: around, spread_bps: {width}, band_bps: 1000, size: {size}, tolerance_bps: 0.3, refresh_seconds: 0.1}}
   option: {{style: around, spread_bps: 400, band_bps: 8000, size: 0.5, tolerance_bps: 20, refresh_seconds: 0.1,
     requote: replace}}
 instruments:
-  - {{exchange: deribit, symbol: BTC-PERPETUAL, spread: perp}}
-{eth}
-  - {{exchange: deribit, symbol: {option}, spread: option}}
+  - {{exchange: {exchange}, symbol: {perp}, spread: perp}}
+{other}  - {{exchange: {exchange}, symbol: {option}, spread: option}}
 limits:
-  per_symbol: {{max_position: 100000, max_order_size: 1000, collar_bps: 2000, max_fills: 100000, max_rejects: 1000}}
+  per_symbol: {{max_position: {max_position}, max_order_size: 1000, collar_bps: 2000, max_fills: 100000,
+    max_rejects: 1000}}
   per_kind: {{option: {{max_position: 20, max_order_size: 1, collar_bps: 20000}}}}
-  portfolio: {{max_exposure: {{BTC: 200, ETH: 500}}, max_notional_usd: 50000000, max_drawdown_usd: 500000}}
+  portfolio: {{max_exposure: {{BTC: 200, ETH: 500}}, max_notional_usd: 500000000, max_drawdown_usd: 500000}}
 kill_switches: {{ack_timeout: {{max_timeouts: 1000}}, disconnect_storm: {{max_disconnects: 1000}}}}
 reconciliation: {{interval_seconds: 2}}
 journal: {{segment_mib: 0.25, reserve_mib: 1, fsync: {fsync}}}
 """
-ETH = "  - {exchange: deribit, symbol: ETH-PERPETUAL, spread: perp}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Spoken:
+    """What of all this hangs on the exchange. `other`: the perpetual that is left out now and then."""
+
+    exchange: str
+    account: str
+    coin: str
+    perp: str
+    other: str
+    other_size: str
+    sizes: tuple[str, str]
+    max_position: str
+    by_hand: str
+    network: str
+    # An order is shown under its label, because its id changes with every replace; and a connection's end
+    # cancels the orders of the whole wallet.
+    derive: bool = False
+
+    def config(self, *, url: str, generation: int, option: str, fsync: str) -> str:
+        """Different each time; every third has a symbol less."""
+        entry = ENTRIES[self.exchange].format(network=self.network.format(url=url)).rstrip()
+        other = f"  - {{exchange: {self.exchange}, symbol: {self.other}, spread: perp{self.other_size}}}\n"
+        return CONFIG.format(
+            entry=entry,
+            exchange=self.exchange,
+            perp=self.perp,
+            other="" if generation % 3 == 2 else other,
+            option=option,
+            width=(6, 8, 10)[generation % 3],
+            size=self.sizes[generation % 2],
+            max_position=self.max_position,
+            fsync=fsync,
+        )
+
+    def shown(self, order_id: str, label: str) -> str:
+        """The id under which the daemon shows an order of ours."""
+        return label if self.derive else order_id
+
+    def mark(self, trade_id: str, order_id: str, side: str) -> tuple[str, str]:
+        """One execution of one order; `side`: bid or ask. No two orders of ours meet in one trade on one side."""
+        return trade_id, side if self.derive else order_id
+
+
+DERIBIT = Spoken(
+    exchange="deribit",
+    account="killing",
+    coin="BTC",
+    perp="BTC-PERPETUAL",
+    other="ETH-PERPETUAL",
+    other_size="",
+    sizes=("100", "150"),
+    max_position="100000",
+    by_hand="50",
+    network='{{url: "{url}"}}',
+)
+DERIVE = Spoken(
+    exchange="derive",
+    account=str(SUBACCOUNT),
+    coin="ETH",
+    perp="ETH-PERP",
+    other="BTC-PERP",
+    other_size=", size: 0.05",
+    sizes=("1", "1.5"),
+    max_position="200",
+    by_hand="1",
+    network='{{url: "{url}", chain: mainnet}}',
+    derive=True,
+)
+SPOKEN = {spoken.exchange: spoken for spoken in (DERIBIT, DERIVE)}
 
 
 class Moment(StrEnum):

@@ -1,7 +1,22 @@
 """Provocations of the totals and of the market."""
 
 import trio
-from arena import ALL, BUY, DERIBIT, HERE, HERE_ALL, HERE_BTC, SELL, Arena, Provocation, connected, halts
+from arena import (
+    ALL,
+    BUY,
+    DERIBIT,
+    DERIVE,
+    HERE,
+    HERE_ALL,
+    HERE_BTC,
+    NUDGE,
+    SELL,
+    Arena,
+    Ground,
+    Provocation,
+    connected,
+    halts,
+)
 from still import BTC, PRICES, D
 
 from mmd.domain.reasons import Scope, Switch, Why
@@ -63,31 +78,39 @@ async def find_the_index(found: Arena) -> None:
     await found.until(lambda: not any(Switch.VALUATION in found.worker(key).machine.held for key in ALL))
 
 
+def exposed(ground: Ground, coins: float, dollars: float) -> list[Provocation]:
+    """The totals of positions; 5000 are dollars on Deribit and coins on Derive."""
+    return [
+        Provocation(
+            Switch.EXPOSURE,
+            f"5000 bought by somebody else on the account, allowed {coins:,g} coins",
+            trade_elsewhere,
+            trade_back,
+            scope=ALL,
+            of=Scope.PORTFOLIO,
+            detail="limits.portfolio.max_exposure.BTC",
+            config={"limits": {"portfolio": {"max_exposure": {"BTC": coins}}}},
+            spoken=(ground.type,),
+        ),
+        Provocation(
+            Switch.EXPOSURE,
+            f"the same, over the total of one exchange, allowed {dollars:,g} USD",
+            trade_elsewhere,
+            trade_back,
+            scope=HERE_ALL,
+            of=Scope.EXCHANGE,
+            detail=f"limits.portfolio.per_exchange.{HERE}.max_notional_usd",
+            config={"limits": {"portfolio": {"per_exchange": {HERE: {"max_notional_usd": dollars}}}}},
+            spoken=(ground.type,),
+        ),
+    ]
+
+
 VALUATION_SECONDS = 0.2
 
 TOTALS = [
-    Provocation(
-        Switch.EXPOSURE,
-        "5000 USD bought by somebody else on the account",
-        trade_elsewhere,
-        trade_back,
-        scope=ALL,
-        of=Scope.PORTFOLIO,
-        detail="limits.portfolio.max_exposure.BTC",
-        config={"limits": {"portfolio": {"max_exposure": {"BTC": 0.05}}}},
-        spoken=(DERIBIT.type,),
-    ),
-    Provocation(
-        Switch.EXPOSURE,
-        "the same, over the total of one exchange",
-        trade_elsewhere,
-        trade_back,
-        scope=HERE_ALL,
-        of=Scope.EXCHANGE,
-        detail=f"limits.portfolio.per_exchange.{HERE}.max_notional_usd",
-        config={"limits": {"portfolio": {"per_exchange": {HERE: {"max_notional_usd": 4000}}}}},
-        spoken=(DERIBIT.type,),
-    ),
+    *exposed(DERIBIT, coins=0.05, dollars=4000),
+    *exposed(DERIVE, coins=4000, dollars=360_000_000),
     Provocation(
         Switch.DRAWDOWN,
         "the mark falls 2 %, limit of the symbol",
@@ -146,6 +169,14 @@ async def lock(found: Arena) -> float:
 async def lock_platform(found: Arena) -> float:
     began = trio.current_time()
     found.levers.lock_platform("btc_usd")
+    return began
+
+
+async def lock_and_refuse(found: Arena) -> float:
+    """No channel tells of it: the first order that is refused does."""
+    found.levers.lock(BTC)
+    began = trio.current_time()
+    found.move(BTC, NUDGE)
     return began
 
 
@@ -227,6 +258,24 @@ MARKET = [
         detail="instrument is locked",
         config=halts(Switch.MARKET_HALT),
         spoken=(DERIBIT.type,),
+    ),
+    Provocation(
+        Switch.MARKET_HALT,
+        "the instrument is not live, and only a refused order tells of that",
+        lock_and_refuse,
+        reopen,
+        detail="instrument is not_live",
+        blocked="market_data",
+        spoken=(DERIVE.type,),
+    ),
+    Provocation(
+        Switch.MARKET_HALT,
+        "the same, response halt",
+        lock_and_refuse,
+        reopen,
+        detail="instrument is not_live",
+        config=halts(Switch.MARKET_HALT),
+        spoken=(DERIVE.type,),
     ),
     Provocation(
         Switch.MARKET_DATA,

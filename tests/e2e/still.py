@@ -2,19 +2,24 @@
 
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
 from typing import TypeVar
 
+import msgspec
 import pytest
 import trio
 
 from mmd.config.load import load_text
 from mmd.config.model import ExchangeConfig
+from mmd.exchanges.derive.signing import TESTNET
+from mmd.sandbox.derive.known import SUBACCOUNT
+from mmd.sandbox.derive.options import DEFAULT_WALLET, DeriveOptions
 from mmd.sandbox.faults import Faults
 from mmd.sandbox.model import Direction, InstrumentState, Reference, SandboxInstrument, Venue
 from mmd.sandbox.orders import Order
-from mmd.sandbox.serve import Sandbox
+from mmd.sandbox.serve import Exchange, Sandbox, SandboxOptions
 from mmd.shell import wiring
 from mmd.shell.accounts import SANDBOX_KEY
 from mmd.shell.daemon import Daemon
@@ -26,7 +31,6 @@ D = Decimal
 START_NS = 1_795_000_000_000_000_000  # 2026-11-18T11:06:40Z
 BTC, ETH = "BTC-PERPETUAL", "ETH-PERPETUAL"
 PRICES = {BTC: D(80000), ETH: D(3000)}
-ACCOUNT = SANDBOX_KEY[0]
 OPERATOR = Caller(uid=1000, pid=1, name="tester")
 PATIENCE_SECONDS = 120.0  # of mock time
 POLL_SECONDS = 0.02
@@ -45,6 +49,10 @@ limits:
   per_symbol: {max_position: 1000, max_order_size: 100, collar_bps: 500}
   portfolio: {max_exposure: {BTC: 5, ETH: 50}, max_notional_usd: 1000000, max_drawdown_usd: 5000}
 """
+RICH = {  # on Derive, where amounts are coins
+    "collar_bps: 500}": "collar_bps: 500, max_order_value_usd: 1000000000}",
+    "{BTC: 5, ETH: 50}, max_notional_usd: 1000000,": "{BTC: 5000, ETH: 50000}, max_notional_usd: 1000000000,",
+}
 
 
 def perpetual(name: str) -> SandboxInstrument:
@@ -116,10 +124,59 @@ class StillMarket:
         self.venue.set_levels(name, *levels, now_ms, snapshot=True)
 
 
+def in_coins(name: str) -> SandboxInstrument:
+    """The instrument as Derive would have it: paid in USDC, its amounts in coins."""
+    return msgspec.structs.replace(
+        perpetual(name),
+        instrument_type="linear",
+        quote_currency="USDC",
+        counter_currency="USDC",
+        settlement_currency="USDC",
+        max_trade_amount=D(10**6),
+    )
+
+
+@dataclass(frozen=True)
+class Ground:
+    """What is spoken by the exchange where something is tried.
+
+    Instruments have the same names, grids and amounts everywhere, but amounts are USD on Deribit and coins on Derive.
+    """
+
+    type: str
+    account: str
+
+    def sandbox(self, market: StillMarket, wall_ns: Callable[[], int]) -> Sandbox:
+        if self is DERIBIT:
+            return Sandbox(market, wall_clock_ns=wall_ns)
+        market.perpetual = in_coins
+        wallet = msgspec.structs.replace(DEFAULT_WALLET, usdc=D(10**12))
+        derive = DeriveOptions(chain_id=TESTNET.chain_id, wallets=(wallet,))
+        return Sandbox(market, SandboxOptions(exchange=Exchange.DERIVE, derive=derive), wall_clock_ns=wall_ns)
+
+    def write(self, text: str) -> str:
+        """A configuration for Deribit, made one for this ground; the exchange keeps its name."""
+        if self is DERIVE:
+            for poor, rich in {"type: deribit": "type: derive", **RICH}.items():
+                text = text.replace(poor, rich)
+        return text
+
+    def shown(self, order: Order) -> str:
+        """The id under which the daemon shows an order: on Derive that changes with every replace."""
+        return order.label if self is DERIVE else order.order_id
+
+
+DERIBIT = Ground("deribit", SANDBOX_KEY[0])
+DERIVE = Ground("derive", str(SUBACCOUNT))
+GROUNDS = {ground.type: ground for ground in (DERIBIT, DERIVE)}
+ON_EACH = pytest.mark.parametrize("ground", [pytest.param(ground, id=name) for name, ground in GROUNDS.items()])
+
+
 class House:
     """What a test holds: the daemon, and the exchange from behind."""
 
-    def __init__(self, daemon: Daemon, sandbox: Sandbox, market: StillMarket) -> None:
+    def __init__(self, daemon: Daemon, sandbox: Sandbox, market: StillMarket, ground: Ground = DERIBIT) -> None:
+        self.ground = ground
         self.daemon = daemon
         self.sandbox = sandbox
         self.market = market
@@ -141,11 +198,15 @@ class House:
 
     def resting(self, name: str) -> list[Order]:
         """Our orders as the matching engine has them."""
-        return self.sandbox.engine.floor.account(ACCOUNT, self.sandbox.now_ms).orders_on(name)
+        return self.sandbox.levers.open_orders(self.ground.account, name)
+
+    def resting_ids(self, name: str) -> set[str]:
+        """As `order_ids` shows them."""
+        return {self.ground.shown(order) for order in self.resting(name)}
 
     def position(self, name: str) -> Decimal:
         """Our position as the exchange has it."""
-        return self.sandbox.engine.floor.account(ACCOUNT, self.sandbox.now_ms).position(name).size
+        return self.sandbox.levers.position(self.ground.account, name)
 
     def set_book(self, name: str, bids: list[tuple[int, int]], asks: list[tuple[int, int]]) -> None:
         self.market.set_book(name, self.sandbox.now_ms, bids, asks)
@@ -200,7 +261,10 @@ class House:
 
 @asynccontextmanager
 async def running(
-    monkeypatch: pytest.MonkeyPatch, text: str = CONFIG, arm: Callable[[Faults], None] | None = None
+    monkeypatch: pytest.MonkeyPatch,
+    text: str = CONFIG,
+    arm: Callable[[Faults], None] | None = None,
+    ground: Ground = DERIBIT,
 ) -> AsyncIterator[House]:
     """A daemon that is ready, all PAUSED; stopped at the end, with the engine's word that nothing rests.
 
@@ -210,18 +274,18 @@ async def running(
     made: list[Sandbox] = []
 
     def make_sandbox(config: ExchangeConfig, wall_ns: Callable[[], int]) -> Sandbox:
-        made.append(Sandbox(market, wall_clock_ns=wall_ns))
+        made.append(ground.sandbox(market, wall_ns))
         return made[-1]
 
     monkeypatch.setattr(wiring, "make_sandbox", make_sandbox)
-    daemon = Daemon(load_text(text), Path("mmd.yaml"), lambda: START_NS)
+    daemon = Daemon(load_text(ground.write(text)), Path("mmd.yaml"), lambda: START_NS)
     if arm is not None:
         arm(made[0].faults)
-    house = House(daemon, made[0], market)
+    house = House(daemon, made[0], market, ground)
     async with trio.open_nursery() as nursery:
         await nursery.start(daemon.run)
         yield house
         await house.stop()
         assert daemon.farewell is not None and daemon.farewell.proven_empty
-        assert not house.sandbox.engine.floor.account(ACCOUNT, house.sandbox.now_ms).open_orders
+        assert not house.sandbox.levers.open_orders(ground.account)
         nursery.cancel_scope.cancel()

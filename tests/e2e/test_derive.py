@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from house import ENTRIES, MMD, PATIENCE_SECONDS, WIDE, Daemon, DeriveExchange, Program, environment, write_config
 from house import KEYS as ENV
-from killing import RiggedDerive
+from rigged_exchange import RiggedDerive
 
 from mmd.sandbox.derive.known import SUBACCOUNT, WALLET
 

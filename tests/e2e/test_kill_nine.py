@@ -5,29 +5,37 @@ from pathlib import Path
 import pytest
 from house import Program
 from killing import World, run_all
-from killing_plan import Moment, chosen_seed, draws
+from killing_plan import DERIBIT, DERIVE, SPOKEN, Moment, Spoken, chosen_seed, draws
 
 QUICK_ROUNDS, MANY_ROUNDS = 6, 200
+EACH = pytest.mark.parametrize("spoken", [pytest.param(spoken, id=name) for name, spoken in SPOKEN.items()])
 
 
-def test_a_daemon_is_killed_again_and_again(tmp_path: Path, programs: list[Program]) -> None:
-    outcome = run_all(tmp_path, programs, chosen_seed("quick 0"), QUICK_ROUNDS)
+@pytest.mark.parametrize(
+    "spoken", [pytest.param(DERIBIT, id="deribit"), pytest.param(DERIVE, id="derive", marks=pytest.mark.slow)]
+)
+def test_a_daemon_is_killed_again_and_again(spoken: Spoken, tmp_path: Path, programs: list[Program]) -> None:
+    outcome = run_all(tmp_path, programs, chosen_seed("quick 0"), QUICK_ROUNDS, spoken=spoken)
     assert len(outcome.rounds) == QUICK_ROUNDS
     assert sum(one.alive for one in outcome.rounds) > 0
 
 
 @pytest.mark.slow
 @pytest.mark.judgement
-def test_two_hundred_deaths(tmp_path: Path, programs: list[Program]) -> None:
-    outcome = run_all(tmp_path, programs, chosen_seed("many"), MANY_ROUNDS, worlds=3)
+@pytest.mark.parametrize(
+    ("spoken", "count"),
+    [pytest.param(DERIBIT, MANY_ROUNDS, id="deribit"), pytest.param(DERIVE, MANY_ROUNDS // 2, id="derive")],
+)
+def test_hundreds_of_deaths(spoken: Spoken, count: int, tmp_path: Path, programs: list[Program]) -> None:
+    outcome = run_all(tmp_path, programs, chosen_seed("many"), count, worlds=3, spoken=spoken)
     rounds = outcome.rounds
-    assert len(rounds) == MANY_ROUNDS
+    assert len(rounds) == count
     assert {one.draw.moment for one in rounds} == set(Moment)
     # Otherwise the judges had nothing to judge.
-    assert sum(one.alive for one in rounds) > 500
-    assert min(sum(one.dead for one in rounds), sum(one.starting for one in rounds)) > 50
-    assert min(sum(one.left for one in rounds), sum(one.reaped for one in rounds)) > 50
-    assert sum(one.outlived for one in rounds) > 20
+    assert sum(one.alive for one in rounds) > 2.5 * count
+    assert min(sum(one.dead for one in rounds), sum(one.starting for one in rounds)) > count / 4
+    assert min(sum(one.left for one in rounds), sum(one.reaped for one in rounds)) > count / 4
+    assert sum(one.outlived for one in rounds) > count / 10
 
 
 def test_half_of_the_rounds_leave_orders_and_every_moment_comes() -> None:
@@ -38,11 +46,12 @@ def test_half_of_the_rounds_leave_orders_and_every_moment_comes() -> None:
     assert {draw.moment for draw in rounds} == set(Moment)
 
 
+@EACH
 def test_the_position_outlives_a_file_of_the_journal_that_tells_of_no_start(
-    tmp_path: Path, programs: list[Program]
+    spoken: Spoken, tmp_path: Path, programs: list[Program]
 ) -> None:
     """Recovery reads the newest file with every state: whose they are must be in it too."""
-    world = World(tmp_path, programs, "rotation")
+    world = World(tmp_path, programs, "rotation", spoken)
     daemon = world.spawn().ready()
     world.quote()
     world.exchange.rig("keep", on=True)

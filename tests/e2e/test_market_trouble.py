@@ -4,7 +4,7 @@ from functools import partial
 
 import pytest
 import trio
-from still import BTC, CONFIG, ETH, OPERATOR, House, running
+from still import BTC, CONFIG, DERIVE, ETH, ON_EACH, OPERATOR, Ground, House, running
 from trio.testing import MockClock
 
 from mmd.sandbox.model import Direction, InstrumentState
@@ -20,14 +20,15 @@ async def paused(house: House, why: str) -> None:
     await house.until(lambda: not house.resting(BTC))
     assert house.row(BTC).resting == 0
     assert house.state(ETH) == ("ACTIVE", "resumed")
-    assert house.order_ids(ETH) == before == {order.order_id for order in house.resting(ETH)}
+    assert house.order_ids(ETH) == before == house.resting_ids(ETH)
     assert len(house.events("symbol.paused")) == 1
 
 
+@ON_EACH
 async def test_both_sides_rest_at_the_exchange_as_the_status_says(
-    monkeypatch: pytest.MonkeyPatch, autojump_clock: MockClock
+    ground: Ground, monkeypatch: pytest.MonkeyPatch, autojump_clock: MockClock
 ) -> None:
-    async with running(monkeypatch) as house:
+    async with running(monkeypatch, ground=ground) as house:
         assert house.state(BTC) == house.state(ETH) == ("PAUSED", "startup")
         assert house.resting(BTC) == []
         await house.quote()
@@ -37,8 +38,11 @@ async def test_both_sides_rest_at_the_exchange_as_the_status_says(
         assert (row.bid.size, row.ask.size, row.resting) == (10, 10, 2)
 
 
-async def test_a_crossed_book_pauses(monkeypatch: pytest.MonkeyPatch, autojump_clock: MockClock) -> None:
-    async with running(monkeypatch) as house:
+@ON_EACH
+async def test_a_crossed_book_pauses(
+    ground: Ground, monkeypatch: pytest.MonkeyPatch, autojump_clock: MockClock
+) -> None:
+    async with running(monkeypatch, ground=ground) as house:
         await house.quote()
         house.faults.cross(BTC, house.sandbox.now_ms)
         await paused(house, "crossed_book")
@@ -150,10 +154,11 @@ async def test_a_one_sided_book_withholds_and_says_so(
         assert house.events("symbol.paused") == []
 
 
+@ON_EACH
 async def test_cut_links_pause_everything_and_come_back_by_themselves(
-    monkeypatch: pytest.MonkeyPatch, autojump_clock: MockClock
+    ground: Ground, monkeypatch: pytest.MonkeyPatch, autojump_clock: MockClock
 ) -> None:
-    async with running(monkeypatch, AUTO) as house:
+    async with running(monkeypatch, AUTO, ground=ground) as house:
         await house.quote()
         before = house.order_ids(BTC)
         assert house.faults.disconnect() == 2
@@ -161,7 +166,7 @@ async def test_cut_links_pause_everything_and_come_back_by_themselves(
         assert house.resting(BTC) == house.resting(ETH) == []  # cancel on disconnect
         await house.until(house.both_live)
         assert house.state(BTC) == house.state(ETH) == ("ACTIVE", "auto_resumed")
-        assert house.order_ids(BTC) == {order.order_id for order in house.resting(BTC)}
+        assert house.order_ids(BTC) == house.resting_ids(BTC)
         assert not house.order_ids(BTC) & before
         links = house.daemon.links()["deribit"]
         assert (links["data"].connects, links["trade"].connects) == (2, 2)
@@ -195,12 +200,14 @@ async def test_auto_resume_waits_until_the_market_was_good_for_a_while(
         assert house.row(BTC).since - good_since >= 1.0
 
 
+@ON_EACH
 async def test_a_lost_answer_never_makes_two_orders_on_a_side(
-    monkeypatch: pytest.MonkeyPatch, autojump_clock: MockClock
+    ground: Ground, monkeypatch: pytest.MonkeyPatch, autojump_clock: MockClock
 ) -> None:
-    async with running(monkeypatch) as house:
-        house.faults.lose_answers(1, "private/buy")
-        house.faults.lose_requests(1, "private/sell")
+    async with running(monkeypatch, ground=ground) as house:
+        bid, ask = ("private/order",) * 2 if ground is DERIVE else ("private/buy", "private/sell")
+        house.faults.lose_answers(1, bid)
+        house.faults.lose_requests(1, ask)
         assert (await house.resume(BTC)).outcome is Outcome.DONE
         seen: set[str] = set()
         with trio.move_on_after(30):
@@ -212,13 +219,14 @@ async def test_a_lost_answer_never_makes_two_orders_on_a_side(
                 await trio.sleep(0.02)
         assert house.both_live(BTC)
         assert "UNKNOWN" in seen
-        assert house.order_ids(BTC) == {order.order_id for order in house.resting(BTC)}
+        assert house.order_ids(BTC) == house.resting_ids(BTC)
 
 
+@ON_EACH
 async def test_a_stop_whose_answers_are_lost_still_proves_that_nothing_rests(
-    monkeypatch: pytest.MonkeyPatch, autojump_clock: MockClock
+    ground: Ground, monkeypatch: pytest.MonkeyPatch, autojump_clock: MockClock
 ) -> None:
-    async with running(monkeypatch) as house:
+    async with running(monkeypatch, ground=ground) as house:
         await house.quote()
         house.faults.lose_answers(2, "private/cancel")
         house.faults.lose_requests(1, "private/cancel")

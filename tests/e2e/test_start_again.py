@@ -13,7 +13,7 @@ import pytest
 import trio
 import trio.testing
 from house import CLIENT_SECRET, MMD, Daemon, Exchange, Program, until, write_config
-from killing import Rigged
+from rigged_exchange import Rigged
 
 from mmd.cli.reap import EXIT_PROVEN
 from mmd.cli.run import only_cause

@@ -46,7 +46,7 @@ async def sleep_until(place: Place, at_ms: int) -> None:
 async def list_soon(place: Place) -> None:
     """As after an order that was refused because its instrument is not live."""
     await trio.sleep(60)
-    place.derive.room.house.on_not_live()
+    place.derive.room.house.on_not_live("DOGE-PERP")
     await trio.sleep(10)
 
 
@@ -247,12 +247,37 @@ async def test_what_stops_is_noticed_within_the_hour(autojump_clock: Clock, plac
 
 async def test_what_stops_is_noticed_when_an_order_is_refused(autojump_clock: Clock, place: Place) -> None:
     await place.start(PERP)
-    await trio.sleep(90)
     place.levers.halt(PERP)
+    await be_refused(place)
+    await place.until(lambda: states(place, PERP)[-1] == ("not_live", False, False), seconds=0.5)
+    assert not place.derive.instruments[PERP].tradable
+    await place.until(lambda: states(place, PERP)[-1] == ("inactive", False, False), seconds=80)
+    place.levers.reopen(PERP)
+    await place.until(lambda: states(place, PERP)[-1] == ("open", True, False), seconds=320)
+
+
+async def test_a_refusal_counts_until_a_listing_that_was_asked_for_later(autojump_clock: Clock, place: Place) -> None:
+    """The exchange closes the instrument while the listing, which still has it as active, is on its way."""
+    await place.start(PERP)
+    await trio.sleep(60)
+    place.levers.delay_answers(None, 3_000, ("public/get_all_instruments",))
+    place.derive.room.house.on_not_live("DOGE-PERP")
+    await trio.sleep(1)
+    await be_refused(place)
+    await place.until(lambda: states(place, PERP)[-1] == ("not_live", False, False), seconds=60)
+    place.levers.disarm()
+    asked = place.sandbox.now_ms
+    await trio.sleep(30)
+    assert states(place, PERP)[-1] == ("not_live", False, False)
+    await place.until(lambda: states(place, PERP)[-1] == ("open", True, False), seconds=120)
+    assert place.sandbox.now_ms - asked > 60_000
+
+
+async def be_refused(place: Place) -> None:
+    """One order of ours is told that its instrument is not live."""
     place.levers.refuse_orders(1, 11021, "Instrument not live")
     place.derive.submit([(PERP, PlaceOrder("mmd-svc-ETH-PERP-b-1-1", Side.BID, 1000, 100))])
     await place.derive.flush()
-    await place.until(lambda: states(place, PERP)[-1] == ("inactive", False, False), seconds=10)
 
 
 async def test_an_option_expires_at_eight(autojump_clock: Clock, place: Place) -> None:
@@ -263,7 +288,7 @@ async def test_an_option_expires_at_eight(autojump_clock: Clock, place: Place) -
     await sleep_until(place, EXPIRY_MS - 5_000)
     place.sink.clear()
     assert await place.derive.expired_ns(call) is None
-    await sleep_until(place, EXPIRY_MS + 20_000)
+    await sleep_until(place, EXPIRY_MS + 3_000)
     assert states(place, call) == [("settling", False, False)]
     await sleep_until(place, EXPIRY_MS + 40_000)
     assert states(place, call) == [("settling", False, False), ("expired", False, True)]

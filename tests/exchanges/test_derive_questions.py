@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import trio
 import trio.testing
-from derive_engine import LISTED, START_NS, SYMBOL, now_ms
+from derive_engine import LISTED, PAGE_ROWS, START_NS, SYMBOL, now_ms
 from derive_world import PRICE, World, asked, fill, listing, playing, replaced, resting, twin
 
 from mmd.domain.errors import ExchangeMalformed
@@ -209,6 +209,18 @@ async def test_trades_are_read_to_their_proven_end(autojump_clock: Clock) -> Non
         found = await read_trades(world)
         assert sorted(trade.trade_id for trade in found) == sorted(trade["trade_id"] for trade in world.engine.trades)
         assert len(world.wire.asked) == 3
+
+
+async def test_trades_of_one_millisecond_come_as_they_were_made(autojump_clock: Clock) -> None:
+    """Pages begin with the newest, and ids say nothing."""
+    async with playing() as world:
+        label = resting(world)
+        for _ in range(PAGE_ROWS):
+            fill(world, label, 1)
+        for trade in world.engine.trades:
+            trade["timestamp"] = world.engine.trades[0]["timestamp"]
+        found = await read_trades(world)
+        assert [trade.trade_id for trade in found] == [trade["trade_id"] for trade in world.engine.trades]
 
 
 async def test_a_count_that_moves_is_read_anew_and_one_that_never_stands_still_is_no_answer(

@@ -73,6 +73,17 @@ async def test_a_replace_that_fails_half_is_the_end(told: Told, autojump_clock: 
         assert len(trader.sink.of(OrderClosed)) == 1
 
 
+async def test_a_replace_that_fails_half_because_the_instrument_is_closed_tells_of_that(autojump_clock: Clock) -> None:
+    async with trading() as trader:
+        label = await trader.rest(200)
+        refused: list[str] = []
+        trader.room.house.on_not_live = refused.append
+        trader.levers.fail_replaces(1, 11021, "Instrument not live")
+        (event,) = await trader.amend(label, 200)
+        assert isinstance(event, OrderClosed)
+        assert refused == [SYMBOL]
+
+
 @pytest.mark.parametrize("in_result", [True, False])
 @EVERY_ORDER
 async def test_a_replace_of_what_has_filled_more_than_we_know(

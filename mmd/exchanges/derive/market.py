@@ -1,8 +1,9 @@
 """Derive's market data: what is listed, in which state it is, its channels, and what the exchange declares of itself.
 
 No channel tells of listings or states. So the listing is read again and again: every hour, after the options of the
-day have expired, and when an order was refused because its instrument is not live. A state is what the last listing
-and the exchange's clock make of it. Source: docs.derive.xyz; the published v3 specifications.
+day have expired, when an order was refused because its instrument is not live, and while one is not active. A state is
+what the last listing, such a refusal after it, and the exchange's clock make of it.
+Source: docs.derive.xyz; the published v3 specifications.
 """
 
 from collections.abc import Iterable
@@ -32,10 +33,11 @@ SETTLED_MS = 8 * HOUR_MS + 30_000  # of a day: its options have expired, and new
 SOON_MS = 30_000  # while something that expired a moment ago is still listed
 SETTLES_MS = 600_000  # so long is a moment
 SPACING_MS = 60_000  # between two listings, whoever wants them
+CLOSED_MS = 300_000  # the same while something watched is not active, and may be again
 INCIDENT_SECONDS = 60.0
 TURN_SECONDS = 5.0
 NOT_LISTED, NOT_STARTED, INACTIVE, DEACTIVATED = "not_listed", "not_started", "inactive", "deactivated"
-SETTLING, EXPIRED = "settling", "expired"
+NOT_LIVE, SETTLING, EXPIRED = "not_live", "settling", "expired"
 _FAILURES = (ExchangeRefused, ExchangeAmbiguous, ExchangeMalformed)
 
 _decode_incidents: Decoder[Incidents] = Decoder(Incidents)
@@ -72,16 +74,19 @@ class DeriveMarket:
     def __init__(self, room: Room) -> None:
         self._room = room
         self._fresh: dict[str, Listed] = {}  # as the exchange listed it last
-        self._listed_ms = self._due_ms = 0
+        self._looked_ms = self._due_ms = 0
+        self._not_live: set[str] = set()  # an order was refused for that since the last listing
+        self._refused = trio.Event()
         self._incidents: dict[tuple[str, str], None] = {}  # that were told
         self._incidents_at = float("-inf")
         self._incidents_failed = False
-        room.house.on_not_live = self._want_listing
+        room.house.on_not_live = self._take_refusal
 
     # --- what is listed ---
 
     async def list_instruments(self, connection: Connection) -> tuple[dict[str, Instrument], list[Refused]]:
         room, house = self._room, self._room.house
+        judged = frozenset(self._not_live)  # what is refused from now on is newer than this listing
 
         async def ask(params: ListingParams) -> Page:
             return decode_instruments(await connection.call("public/get_all_instruments", params), house.name)
@@ -93,9 +98,10 @@ class DeriveMarket:
             fresh |= listed
             refused += bad
         self._fresh = fresh
+        self._not_live -= judged
         room.listed = fresh | {symbol: room.listed[symbol] for symbol in self._kept(house.watched)}
-        self._listed_ms = house.clock.now_ms()
-        self._due_ms = next_listing_ms(self._listed_ms)
+        self._looked_ms = house.clock.now_ms()
+        self._due_ms = next_listing_ms(self._looked_ms)
         return {symbol: one.instrument for symbol, one in fresh.items()}, refused
 
     def _kept(self, watched: Iterable[str]) -> list[str]:
@@ -108,22 +114,28 @@ class DeriveMarket:
         fresh = self._fresh.get(instrument.symbol)
         return fresh is not None and _units(fresh.instrument) == _units(instrument)
 
-    def _want_listing(self) -> None:
-        """An order was refused: its instrument is not live."""
-        self._due_ms = min(self._due_ms, self._listed_ms + SPACING_MS)
+    def _take_refusal(self, symbol: str) -> None:
+        """An order was refused: its instrument is not live. That holds until a listing says something else."""
+        self._not_live.add(symbol)
+        self._refused.set()
+
+    def _want_listing(self, spacing_ms: int) -> None:
+        """So long after the last one, or the last try, if none is due before."""
+        self._due_ms = min(self._due_ms, self._looked_ms + spacing_ms)
 
     async def _list_again(self, feed: Feed, connection: Connection) -> None:
         house = self._room.house
         try:
             await feed.relist(connection)
         except _FAILURES as error:
-            self._due_ms = house.clock.now_ms() + SPACING_MS
+            self._looked_ms = house.clock.now_ms()
+            self._due_ms = self._looked_ms + SPACING_MS
             house.sink.report("instruments.unknown", f"{house.name}: the listing stays as it was: {error}")
             return
         await self._tell_states(feed)
-        since_ns = (self._listed_ms - SETTLES_MS) * MS
+        since_ns = (self._looked_ms - SETTLES_MS) * MS
         if any(f.own == SETTLING and (f.instrument.expiry_ns or 0) > since_ns for f in feed.follows.values()):
-            self._due_ms = min(self._due_ms, self._listed_ms + SOON_MS)
+            self._due_ms = min(self._due_ms, self._looked_ms + SOON_MS)
             house.on_settlement()
 
     # --- states ---
@@ -134,8 +146,14 @@ class DeriveMarket:
     async def _tell_states(self, feed: Feed) -> None:
         house = self._room.house
         now_ns, received_ns = house.clock.now_ms() * MS, house.wall_clock_ns()
+        if self._not_live:
+            self._want_listing(SPACING_MS)
         for symbol, follow in feed.follows.items():
             state = state_of(self._fresh.get(symbol), follow.instrument.expiry_ns, now_ns)
+            if state == OPEN and symbol in self._not_live:
+                state = NOT_LIVE
+            if state == INACTIVE:
+                self._want_listing(CLOSED_MS)
             if state == follow.own:
                 feed.tell_state(follow, received_ns)  # what stands above it may be another one
                 continue
@@ -160,7 +178,11 @@ class DeriveMarket:
 
     async def _poll(self, feed: Feed, connection: Connection) -> None:
         while True:
-            await trio.sleep(TURN_SECONDS)
+            with trio.move_on_after(TURN_SECONDS):
+                await self._refused.wait()
+            if self._refused.is_set():
+                self._refused = trio.Event()
+                await self._tell_states(feed)
             if self._room.house.clock.now_ms() >= self._due_ms:
                 await self._list_again(feed, connection)
             if trio.current_time() >= self._incidents_at:

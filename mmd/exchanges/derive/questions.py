@@ -209,9 +209,10 @@ class DeriveQuestions:
 
         def page(found: list[TradeData], unread: list[Unread]) -> None:
             now_ns = self._house.wall_clock_ns()
+            # A page begins with the newest, and nothing else says which of one millisecond was first.
             rows = [
                 orders.trade_row(trade, room.instrument(trade.instrument_name), trade_shown(room, trade), now_ns)
-                for trade in found
+                for trade in reversed(found)
             ]
             take(rows, unread)
 

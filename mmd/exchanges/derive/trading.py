@@ -153,6 +153,8 @@ class DeriveOrders:
         if result.order is not None:
             return self._made(chain, order, result.order, result.trades or [], instrument, received_ns)
         assert error is not None, "that none was made is told with a reason"
+        if error.code in ERRORS.not_live:
+            self._room.house.on_not_live(instrument.symbol)
         return self._not_made(chain, order, RpcError(error.code, error.message, error.data), received_ns)
 
     def _not_made(self, chain: Chain, order: AmendOrder, error: RpcError, received_ns: int) -> list[Mail]:
