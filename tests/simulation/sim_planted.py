@@ -4,13 +4,14 @@
 """
 
 import itertools
+import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 from msgspec.structs import replace
 from pytest import MonkeyPatch
-from sim_plan import SECRET
+from sim_ground import SECRET_VARIABLE
 
 from mmd.core import gate, machine, orders, own, pnl, symbol, tracker
 from mmd.core.orders import EMPTY, Cancelling, Live, Unknown
@@ -227,7 +228,8 @@ def the_secret_is_noted(patch: MonkeyPatch) -> None:
     before = daemon.Daemon._committed
 
     def committed(self: daemon.Daemon) -> None:
-        self.diary.note("credentials.read", f"logged in with {SECRET}")
+        secret = os.environ[SECRET_VARIABLE]
+        self.diary.note("credentials.read", f"logged in with {secret}")
         before(self)
 
     patch.setattr(daemon.Daemon, "_committed", committed)
@@ -265,6 +267,18 @@ BUGS: dict[str, Plant] = {
         waiting_for_ever,
     )
 }
+
+
+ELSEWHERE: dict[str, frozenset[str]] = {
+    "deribit": frozenset(),
+    "derive": frozenset({late_requests_are_taken.__name__, fills_of_the_dead_time_are_lost.__name__}),
+}
+"""Bugs of another exchange's room."""
+
+
+def bugs_on(exchange: str) -> list[str]:
+    """Those that can be made there."""
+    return [name for name in BUGS if name not in ELSEWHERE[exchange]]
 
 
 @contextmanager
