@@ -5,7 +5,6 @@ No waiting here: what must come later is returned as `Deferred` and finished by 
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from decimal import Decimal
 from typing import Generic, Protocol, TypeVar
 
 import msgspec
@@ -121,8 +120,8 @@ class Answering(ABC, Generic[L, A]):
         """The wire form of the engine's refusal."""
 
     @abstractmethod
-    def fill_meant(self, link: L, asked: A, amount: Decimal | None) -> None:
-        """Fill every resting order that this request means to end, at most so much of each (None: all)."""
+    def fill_meant(self, link: L, asked: A, steps: int | None) -> None:
+        """Fill every resting order that this request means to end, at most so many least steps of each (None: all)."""
 
     def failed(self, link: L, asked: A, error: RpcError) -> None:
         """An error is answered: what else follows of it."""
@@ -155,7 +154,7 @@ class Answering(ABC, Generic[L, A]):
             if fault.fault is AnswerFault.REFUSE:
                 raise RpcError(fault.code, fault.message)
             if fault.fault is AnswerFault.RACE:
-                self.fill_meant(link, asked, fault.amount)
+                self.fill_meant(link, asked, fault.steps)
                 if fault.code and asked.method == "private/cancel":
                     raise RpcError(fault.code, fault.message)
             result = self.call(link, asked)

@@ -66,7 +66,7 @@ class ArmedAnswer:
         self.delay_ms = 0
         self.code = 0
         self.message = ""
-        self.amount: Decimal | None = None
+        self.steps: int | None = None
         self.answered = True
 
 
@@ -168,14 +168,14 @@ class Faults:
         code: int = 0,
         message: str = "",
         method: Methods = "private/cancel",
-        amount: Decimal | None = None,
+        steps: int | None = None,
     ) -> None:
-        """The orders that a request means are filled just before it, at most so much of each (None: all).
+        """The orders that a request means are filled just before it, at most so many least steps of each (None: all).
 
         `code` answers private/cancel (0: the engine).
         """
         armed = self._arm(AnswerFault.RACE, count, method)
-        armed.code, armed.message, armed.amount = code, message, amount
+        armed.code, armed.message, armed.steps = code, message, steps
 
     def disarm(self) -> None:
         """Forget every fault of requests, fills and books that is still armed."""

@@ -191,9 +191,12 @@ class Levers(Truth):
         code, message = (code, message) if code is not None else self.CANCEL_MISSED
         self._panel.faults.race(count, code, message, CANCELS)
 
-    def fill_before_edits(self, count: int | None = 1, amount: Decimal | None = None) -> None:
-        """The orders that the next edits and replaces mean are filled just before, at most so much (None: all)."""
-        self._panel.faults.race(count, method=EDITS, amount=amount)
+    def fill_before_edits(self, count: int | None = 1, steps: int | None = None) -> None:
+        """The orders that the next edits and replaces mean are filled just before.
+
+        At most so many of the instrument's least steps (None: all that is left).
+        """
+        self._panel.faults.race(count, method=EDITS, steps=steps)
 
     def cut_answers(self, count: int | None = 1, methods: Methods = ORDERS) -> None:
         """The next such requests are carried out; instead of their answers their links are cut."""

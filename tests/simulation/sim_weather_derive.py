@@ -1,6 +1,5 @@
 """What goes wrong on Derive alone, besides everything that goes wrong elsewhere."""
 
-from sim_market import KINDS
 from sim_weather import Weather
 
 from mmd.sandbox.derive.levers import DeriveLevers
@@ -47,10 +46,9 @@ class DeriveWeather(Weather):
 
     def _fill_before_edits(self, a: float, b: float) -> str:
         """So that the filled amount differs from what the replace expects, or nothing is left to replace."""
-        bite = min(KINDS[symbol].takes for symbol in self._world.plan.symbols)
-        amount = bite if b < 0.7 else None
-        self._levers.fill_before_edits(1 + int(a * 3), amount)
-        return f"{1 + int(a * 3)}, {amount or 'all'}"
+        steps = None if b > 0.7 else 1 + int(b * 60)
+        self._levers.fill_before_edits(1 + int(a * 3), steps)
+        return f"{1 + int(a * 3)}, {steps or 'all'}"
 
     def _show_mismatch(self, a: float, b: float) -> str:
         self._levers.show_mismatch(in_result=True)

@@ -1,7 +1,6 @@
 """Derive's JSON-RPC: framing, login, budgets, the method; over WebSocket and HTTP on one port."""
 
 from collections.abc import Callable
-from decimal import Decimal
 from urllib.parse import unquote, urlsplit
 
 import msgspec
@@ -140,7 +139,7 @@ class Dialect(Answering[Link, Asked]):
             return self.context.trouble.chance.random() < 0.5
         return told is Told.BEFORE
 
-    def fill_meant(self, link: Link, asked: Asked, amount: Decimal | None) -> None:
+    def fill_meant(self, link: Link, asked: Asked, steps: int | None) -> None:
         """By id, nonce, label or instrument, as far as the request names them."""
         caller = asked.caller or link.caller
         if caller is None:
@@ -161,7 +160,7 @@ class Dialect(Answering[Link, Asked]):
             }
             meant = all(wanted.get(key) in (None, value) for key, value in mine.items())
             if order.state is OrderState.OPEN and meant:
-                engine.hit(order, amount and min(amount, order.remaining), now_ms)
+                engine.hit_some(order, steps, now_ms)
 
     def call(self, link: Link, asked: Asked) -> object:
         method = METHODS.get(asked.method)
