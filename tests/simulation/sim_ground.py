@@ -15,7 +15,7 @@ from sim_market import DERIBIT_KINDS, DERIVE_KINDS, KINDS, Kind
 
 from mmd.config.schema import definition
 from mmd.exchanges.api import Dial
-from mmd.exchanges.derive import lifetimes
+from mmd.exchanges.derive import lifetimes, market
 from mmd.sandbox.derive.known import SESSION_SECRET, SUBACCOUNT, WALLET
 from mmd.sandbox.derive.options import DeriveOptions, Rates
 from mmd.sandbox.faults import Methods
@@ -117,6 +117,7 @@ class DeribitGround(Ground):
 
 
 LEAST_LIFE_SECONDS = 4  # of a signature here, so that orders end within a minute
+LIST_AGAIN_MS = 30_000  # until an instrument that was closed is looked for again
 SLOW = Rates(matching=4, non_matching=10, perp=4, option=4)  # requests a second, of a small maker
 
 
@@ -223,6 +224,7 @@ class DeriveGround(Ground):
     def adapted(self) -> Iterator[None]:
         with MonkeyPatch.context() as patch:
             patch.setattr(lifetimes, "LEAST_SECONDS", LEAST_LIFE_SECONDS)
+            patch.setattr(market, "CLOSED_MS", LIST_AGAIN_MS, raising=False)
             patch.setitem(definition("derive")["properties"]["order_life_seconds"], "minimum", LEAST_LIFE_SECONDS)
             yield
 
