@@ -30,7 +30,7 @@ def run() -> int:
     words = arguments()
     from sim_ground import GROUNDS
     from sim_plan import weights_on
-    from sim_planted import BUGS, bugs_on
+    from sim_planted import bugs_on
     from sim_run import hunt, main, play
 
     exchanges = list(GROUNDS) if words.exchange == "both" else [words.exchange]
@@ -40,17 +40,18 @@ def run() -> int:
     if unknown:
         print(f"unknown: {', '.join(unknown)}; there are: {', '.join(sorted(kinds))}", file=sys.stderr)
         return 2
-    known = {name for exchange in exchanges for name in bugs_on(exchange)}
-    if words.planted and words.planted not in {"all", *known}:
-        there = [name for name in BUGS if name in known]
-        print(f"no such bug on {words.exchange}; there are: all, {', '.join(there)}", file=sys.stderr)
+    bugs = dict.fromkeys(name for exchange in exchanges for name in bugs_on(exchange))
+    if words.planted and words.planted not in {"all", *bugs}:
+        print(f"no such bug on {words.exchange}; there are: all, {', '.join(bugs)}", file=sys.stderr)
         return 2
     seeds = list(range(words.first, words.first + words.seeds))
     if words.planted and words.seed is None:
         planted = [(each, name) for each in exchanges for name in bugs_on(each) if words.planted in ("all", name)]
         return hunt(planted, seeds, words.minutes, words.jobs)
     if words.seed is None:
-        return main([(each, seed) for seed in seeds for each in exchanges], words.minutes, words.jobs, only, words.failures)
+        return main(
+            [(each, seed) for seed in seeds for each in exchanges], words.minutes, words.jobs, only, words.failures
+        )
     if len(exchanges) > 1:
         print("one seed is of one exchange: --exchange deribit or derive", file=sys.stderr)
         return 2

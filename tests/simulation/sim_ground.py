@@ -24,7 +24,8 @@ from mmd.sandbox.serve import Exchange, SandboxOptions
 from mmd.shell import exchange_types, wiring
 
 ID_VARIABLE, SECRET_VARIABLE = "MMD_SIM_ID", "MMD_SIM_SECRET"
-Dialler = Callable[[], Dial]
+Dialler = Callable[[str], Dial]
+"""A way to the exchange, for what is said."""
 
 
 class Ground(ABC):
@@ -67,7 +68,7 @@ class Ground(ABC):
 
     def plug(self, patch: MonkeyPatch, dialler: Dialler) -> None:
         """Let every connection go over the wire."""
-        patch.setattr(wiring, "tcp_dialer", lambda url: dialler())
+        patch.setattr(wiring, "tcp_dialer", lambda url: dialler("socket"))
 
 
 class DeribitGround(Ground):
@@ -95,7 +96,12 @@ class DeribitGround(Ground):
         "public/subscribe",
         "public/auth",
     )
-    refusals = ((11030, "other_reject"), (10009, "not_enough_funds"), (11051, "system_maintenance"), (13888, "timed_out"))
+    refusals = (
+        (11030, "other_reject"),
+        (10009, "not_enough_funds"),
+        (11051, "system_maintenance"),
+        (13888, "timed_out"),
+    )
     missed = 10004
 
     def entry(self, chance: Random, symbols: list[str], *, protected: bool) -> dict[str, Any]:
@@ -233,7 +239,7 @@ class DeriveGround(Ground):
         real = exchange_types.DeriveReaper
 
         def made(**values: Any) -> exchange_types.DeriveReaper:
-            return real(**values, transport=WireTransport(dialler()))
+            return real(**values, transport=WireTransport(dialler("HTTP")))
 
         patch.setattr(exchange_types, "DeriveReaper", made)
 

@@ -12,7 +12,7 @@ import sys
 import tempfile
 import time
 import traceback
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
@@ -124,7 +124,7 @@ def play(
         with (
             contextlib.chdir(root),
             ground.adapted(),
-            planted(bug),
+            planted(exchange, bug),
             exactly(seed),
             patient,
         ):  # in the directory: names are relative, so that where it is is in no message
@@ -204,7 +204,12 @@ class Tally:
         troubles = {name: self.counts.get(name, 0) for name in sorted(kinds)}
         others = {name: count for name, count in sorted(self.counts.items()) if name not in kinds}
         slow = {f"{exchange} {seed}": f"{seconds:.1f} s" for seconds, exchange, seed in self.slowest}
-        rows = [("seeds", self.exchanges), ("troubles", troubles), ("happened", others), ("slowest", slow)]
+        rows: list[tuple[str, Mapping[str, object]]] = [
+            ("seeds", self.exchanges),
+            ("troubles", troubles),
+            ("happened", others),
+            ("slowest", slow),
+        ]
         return "\n".join(
             f"{title}: " + ", ".join(f"{name} {count}" for name, count in row.items()) for title, row in rows
         )

@@ -96,9 +96,7 @@ class DeriveWeather(Weather):
     def _disarm_wallet(self, a: float, b: float) -> str:
         """Somebody switches cancel-on-disconnect off, for as long as the daemon leaves it so."""
         self._levers.set_cancel_on_disconnect(self._wallet, enabled=False)
-        self._until(
-            5 + a * 20, lambda: self._levers.set_cancel_on_disconnect(self._wallet, enabled=True)
-        )
+        self._until(5 + a * 20, lambda: self._levers.set_cancel_on_disconnect(self._wallet, enabled=True))
         return "cancel-on-disconnect is off"
 
     def _exhaust(self, a: float, b: float) -> str:

@@ -252,10 +252,11 @@ class World:
             await self._end()
             nursery.cancel_scope.cancel()
 
-    def _dialer(self) -> Dial:
+    def _dialer(self, what: str) -> Dial:
         owner = self.dialling
 
         async def dial() -> trio.abc.Stream:
+            self.story.count(f"{what} dialled")
             return await self.wire.dial(owner)
 
         return dial
