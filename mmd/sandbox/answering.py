@@ -9,7 +9,7 @@ from typing import Generic, Protocol, TypeVar
 
 import msgspec
 
-from mmd.sandbox.faults import NO_FAULT, AnswerFault, ArmedAnswer, Faults
+from mmd.sandbox.faults import NO_FAULT, UNANSWERED, AnswerFault, ArmedAnswer, Faults
 from mmd.sandbox.link import Link
 from mmd.sandbox.orders import Refused
 from mmd.sandbox.rpc import RpcError
@@ -120,8 +120,8 @@ class Answering(ABC, Generic[L, A]):
         """The wire form of the engine's refusal."""
 
     @abstractmethod
-    def fill_meant(self, link: L, asked: A) -> None:
-        """Fill every resting order that this cancel means."""
+    def fill_meant(self, link: L, asked: A, steps: int | None) -> None:
+        """Fill every resting order that this request means to end, at most so many least steps of each (None: all)."""
 
     def failed(self, link: L, asked: A, error: RpcError) -> None:
         """An error is answered: what else follows of it."""
@@ -141,7 +141,7 @@ class Answering(ABC, Generic[L, A]):
 
             def arrive() -> Deferred | None:
                 asked.us_in = self.wall_us()
-                return self._carry_out(link, asked, NO_FAULT)
+                return self._carry_out(link, asked, NO_FAULT if fault.answered else UNANSWERED)
 
             return Deferred(fault.delay_ms / 1000, arrive)
         return self._carry_out(link, asked, fault)
@@ -154,10 +154,12 @@ class Answering(ABC, Generic[L, A]):
             if fault.fault is AnswerFault.REFUSE:
                 raise RpcError(fault.code, fault.message)
             if fault.fault is AnswerFault.RACE:
-                self.fill_meant(link, asked)
+                self.fill_meant(link, asked, fault.steps)
                 if fault.code and asked.method == "private/cancel":
                     raise RpcError(fault.code, fault.message)
             result = self.call(link, asked)
+            if fault.fault is AnswerFault.UNCONFIRMED:
+                error = RpcError(fault.code, fault.message)
         except RpcError as raised:
             error = raised
         except Refused as raised:

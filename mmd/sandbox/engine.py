@@ -294,6 +294,11 @@ class Engine(EngineVenue):
         self.floor.commit(now_ms)
         return trade.trade_id
 
+    def hit_some(self, order: Order, steps: int | None, now_ms: int) -> None:
+        """The same with at most so many least steps of its instrument."""
+        step = contracts.amount_step(self.instrument(order.instrument_name))
+        self.hit(order, None if steps is None else min(order.remaining, steps * step), now_ms)
+
     def fill_closed(self, order: Order, amount: Decimal, now_ms: int) -> str:
         """A fill of an order that is closed turns up: a true execution, in every book of the exchange.
 

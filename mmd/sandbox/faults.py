@@ -16,7 +16,7 @@ from mmd.sandbox.notices import AccountChanged, Notice
 class AnswerFault(StrEnum):
     """What becomes of one request. LOSE_REQUEST: it never arrived; LOSE_ANSWER: it had its effect.
 
-    RACE is for cancels: the orders it means are filled before it is carried out.
+    RACE: the orders that it means to end are filled before it is carried out.
     """
 
     NONE = "none"
@@ -28,6 +28,7 @@ class AnswerFault(StrEnum):
     REFUSE = "refuse"
     CUT = "cut"  # it had its effect, and the link dies instead of the answer
     REPEAT = "repeat"  # answered twice
+    UNCONFIRMED = "unconfirmed"  # it had its effect, and the answer is an error
 
 
 class BookFault(StrEnum):
@@ -65,6 +66,8 @@ class ArmedAnswer:
         self.delay_ms = 0
         self.code = 0
         self.message = ""
+        self.steps: int | None = None
+        self.answered = True
 
 
 class ArmedFill:
@@ -88,6 +91,7 @@ class ArmedBook:
 
 
 NO_FAULT = ArmedAnswer(AnswerFault.NONE, 0, "")
+UNANSWERED = ArmedAnswer(AnswerFault.LOSE_ANSWER, 0, "")
 
 
 class Faults:
@@ -146,14 +150,32 @@ class Faults:
         armed = self._arm(AnswerFault.REFUSE, count, method)
         armed.code, armed.message = code, message
 
-    def delay_requests(self, count: int | None, delay_ms: int, method: Methods = "private/") -> None:
-        """The requests are on their way for so much longer: they have their effect late."""
-        self._arm(AnswerFault.DELAY_REQUEST, count, method).delay_ms = delay_ms
-
-    def race_cancels(self, count: int | None, code: int, message: str, method: Methods = "private/cancel") -> None:
-        """The orders that a cancel means are filled just before it. `code` answers private/cancel (0: the engine)."""
-        armed = self._arm(AnswerFault.RACE, count, method)
+    def confirm_with_error(self, count: int | None, code: int, message: str, method: Methods = "private/") -> None:
+        """The requests have their effect; where that is no error by itself, they are answered with this one."""
+        armed = self._arm(AnswerFault.UNCONFIRMED, count, method)
         armed.code, armed.message = code, message
+
+    def delay_requests(
+        self, count: int | None, delay_ms: int, method: Methods = "private/", *, answered: bool = True
+    ) -> None:
+        """The requests are on their way for so much longer: they have their effect late. `answered`: and an answer."""
+        armed = self._arm(AnswerFault.DELAY_REQUEST, count, method)
+        armed.delay_ms, armed.answered = delay_ms, answered
+
+    def race(
+        self,
+        count: int | None,
+        code: int = 0,
+        message: str = "",
+        method: Methods = "private/cancel",
+        steps: int | None = None,
+    ) -> None:
+        """The orders that a request means are filled just before it, at most so many least steps of each (None: all).
+
+        `code` answers private/cancel (0: the engine).
+        """
+        armed = self._arm(AnswerFault.RACE, count, method)
+        armed.code, armed.message, armed.steps = code, message, steps
 
     def disarm(self) -> None:
         """Forget every fault of requests, fills and books that is still armed."""

@@ -68,6 +68,41 @@ async def test_a_lost_answer_of_a_replace_leaves_one_order(autojump_clock):
         assert (order.price, order.label) == (D("2998"), "mine")
 
 
+async def test_a_late_request_without_an_answer_is_carried_out(autojump_clock):
+    async with running() as house:
+        client = await house.trader()
+        house.levers.delay_requests(1, 3000, answered=False)
+        request = await client.send("private/order", **client.order())
+        await trio.sleep(2.9)
+        assert house.levers.open_orders(ACCOUNT) == []
+        await trio.sleep(30)
+        assert [order.label for order in house.levers.open_orders(ACCOUNT)] == ["mine"]
+        assert request not in client.answers
+
+
+async def test_an_order_is_made_and_the_answer_is_an_error(autojump_clock):
+    async with running() as house:
+        client = await house.trader()
+        house.levers.confirm_with_error(1, 9000, "Order confirmation timeout")
+        assert await client.refusal() == 9000
+        assert [order.label for order in house.levers.open_orders(ACCOUNT)] == ["mine"]
+        house.levers.confirm_with_error(1, 9000, "Order confirmation timeout")
+        assert await client.refusal(amount="0") == 11012  # what was not carried out is refused as ever
+
+
+@pytest.mark.parametrize(("steps", "code"), [(25, 11028), (None, 11004), (10_000, 11004)])
+async def test_a_fill_wins_the_race_against_a_replace(autojump_clock, steps, code):
+    async with running() as house:
+        client = await house.trader()
+        old, other = await client.place(), await client.place(label="other")
+        house.levers.fill_before_edits(1, steps)
+        wanted = client.order(order_id_to_cancel=old, expected_filled_amount="0")
+        assert await client.code("private/replace", **wanted) == code
+        filled = D("0.25") if steps == 25 else D(1)
+        assert house.levers.position(ACCOUNT, PERP) == filled
+        assert [order.order_id for order in house.levers.open_orders(ACCOUNT)] == [other]
+
+
 async def test_a_login_may_be_cut(autojump_clock):
     async with running() as house:
         client = await house.client()

@@ -235,6 +235,15 @@ async def test_a_fill_wins_the_race_against_a_mass_cancel(autojump_clock):
         assert house.levers.position("maker", PERP) == 200
 
 
+async def test_a_fill_wins_the_race_against_an_edit(autojump_clock):
+    async with running() as house:
+        client = await maker(house)
+        order_id = await bid(client)
+        house.levers.fill_before_edits(1, 3)
+        edited = await client.call("private/edit", order_id=order_id, amount=100, price=79999.0)
+        assert (edited["order"]["filled_amount"], house.levers.position("maker", PERP)) == (30, 30)
+
+
 @pytest.mark.parametrize("arm", ["lose_answers", "refuse_orders", "repeat_fills"])
 async def test_counts_are_at_least_one(autojump_clock, arm):
     async with running() as house:

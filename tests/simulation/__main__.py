@@ -11,6 +11,7 @@ from sim_exact import again, needs_new_process
 
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m tests.simulation", description=__doc__)
+    parser.add_argument("--exchange", choices=("deribit", "derive", "both"), default="deribit", help="default deribit")
     parser.add_argument("--seeds", type=int, default=100, help="how many, default 100")
     parser.add_argument("--first", type=int, default=1, help="the first of them, default 1")
     parser.add_argument("--seed", type=int, help="this one alone, with a longer story")
@@ -27,25 +28,35 @@ def arguments() -> argparse.Namespace:
 
 def run() -> int:
     words = arguments()
-    from sim_plan import WEIGHTS
-    from sim_planted import BUGS
+    from sim_ground import GROUNDS
+    from sim_plan import weights_on
+    from sim_planted import bugs_on
     from sim_run import hunt, main, play
 
+    exchanges = list(GROUNDS) if words.exchange == "both" else [words.exchange]
     only = None if words.only is None else frozenset(words.only.split(",")) - {"none"}
-    unknown = sorted((only or frozenset()) - WEIGHTS.keys())
+    kinds = {kind for exchange in exchanges for kind in weights_on(GROUNDS[exchange])}
+    unknown = sorted((only or frozenset()) - kinds)
     if unknown:
-        print(f"unknown: {', '.join(unknown)}; there are: {', '.join(sorted(WEIGHTS))}", file=sys.stderr)
+        print(f"unknown: {', '.join(unknown)}; there are: {', '.join(sorted(kinds))}", file=sys.stderr)
         return 2
-    if words.planted and words.planted != "all" and words.planted not in BUGS:
-        print(f"no such bug; there are: all, {', '.join(BUGS)}", file=sys.stderr)
+    bugs = dict.fromkeys(name for exchange in exchanges for name in bugs_on(exchange))
+    if words.planted and words.planted not in {"all", *bugs}:
+        print(f"no such bug on {words.exchange}; there are: all, {', '.join(bugs)}", file=sys.stderr)
         return 2
+    seeds = list(range(words.first, words.first + words.seeds))
     if words.planted and words.seed is None:
-        names = list(BUGS) if words.planted == "all" else [words.planted]
-        return hunt(names, list(range(words.first, words.first + words.seeds)), words.minutes, words.jobs)
+        planted = [(each, name) for each in exchanges for name in bugs_on(each) if words.planted in ("all", name)]
+        return hunt(planted, seeds, words.minutes, words.jobs)
     if words.seed is None:
-        seeds = list(range(words.first, words.first + words.seeds))
-        return main(seeds, words.minutes, words.jobs, only, words.failures)
-    outcome = play(words.seed, words.minutes, only, words.lines, told=words.story, bug=words.planted or "")
+        return main(
+            [(each, seed) for seed in seeds for each in exchanges], words.minutes, words.jobs, only, words.failures
+        )
+    if len(exchanges) > 1:
+        print("one seed is of one exchange: --exchange deribit or derive", file=sys.stderr)
+        return 2
+    (exchange,) = exchanges
+    outcome = play(exchange, words.seed, words.minutes, only, words.lines, told=words.story, bug=words.planted or "")
     print(outcome.report() if outcome.failure else "\n".join(outcome.story))
     took = "" if words.exact else f" in {outcome.seconds:.2f} s"
     print(f"{outcome.simulated_seconds:.0f} simulated seconds{took}, wire {outcome.digest[:16]}")

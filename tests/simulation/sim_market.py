@@ -8,6 +8,9 @@ from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal
 from random import Random
 from typing import NamedTuple
 
+import msgspec
+
+from mmd.sandbox.derive.universe import BY_BASE, option, perpetual
 from mmd.sandbox.model import Direction, Greeks, Reference, SandboxInstrument, TickStep, Venue
 
 D = Decimal
@@ -18,7 +21,7 @@ STILL_MS = 1000
 
 
 class Kind(NamedTuple):
-    """One instrument to trade. `depth`: the amount at a level; `reach`: how far it walks, as a share of the price."""
+    """One instrument to trade. `depth`: the amount at a level; `bite`: what takers take multiples of, None = lots."""
 
     name: str
     base: str
@@ -30,24 +33,50 @@ class Kind(NamedTuple):
     depth: Decimal
     linear: bool = False
     option: bool = False
+    bite: Decimal | None = None
+
+    @property
+    def takes(self) -> Decimal:
+        return self.lot if self.bite is None else self.bite
 
 
-KINDS = {
-    kind.name: kind
-    for kind in (
-        Kind("BTC-PERPETUAL", "BTC", "BTC", "btc_usd", D(80000), D("0.5"), D(10), D(200)),
-        Kind("ETH-PERPETUAL", "ETH", "ETH", "eth_usd", D(3000), D("0.05"), D(1), D(100)),
-        Kind("BTC_USDC-PERPETUAL", "BTC", "USDC", "btc_usdc", D(80000), D(1), D("0.001"), D("0.02"), linear=True),
-        Kind("BTC-25DEC26-90000-C", "BTC", "BTC", "btc_usd", D("0.0300"), D("0.0005"), D("0.1"), D("0.5"), option=True),
-    )
-}
+def _by_name(*kinds: Kind) -> dict[str, Kind]:
+    return {kind.name: kind for kind in kinds}
+
+
+DERIBIT_KINDS = _by_name(
+    Kind("BTC-PERPETUAL", "BTC", "BTC", "btc_usd", D(80000), D("0.5"), D(10), D(200)),
+    Kind("ETH-PERPETUAL", "ETH", "ETH", "eth_usd", D(3000), D("0.05"), D(1), D(100)),
+    Kind("BTC_USDC-PERPETUAL", "BTC", "USDC", "btc_usdc", D(80000), D(1), D("0.001"), D("0.02"), linear=True),
+    Kind("BTC-25DEC26-90000-C", "BTC", "BTC", "btc_usd", D("0.0300"), D("0.0005"), D("0.1"), D("0.5"), option=True),
+)
+DERIVE_KINDS = _by_name(
+    Kind("ETH-PERP", "ETH", "USDC", "eth_usd", D(3000), D("0.01"), D(1), D(20), linear=True, bite=D("0.37")),
+    Kind("BTC-PERP", "BTC", "USDC", "btc_usd", D(80000), D("0.1"), D("0.01"), D("0.2"), linear=True, bite=D("0.003")),
+    Kind("ETH-20261225-3200-C", "ETH", "USDC", "eth_usd", D(120), D("0.1"), D("0.1"), D(2), linear=True, option=True),
+)
+"""Their takers take fractions of the least amount of an order, and leave as much."""
+
+KINDS = DERIBIT_KINDS | DERIVE_KINDS
+COINS = {"BTC": D(80000), "ETH": D(3000)}
 
 
 def listed(kind: Kind) -> SandboxInstrument:
     """As the exchange lists it."""
+    return _on_deribit(kind) if kind.name in DERIBIT_KINDS else _on_derive(kind)
+
+
+def _on_derive(kind: Kind) -> SandboxInstrument:
+    family, now_ms = BY_BASE[kind.base], START_NS // 1_000_000
+    if kind.option:
+        return option(family, "month", EXPIRY_MS, now_ms, Decimal(kind.name.split("-")[2]), "call")
+    return perpetual(family, now_ms)
+
+
+def _on_deribit(kind: Kind) -> SandboxInstrument:
     return SandboxInstrument(
         instrument_name=kind.name,
-        instrument_id=1 + sorted(KINDS).index(kind.name),
+        instrument_id=1 + sorted(DERIBIT_KINDS).index(kind.name),
         kind="option" if kind.option else "future",
         instrument_type="linear" if kind.linear else "reversed",
         base_currency=kind.base,
@@ -86,7 +115,8 @@ class MovingMarket:
         self._venue: Venue
 
     def instruments(self) -> list[SandboxInstrument]:
-        return [listed(kind) for kind in self._kinds]
+        found = [listed(kind) for kind in self._kinds]
+        return [msgspec.structs.replace(one, instrument_id=one.instrument_id or at) for at, one in enumerate(found, 1)]
 
     def start(self, venue: Venue, now_ms: int) -> None:
         self._venue = venue
@@ -142,7 +172,7 @@ class MovingMarket:
 
     def _take(self, kind: Kind, now_ms: int) -> None:
         direction = self._chance.choice((Direction.BUY, Direction.SELL))
-        amount = kind.lot * self._chance.choice((1, 1, 2, 5, 20))
+        amount = kind.takes * self._chance.choice((1, 1, 2, 5, 20))
         slack = D("1.004") if direction is Direction.BUY else D("0.996")
         limit = _on_grid(self._mids[kind.name] * slack, kind.tick, ROUND_FLOOR)
         self.takes += len(self._venue.take(kind.name, direction, amount, limit, now_ms))
@@ -151,14 +181,14 @@ class MovingMarket:
         wobbles = self._steps % 2
         for kind in self._kinds:
             mid = self._mids[kind.name]
-            index = KINDS["BTC-PERPETUAL"].price if kind.option else mid
+            index = COINS[kind.base] if kind.option else mid
             alone = all(other.index != kind.index or other.option for other in self._kinds)
             if alone or not kind.option:
                 self._venue.set_index(kind.index, index, now_ms)
             if self.still:
-                wobble = D("0.000001") if kind.option else D("0.01")
+                wobble = D("0.000001") if kind.option and not kind.linear else D("0.01")
             else:
-                wobble = D("0.0001") if kind.option else kind.tick
+                wobble = D("0.0001") if kind.option and not kind.linear else kind.tick
             self._venue.set_reference(
                 kind.name,
                 Reference(
@@ -167,7 +197,7 @@ class MovingMarket:
                     min_price=_on_grid(mid * D("0.7"), kind.tick, ROUND_CEILING),
                     max_price=_on_grid(mid * D("1.3"), kind.tick, ROUND_FLOOR),
                     underlying_price=index if kind.option else None,
-                    underlying_index="BTC-25DEC26" if kind.option else None,
+                    underlying_index=f"{kind.base}-25DEC26" if kind.option else None,
                     mark_iv=55.0 if kind.option else None,
                     greeks=Greeks(0.3, 0.00001, 45.0, -20.0, 5.0) if kind.option else None,
                     current_funding=None if kind.option else 0.0001,

@@ -4,7 +4,6 @@ import logging
 from pathlib import Path
 
 from sim_judge import Oracle
-from sim_plan import SECRET
 from sim_world_type import World
 
 from mmd.shell import logs
@@ -44,8 +43,8 @@ class Secrets(Oracle):
                 self._search(world, path.read_bytes(), path.name)
 
     def _search(self, world: World, content: bytes, where: str) -> None:
-        if SECRET.encode() in content:
-            raise self.broken(f"the client secret is in {where}")
+        if world.plan.ground.secret.encode() in content:
+            raise self.broken(f"the secret is in {where}")
         for token in sorted(world.wire.tokens):
             if token in content:
                 raise self.broken(f"an access token is in {where}")

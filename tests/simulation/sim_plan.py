@@ -5,23 +5,19 @@ Everything is drawn before the run begins or from generators of its own, so that
 """
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from decimal import Decimal
 from random import Random
 from typing import Any
 
-from sim_market import KINDS, Kind
+from sim_ground import DERIBIT, Ground
+from sim_market import COINS, KINDS, Kind
 
 D = Decimal
 SERVICE = "sim"
-EXCHANGE = "deribit"
-CLIENT_ID = "simulated-client"
-SECRET = "sim-secret-4f1c9a7be2d05836"
-ID_VARIABLE, SECRET_VARIABLE = "MMD_SIM_ID", "MMD_SIM_SECRET"
-PERPETUALS = ("BTC-PERPETUAL", "ETH-PERPETUAL", "BTC_USDC-PERPETUAL")
-OPTION = "BTC-25DEC26-90000-C"
 
-# How often each kind of trouble is drawn.
+# How often each kind of trouble is drawn; an exchange adds its own.
 WEIGHTS = {
     "cut": 4,
     "cut_midway": 3,
@@ -130,22 +126,24 @@ class Plan:
     storms: list[Storm]
     maker_protection: bool
     only: frozenset[str] | None = None
+    ground: Ground = DERIBIT
     chance: Random = field(default_factory=Random)
 
     def stream(self, name: str) -> Random:
         """Chance for one purpose."""
-        return Random(f"{self.seed}/{name}")
+        return Random(f"{self.ground.prefix}{self.seed}/{name}")
 
 
-def draw(seed: int, minutes: float, only: frozenset[str] | None = None) -> Plan:
-    """The plan of a seed; `only` these kinds of trouble happen."""
-    chance = Random(f"{seed}/plan")
-    symbols = list(chance.sample(PERPETUALS, chance.choice((1, 2, 2, 3))))
+def draw(seed: int, minutes: float, only: frozenset[str] | None = None, ground: Ground = DERIBIT) -> Plan:
+    """The plan of a seed on an exchange; `only` these kinds of trouble happen."""
+    chance = Random(f"{ground.prefix}{seed}/plan")
+    most = len(ground.perpetuals)
+    symbols = list(chance.sample(ground.perpetuals, min(most, chance.choice((1, 2, 2, 3)))))
     if chance.random() < 0.4:
-        symbols.append(OPTION)
-    protected = chance.random() < 0.25
-    base = _settings(chance, symbols, protected)
-    variants = [_variant(Random(f"{seed}/variant/{n}"), base, symbols, n) for n in range(4)]
+        symbols.append(ground.option)
+    protected = chance.random() < ground.protected_share
+    base = _settings(chance, symbols, ground, protected)
+    variants = [_variant(Random(f"{ground.prefix}{seed}/variant/{n}"), base, symbols, n) for n in range(4)]
     plan = Plan(
         seed=seed,
         symbols=symbols,
@@ -156,19 +154,26 @@ def draw(seed: int, minutes: float, only: frozenset[str] | None = None) -> Plan:
         storms=[],
         maker_protection=protected,
         only=only,
+        ground=ground,
     )
     left = minutes * 60.0
     while left > 0.0:
-        storm = _storm(chance, min(left, 45.0), only)
+        storm = _storm(chance, min(left, 45.0), only, ground)
         plan.storms.append(storm)
         left -= storm.seconds + 15.0
     return plan
 
 
-def _storm(chance: Random, most: float, only: frozenset[str] | None) -> Storm:
+def weights_on(ground: Ground) -> dict[str, int]:
+    """All kinds of trouble that there are."""
+    return WEIGHTS | dict(ground.weights)
+
+
+def _storm(chance: Random, most: float, only: frozenset[str] | None, ground: Ground) -> Storm:
     seconds = min(most, chance.uniform(12.0, 45.0))
-    mood = chance.choice(sorted(MOODS))
-    weights = WEIGHTS | MOODS[mood]
+    moods: Mapping[str, Mapping[str, int]] = MOODS | dict(ground.moods)
+    mood = chance.choice(sorted(moods))
+    weights = weights_on(ground) | dict(moods[mood])
     names = sorted(weights)
     count = round(seconds * chance.choice((0.05, 0.15, 0.3, 0.6)))
     kinds = chance.choices(names, [weights[name] for name in names], k=count)
@@ -177,22 +182,9 @@ def _storm(chance: Random, most: float, only: frozenset[str] | None) -> Storm:
     return Storm(seconds, mood, troubles)
 
 
-def _settings(chance: Random, symbols: list[str], protected: bool) -> dict[str, Any]:
+def _settings(chance: Random, symbols: list[str], ground: Ground, protected: bool) -> dict[str, Any]:
     """A configuration as plain values."""
-    exchange: dict[str, Any] = {
-        "type": "deribit",
-        "network": {"url": "ws://127.0.0.1:1/ws/api/v2"},
-        "credentials": {"client_id": {"env": ID_VARIABLE}, "client_secret": {"env": SECRET_VARIABLE}},
-        "grant": chance.choice(("client_signature", "client_credentials")),
-    }
-    if protected:
-        rows = [
-            {"underlying": base, "interval_seconds": 5, "frozen_seconds": 4, "max_quantity": 500}
-            for base in sorted({KINDS[name].base for name in symbols if not KINDS[name].linear})
-        ]
-        exchange["maker_protection"] = rows
-    if not exchange.get("maker_protection"):
-        exchange.pop("maker_protection", None)
+    exchange = ground.entry(chance, symbols, protected=protected)
     spreads = {
         name: {
             "fair": chance.choice(("mid", "microprice", "mark")),
@@ -210,7 +202,7 @@ def _settings(chance: Random, symbols: list[str], protected: bool) -> dict[str, 
     return {
         "version": 1,
         "service": {"name": SERVICE, "mode": "live", "metrics": {"listen": None}, "statistics_seconds": 3600},
-        "exchanges": {EXCHANGE: exchange},
+        "exchanges": {ground.name: exchange},
         "market_data": {
             "stale_seconds": chance.choice((3, 10)),
             "auto_resume": chance.random() < 0.5,
@@ -227,6 +219,7 @@ def _variant(chance: Random, base: dict[str, Any], symbols: list[str], number: i
     """The configuration `number`; the first has all symbols and the base's spreads."""
     kept = tuple(symbols)
     spreads = base["spreads"]
+    (exchange,) = base["exchanges"]
     if number:
         if len(symbols) > 1 and chance.random() < 0.4:
             kept = tuple(chance.sample(symbols, len(symbols) - 1))
@@ -249,7 +242,7 @@ def _variant(chance: Random, base: dict[str, Any], symbols: list[str], number: i
         "spreads": spreads,
         "instruments": [
             {
-                "exchange": EXCHANGE,
+                "exchange": exchange,
                 "symbol": name,
                 "spread": name,
                 "limits": {"max_position": str(limits[name]), "max_order_size": str(limits[name])},
@@ -260,7 +253,7 @@ def _variant(chance: Random, base: dict[str, Any], symbols: list[str], number: i
             "per_symbol": {
                 "max_position": str(max(limits.values())),
                 "max_order_size": str(max(limits.values())),
-                "collar_bps": 2000 if OPTION not in kept else 50_000,
+                "collar_bps": 50_000 if any(KINDS[name].option for name in kept) else 2000,
                 "max_fills": chance.choice((100, 10_000)),
                 "max_filled": "100000000",
                 "ack_timeout_seconds": 2,
@@ -277,7 +270,7 @@ def _variant(chance: Random, base: dict[str, Any], symbols: list[str], number: i
 
 def worth(kind: Kind, amount: Decimal) -> Decimal:
     """In USD, at the first price."""
-    return amount * D(80_000) if kind.option or kind.linear else amount
+    return amount * COINS[kind.base] if kind.option or kind.linear else amount
 
 
 def coins_of(kind: Kind, amount: Decimal) -> Decimal:

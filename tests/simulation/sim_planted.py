@@ -4,19 +4,22 @@
 """
 
 import itertools
+import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import sim_planted_derive
 from msgspec.structs import replace
 from pytest import MonkeyPatch
-from sim_plan import SECRET
+from sim_ground import SECRET_VARIABLE
 
 from mmd.core import gate, machine, orders, own, pnl, symbol, tracker
 from mmd.core.orders import EMPTY, Cancelling, Live, Unknown
 from mmd.domain import events as ev
 from mmd.domain.reasons import State
 from mmd.exchanges.deribit import session
+from mmd.exchanges.session import RpcExchange
 from mmd.journal import writer
 from mmd.shell import daemon, prover, pump, register
 
@@ -193,7 +196,7 @@ def leftovers_are_left(patch: MonkeyPatch) -> None:
 
 def fills_of_the_dead_time_are_lost(patch: MonkeyPatch) -> None:
     """After a restart the exchange is asked for fills since now."""
-    patch.setattr(session.Deribit, "known_until", lambda *known, **more: None)
+    patch.setattr(RpcExchange, "known_until", lambda *known, **more: None)
 
 
 def a_lowered_limit_is_ignored(patch: MonkeyPatch) -> None:
@@ -227,7 +230,8 @@ def the_secret_is_noted(patch: MonkeyPatch) -> None:
     before = daemon.Daemon._committed
 
     def committed(self: daemon.Daemon) -> None:
-        self.diary.note("credentials.read", f"logged in with {SECRET}")
+        secret = os.environ[SECRET_VARIABLE]
+        self.diary.note("credentials.read", f"logged in with {secret}")
         before(self)
 
     patch.setattr(daemon.Daemon, "_committed", committed)
@@ -238,39 +242,42 @@ def waiting_for_ever(patch: MonkeyPatch) -> None:
     patch.setattr(tracker.Tracker, "_overdue", lambda self, now_ns: None)
 
 
-BUGS: dict[str, Plant] = {
-    plant.__name__: plant
-    for plant in (
-        in_flight_is_free,
-        trades_are_counted_twice,
-        a_cancel_is_not_waited_for,
-        act_before_write,
-        the_journal_waits,
-        absent_once_is_gone,
-        silence_is_a_no,
-        late_requests_are_taken,
-        a_halt_leaves_the_gate_open,
-        not_found_is_gone,
-        forgotten_orders_do_not_fill,
-        position_is_not_limited,
-        proof_without_asking,
-        halts_are_forgotten,
-        a_stop_just_ends,
-        leftovers_are_left,
-        fills_of_the_dead_time_are_lost,
-        a_lowered_limit_is_ignored,
-        the_chain_stands_still,
-        a_machine_looks_elsewhere,
-        the_secret_is_noted,
-        waiting_for_ever,
-    )
-}
+EVERYWHERE: tuple[Plant, ...] = (
+    in_flight_is_free,
+    trades_are_counted_twice,
+    a_cancel_is_not_waited_for,
+    act_before_write,
+    the_journal_waits,
+    absent_once_is_gone,
+    silence_is_a_no,
+    a_halt_leaves_the_gate_open,
+    not_found_is_gone,
+    forgotten_orders_do_not_fill,
+    position_is_not_limited,
+    proof_without_asking,
+    halts_are_forgotten,
+    a_stop_just_ends,
+    leftovers_are_left,
+    fills_of_the_dead_time_are_lost,
+    a_lowered_limit_is_ignored,
+    the_chain_stands_still,
+    a_machine_looks_elsewhere,
+    the_secret_is_noted,
+    waiting_for_ever,
+)
+ONLY: dict[str, tuple[Plant, ...]] = {"deribit": (late_requests_are_taken,), "derive": sim_planted_derive.BUGS}
+"""In one exchange's room."""
+
+
+def bugs_on(exchange: str) -> dict[str, Plant]:
+    """Those that can be made there, by name."""
+    return {plant.__name__: plant for plant in (*EVERYWHERE, *ONLY[exchange])}
 
 
 @contextmanager
-def planted(name: str) -> Iterator[None]:
+def planted(exchange: str, name: str) -> Iterator[None]:
     """Within, the daemon has this bug; none for an empty name."""
     with MonkeyPatch.context() as patch:
         if name:
-            BUGS[name](patch)
+            bugs_on(exchange)[name](patch)
         yield

@@ -12,7 +12,7 @@ import sys
 import tempfile
 import time
 import traceback
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
@@ -20,11 +20,13 @@ from types import FrameType
 import trio
 import trio.testing
 from sim_exact import exactly
-from sim_plan import CLIENT_ID, ID_VARIABLE, SECRET, SECRET_VARIABLE, WEIGHTS, draw
+from sim_ground import GROUNDS
+from sim_plan import draw, weights_on
 from sim_planted import planted
 from sim_world import World
 
 MEMORY = Path("/dev/shm")
+Seed = tuple[str, int]  # of an exchange
 PATIENCE_SECONDS = 10.0  # of work for a simulated minute, which takes less than one
 
 
@@ -32,6 +34,7 @@ PATIENCE_SECONDS = 10.0  # of work for a simulated minute, which takes less than
 class Outcome:
     """What came of one seed. `failure` is empty if every promise was kept."""
 
+    exchange: str
     seed: int
     minutes: float
     only: frozenset[str] | None
@@ -49,10 +52,11 @@ class Outcome:
         """The one line that shows it again."""
         only = f" --only {','.join(sorted(self.only)) or 'none'}" if self.only is not None else ""
         planted = f" --planted {self.bug}" if self.bug else ""
-        return f"python -m tests.simulation --seed {self.seed} --minutes {self.minutes:g}{only}{planted}"
+        where = f"--exchange {self.exchange} --seed {self.seed}"
+        return f"python -m tests.simulation {where} --minutes {self.minutes:g}{only}{planted}"
 
     def report(self) -> str:
-        return "\n".join([f"seed {self.seed}: {self.failure}", *self.story, f"again: {self.again}"])
+        return "\n".join([f"{self.exchange}, seed {self.seed}: {self.failure}", *self.story, f"again: {self.again}"])
 
 
 class Stuck(Exception):
@@ -85,6 +89,7 @@ class Patience(contextlib.AbstractContextManager["Patience"]):
 
 
 def play(
+    exchange: str,
     seed: int,
     minutes: float,
     only: frozenset[str] | None = None,
@@ -93,12 +98,13 @@ def play(
     told: bool = False,
     bug: str = "",
 ) -> Outcome:
-    """Run one seed to its end or its first broken promise; the story of a failure, or any if `told`.
+    """Run one seed on an exchange to its end or its first broken promise; the story of a failure, or any if `told`.
 
     `bug`: one of `sim_planted`. Same arguments, same run, to the last byte.
     """
-    outcome = Outcome(seed, minutes, only, bug)
-    os.environ[ID_VARIABLE], os.environ[SECRET_VARIABLE] = CLIENT_ID, SECRET
+    outcome = Outcome(exchange, seed, minutes, only, bug)
+    ground = GROUNDS[exchange]
+    os.environ.update(ground.environment)
     logger = logging.getLogger("mmd")
     level, propagate = logger.level, logger.propagate
     logger.setLevel(logging.INFO)
@@ -110,14 +116,15 @@ def play(
     patient = Patience(PATIENCE_SECONDS * max(1.0, minutes))
 
     async def main() -> None:
-        worlds.append(World(draw(seed, minutes, only)))
+        worlds.append(World(draw(seed, minutes, only, ground)))
         await worlds[0].run()
         outcome.simulated_seconds = trio.current_time()
 
     try:
         with (
             contextlib.chdir(root),
-            planted(bug),
+            ground.adapted(),
+            planted(exchange, bug),
             exactly(seed),
             patient,
         ):  # in the directory: names are relative, so that where it is is in no message
@@ -150,9 +157,9 @@ def _leaf(error: BaseException) -> BaseException:
     return error
 
 
-def play_many(seeds: Iterable[int], minutes: float, jobs: int, only: frozenset[str] | None) -> Iterator[Outcome]:
+def play_many(seeds: Iterable[Seed], minutes: float, jobs: int, only: frozenset[str] | None) -> Iterator[Outcome]:
     """Outcomes as they come; each seed runs in one of `jobs` processes."""
-    tasks = ((seed, minutes, only) for seed in seeds)
+    tasks = ((exchange, seed, minutes, only) for exchange, seed in seeds)
     if jobs <= 1:
         yield from itertools.starmap(play, tasks)
         return
@@ -160,7 +167,7 @@ def play_many(seeds: Iterable[int], minutes: float, jobs: int, only: frozenset[s
         yield from pool.imap_unordered(_play, tasks)
 
 
-def _play(task: tuple[int, float, frozenset[str] | None]) -> Outcome:
+def _play(task: tuple[str, int, float, frozenset[str] | None]) -> Outcome:
     return play(*task)
 
 
@@ -172,7 +179,8 @@ class Tally:
         self.failures: list[Outcome] = []
         self.counts: dict[str, int] = {}
         self.simulated_seconds = 0.0
-        self.slowest: list[tuple[float, int]] = []
+        self.slowest: list[tuple[float, str, int]] = []
+        self.exchanges: dict[str, int] = {}
         self._began = time.perf_counter()
 
     def add(self, outcome: Outcome) -> None:
@@ -180,7 +188,8 @@ class Tally:
         self.simulated_seconds += outcome.simulated_seconds
         for name, count in outcome.counts.items():
             self.counts[name] = self.counts.get(name, 0) + count
-        self.slowest = sorted([*self.slowest, (outcome.seconds, outcome.seed)], reverse=True)[:5]
+        self.exchanges[outcome.exchange] = self.exchanges.get(outcome.exchange, 0) + 1
+        self.slowest = sorted([*self.slowest, (outcome.seconds, outcome.exchange, outcome.seed)], reverse=True)[:5]
         if outcome.failure:
             self.failures.append(outcome)
 
@@ -191,16 +200,22 @@ class Tally:
 
     def totals(self) -> str:
         """What the weather was, so that one sees that it was real."""
-        troubles = {name: self.counts.get(name, 0) for name in sorted(WEIGHTS)}
-        others = {name: count for name, count in sorted(self.counts.items()) if name not in WEIGHTS}
-        slow = {f"seed {seed}": f"{seconds:.1f} s" for seconds, seed in self.slowest}
-        rows = [("troubles", troubles), ("happened", others), ("slowest", slow)]
+        kinds = {kind for exchange in self.exchanges for kind in weights_on(GROUNDS[exchange])}
+        troubles = {name: self.counts.get(name, 0) for name in sorted(kinds)}
+        others = {name: count for name, count in sorted(self.counts.items()) if name not in kinds}
+        slow = {f"{exchange} {seed}": f"{seconds:.1f} s" for seconds, exchange, seed in self.slowest}
+        rows: list[tuple[str, Mapping[str, object]]] = [
+            ("seeds", self.exchanges),
+            ("troubles", troubles),
+            ("happened", others),
+            ("slowest", slow),
+        ]
         return "\n".join(
             f"{title}: " + ", ".join(f"{name} {count}" for name, count in row.items()) for title, row in rows
         )
 
 
-def main(seeds: list[int], minutes: float, jobs: int, only: frozenset[str] | None, most_failures: int) -> int:
+def main(seeds: list[Seed], minutes: float, jobs: int, only: frozenset[str] | None, most_failures: int) -> int:
     """Print as it goes; 1 if a promise was broken."""
     tally = Tally()
     told_at = time.perf_counter()
@@ -218,22 +233,22 @@ def main(seeds: list[int], minutes: float, jobs: int, only: frozenset[str] | Non
     return 1 if tally.failures else 0
 
 
-def hunt(names: list[str], seeds: list[int], minutes: float, jobs: int) -> int:
-    """After how many seeds each planted bug was caught, and by whom; 1 if one was not."""
-    tasks = [(name, seeds, minutes) for name in names]
+def hunt(planted: list[tuple[str, str]], seeds: list[int], minutes: float, jobs: int) -> int:
+    """After how many seeds each planted bug of an exchange was caught, and by whom; 1 if one was not."""
+    tasks = [(exchange, name, seeds, minutes) for exchange, name in planted]
     missed = 0
     with multiprocessing.get_context("spawn").Pool(max(1, jobs), maxtasksperchild=1) as pool:
-        for name, count, promise, seed in pool.imap_unordered(_hunt, tasks):
+        for exchange, name, count, promise, seed in pool.imap_unordered(_hunt, tasks):
             caught = f"caught by seed {seed}, the {count}. tried: {promise}" if promise else f"not in {count} seeds"
             missed += not promise
-            print(f"{name:36} {caught}", flush=True)
+            print(f"{exchange} {name:36} {caught}", flush=True)
     return 1 if missed else 0
 
 
-def _hunt(task: tuple[str, list[int], float]) -> tuple[str, int, str, int]:
-    name, seeds, minutes = task
+def _hunt(task: tuple[str, str, list[int], float]) -> tuple[str, str, int, str, int]:
+    exchange, name, seeds, minutes = task
     for count, seed in enumerate(seeds, 1):
-        outcome = play(seed, minutes, bug=name)
+        outcome = play(exchange, seed, minutes, bug=name)
         if outcome.failure:
-            return name, count, outcome.promise, seed
-    return name, len(seeds), "", 0
+            return exchange, name, count, outcome.promise, seed
+    return exchange, name, len(seeds), "", 0

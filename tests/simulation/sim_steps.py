@@ -31,12 +31,13 @@ import trio
 import trio.testing
 from sim_disk import SimDisk
 from sim_exact import HASH_SEED, again, exactly, needs_new_process
+from sim_ground import DERIBIT, ID_VARIABLE, SECRET_VARIABLE
 from sim_judge import glance
 from sim_life import Life
 from sim_market import KINDS
 from sim_operator import Operator
 from sim_oracle_latch import GONE
-from sim_plan import CLIENT_ID, EXCHANGE, ID_VARIABLE, SECRET, SECRET_VARIABLE, SERVICE, Plan, Variant
+from sim_plan import SERVICE, Plan, Variant
 from sim_run import MEMORY, Patience
 from sim_story import Violation
 from sim_world import World
@@ -130,7 +131,7 @@ def _variant(symbols: tuple[str, ...], spread_bps: int) -> Variant:
         "version": 1,
         "service": {"name": SERVICE, "mode": "live", "metrics": {"listen": None}, "statistics_seconds": 3600},
         "exchanges": {
-            EXCHANGE: {
+            DERIBIT.name: {
                 "type": "deribit",
                 "network": {"url": "ws://127.0.0.1:1/ws/api/v2"},
                 "credentials": {"client_id": {"env": ID_VARIABLE}, "client_secret": {"env": SECRET_VARIABLE}},
@@ -153,7 +154,7 @@ def _variant(symbols: tuple[str, ...], spread_bps: int) -> Variant:
         "journal": {"fsync": "interval", "segment_mib": 0.25, "reserve_mib": 0},
         "instruments": [
             {
-                "exchange": EXCHANGE,
+                "exchange": DERIBIT.name,
                 "symbol": name,
                 "spread": name,
                 "limits": {"max_position": str(limits[name]), "max_order_size": str(limits[name])},
@@ -331,7 +332,7 @@ class Stage(World):
     async def _trade(self) -> None:
         """Positions on both symbols, and orders that rest."""
         for symbol, side in ((BTC, Direction.BUY), (ETH, Direction.SELL)):
-            self.sandbox.levers.fill_quote(CLIENT_ID, symbol, side, KINDS[symbol].lot)
+            self.sandbox.levers.fill_quote(DERIBIT.account, symbol, side, KINDS[symbol].lot)
         await trio.sleep(TRADING_SECONDS)
         for symbol, side in glance(self).items():
             traded = bool(side.position and side.bids and side.asks)
@@ -342,7 +343,7 @@ class Stage(World):
         await trio.sleep(FIRST_TAKE_SECONDS)
         for symbol, side in TAKES:
             with contextlib.suppress(ValueError, Refused):
-                self.sandbox.levers.fill_quote(CLIENT_ID, symbol, side, KINDS[symbol].lot)
+                self.sandbox.levers.fill_quote(DERIBIT.account, symbol, side, KINDS[symbol].lot)
                 self.taken += 1
             await trio.sleep(TAKE_SECONDS)
 
@@ -483,7 +484,7 @@ class Stage(World):
 def interrupt(place: Place, *, told: bool = False) -> Played:
     """Play the operation with this interruption. Same place, same run. `told`: with its story in any case."""
     played = Played(place)
-    os.environ[ID_VARIABLE], os.environ[SECRET_VARIABLE] = CLIENT_ID, SECRET
+    os.environ.update(DERIBIT.environment)
     logger = logging.getLogger("mmd")
     level, propagate = logger.level, logger.propagate
     logger.setLevel(logging.INFO)

@@ -9,31 +9,13 @@ from decimal import Decimal
 import trio
 from sim_market import KINDS
 from sim_operator import ASIDE
-from sim_plan import CLIENT_ID, Storm, Trouble
+from sim_plan import Storm, Trouble
 from sim_wire import Link
 from sim_world_type import World
 
-from mmd.sandbox.levers import CANCELS, ORDERS, ORDERS_AND_EDITS
+from mmd.sandbox.faults import Methods
 from mmd.sandbox.model import Direction
 from mmd.sandbox.orders import CancelReason, Refused
-
-METHODS = (
-    ORDERS,
-    ORDERS,
-    ORDERS,
-    ORDERS_AND_EDITS,
-    ORDERS_AND_EDITS,
-    "private/edit",
-    CANCELS,
-    "private/",
-    "private/get_open_orders",
-    "private/get_order_state",
-    "private/get_user_trades",
-    "private/get_positions",
-    "public/subscribe",
-    "public/auth",
-)
-REFUSALS = ((11030, "other_reject"), (10009, "not_enough_funds"), (11051, "system_maintenance"), (13888, "timed_out"))
 
 
 class Weather:
@@ -43,6 +25,7 @@ class Weather:
         self._world = world
         self._undo: list[Callable[[], object]] = []
         self._nursery: trio.Nursery | None = None
+        self._ground = world.plan.ground
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Let troubles end, until cancelled."""
@@ -163,8 +146,9 @@ class Weather:
 
     # --- answers and requests --------------------------------------------------------------------
 
-    def _method(self, b: float) -> str | tuple[str, ...]:
-        return METHODS[int(b * len(METHODS))]
+    def _method(self, b: float) -> Methods:
+        methods = self._ground.methods
+        return methods[int(b * len(methods))]
 
     def _lose_answers(self, a: float, b: float) -> str:
         self._world.sandbox.levers.lose_answers(1 + int(a * 3), self._method(b))
@@ -189,7 +173,7 @@ class Weather:
         return str(self._method(b))
 
     def _refuse_orders(self, a: float, b: float) -> str:
-        code, message = REFUSALS[int(b * len(REFUSALS))]
+        code, message = self._ground.refusals[int(b * len(self._ground.refusals))]
         self._world.sandbox.levers.refuse_orders(1 + int(a * 6), code, message)
         return message
 
@@ -198,32 +182,32 @@ class Weather:
         return "book_closed"
 
     def _fill_before_cancels(self, a: float, b: float) -> str:
-        self._world.sandbox.levers.fill_before_cancels(1 + int(a * 3), 10004 if b < 0.6 else 0)
+        self._world.sandbox.levers.fill_before_cancels(1 + int(a * 3), self._ground.missed if b < 0.6 else 0)
         return f"{1 + int(a * 3)}"
 
     # --- fills -----------------------------------------------------------------------------------
 
     def _repeat_fills(self, a: float, b: float) -> str:
-        self._world.sandbox.levers.repeat_fills(1 + int(a * 4), CLIENT_ID)
+        self._world.sandbox.levers.repeat_fills(1 + int(a * 4), self._ground.account)
         return f"{1 + int(a * 4)}"
 
     def _delay_fills(self, a: float, b: float) -> str:
-        self._world.sandbox.levers.delay_fills(1 + int(a * 4), 50 + int(b * b * 8000), CLIENT_ID)
+        self._world.sandbox.levers.delay_fills(1 + int(a * 4), 50 + int(b * b * 8000), self._ground.account)
         return f"{50 + int(b * b * 8000)} ms"
 
     def _lose_fills(self, a: float, b: float) -> str:
-        self._world.sandbox.levers.lose_fills(1 + int(a * 3), CLIENT_ID)
+        self._world.sandbox.levers.lose_fills(1 + int(a * 3), self._ground.account)
         return f"{1 + int(a * 3)}"
 
     def _old_fill(self, a: float, b: float) -> str:
         trades = self._world.account.trades
         wanted = trades[int(a * len(trades))].trade_id if trades else None
-        return self._world.sandbox.levers.repeat_fill(CLIENT_ID, wanted)
+        return self._world.sandbox.levers.repeat_fill(self._ground.account, wanted)
 
     def _fill_quote(self, a: float, b: float) -> str:
         symbol, side = self._symbol(a), Direction.BUY if b < 0.5 else Direction.SELL
-        amount = KINDS[symbol].lot if b % 0.1 < 0.07 else None
-        self._world.sandbox.levers.fill_quote(CLIENT_ID, symbol, side, amount)
+        amount = KINDS[symbol].takes if b % 0.1 < 0.07 else None
+        self._world.sandbox.levers.fill_quote(self._ground.account, symbol, side, amount)
         return f"{symbol} {side}"
 
     def _sweep(self, a: float, b: float) -> str:
@@ -241,7 +225,7 @@ class Weather:
             return None
         chosen = orders[int(a * len(orders))]
         world.sandbox.engine.cancel_where(
-            CLIENT_ID, lambda order: order is chosen, world.sandbox.now_ms, CancelReason.USER_REQUEST
+            self._ground.account, lambda order: order is chosen, world.sandbox.now_ms, CancelReason.USER_REQUEST
         )
         world.sandbox.publish()
         return chosen.label
@@ -325,7 +309,7 @@ class Weather:
         if not self._world.plan.maker_protection:
             return None
         index = KINDS[self._symbol(a)].index
-        self._world.sandbox.levers.trip_protection(CLIENT_ID, index)
+        self._world.sandbox.levers.trip_protection(self._ground.account, index)
         return index
 
     # --- the daemon's life -----------------------------------------------------------------------

@@ -86,6 +86,11 @@ class Way:
             with trio.move_on_at(self._chunks[0][0] if self._chunks else NEVER):
                 await self._stirred.wait()
 
+    @property
+    def arrived(self) -> bool:
+        """Whether `take` would not wait."""
+        return self.done or bool(self.broken) or (bool(self._chunks) and self._chunks[0][0] <= trio.current_time())
+
     def _taken(self, now: float, most: int) -> bytes:
         parts: list[bytes] = []
         while self._chunks and self._chunks[0][0] <= now and most > 0:
@@ -166,6 +171,11 @@ class End(trio.abc.Stream):
             raise trio.ClosedResourceError("closed here")
         if self._out.broken:
             raise trio.BrokenResourceError(self._out.broken)
+
+    @property
+    def stirs(self) -> bool:
+        """Whether a read would say something at once, were it that it has ended."""
+        return self._into.arrived
 
     async def wait_send_all_might_not_block(self) -> None:
         await trio.lowlevel.checkpoint()

@@ -10,6 +10,7 @@ from decimal import Decimal
 from pathlib import Path
 
 import trio
+from pytest import MonkeyPatch
 from sim_disk import Platter
 from sim_judge import Oracle, glance
 from sim_life import Life
@@ -27,9 +28,10 @@ from sim_oracle_quotes import BACK_SECONDS, missing
 from sim_oracle_replay import ReplayEqual
 from sim_oracle_secrets import Secrets
 from sim_oracle_sides import OnePerSide
-from sim_plan import CLIENT_ID, SERVICE, Plan, Variant
+from sim_plan import SERVICE, Plan, Variant
 from sim_story import Story, Violation
 from sim_weather import Weather
+from sim_weather_derive import DeriveWeather
 from sim_wire import Wire
 
 from mmd.config.load import load_text
@@ -38,8 +40,7 @@ from mmd.exchanges.api import Dial
 from mmd.sandbox.accounts import Account
 from mmd.sandbox.notices import AccountChanged, Notice
 from mmd.sandbox.orders import CancelReason
-from mmd.sandbox.serve import Sandbox, SandboxOptions
-from mmd.shell import wiring
+from mmd.sandbox.serve import Sandbox
 from mmd.shell.daemon import Daemon, Farewell
 from mmd.shell.worker import Worker
 
@@ -47,6 +48,7 @@ POLL_SECONDS = 0.5
 FAIR_SECONDS = 6.0  # of good weather after a calm, so that there is something to lose
 DOWN_SECONDS = (0.05, 0.3, 1.0, 4.0, 15.0)
 CLOCK_IS_RIGHT_NS = 300_000_000
+WEATHERS: dict[str, type[Weather]] = {"deribit": Weather, "derive": DeriveWeather}
 
 
 class World:
@@ -82,10 +84,10 @@ class World:
         self.config_path.write_text(self.variant.text)
         self.state_directory.mkdir()
         self.market = MovingMarket(plan.symbols, plan.stream("market"), plan.step_ms, plan.eagerness)
-        options = SandboxOptions(seed=plan.seed % 1000)
-        self.sandbox = Sandbox(self.market, options, wall_clock_ns=self.true_ns)
+        self.ground = plan.ground
+        self.sandbox = Sandbox(self.market, self.ground.sandbox(plan.seed), wall_clock_ns=self.true_ns)
         self.wire = Wire(plan.stream("wire"), plan.latency, self.sandbox.server.serve)
-        self.weather = Weather(self)
+        self.weather = WEATHERS[self.ground.name](self)
         self.secrets = Secrets()
         self.written_first = WrittenFirst()
         self.judges: list[Oracle] = [
@@ -122,7 +124,7 @@ class World:
 
     @property
     def account(self) -> Account:
-        return self.sandbox.engine.floor.account(CLIENT_ID, self.sandbox.now_ms)
+        return self.sandbox.engine.floor.account(self.ground.account, self.sandbox.now_ms)
 
     @property
     def daemon(self) -> Daemon | None:
@@ -160,7 +162,7 @@ class World:
             before = len(floor.notices)
             commit(now_ms)
             for notice in floor.notices[before:]:
-                if isinstance(notice, AccountChanged) and notice.account == CLIENT_ID:
+                if isinstance(notice, AccountChanged) and notice.account == self.ground.account:
                     self._overhear(notice)
             self.look()
 
@@ -168,7 +170,8 @@ class World:
 
         def reshaped(notices: list[Notice]) -> list[Notice]:
             told = reshape(notices)
-            if len(told) < len(notices):
+            passed = {id(notice) for notice in told}
+            if any(id(notice) not in passed for notice in notices):
                 self.withheld_at = self.now
             return told
 
@@ -216,15 +219,13 @@ class World:
         """Storms and calms, then a stop. `violation` afterwards."""
         logger = logging.getLogger("mmd")
         logger.addHandler(self.secrets.listener)
-        dialer = wiring.tcp_dialer
-        wiring.tcp_dialer = self._dialer  # type: ignore[assignment]  # there is no other network here
         try:
-            with self.scope:
+            with MonkeyPatch.context() as patch, self.scope:
+                self.ground.plug(patch, self._dialer)  # there is no other network here
                 await self._run()
         except BaseExceptionGroup as group:
             self._unwrap(group)
         finally:
-            wiring.tcp_dialer = dialer
             logger.removeHandler(self.secrets.listener)
 
     def _unwrap(self, group: BaseExceptionGroup[BaseException]) -> None:
@@ -251,10 +252,11 @@ class World:
             await self._end()
             nursery.cancel_scope.cancel()
 
-    def _dialer(self, url: str) -> Dial:
+    def _dialer(self, what: str) -> Dial:
         owner = self.dialling
 
         async def dial() -> trio.abc.Stream:
+            self.story.count(f"{what} dialled")
             return await self.wire.dial(owner)
 
         return dial

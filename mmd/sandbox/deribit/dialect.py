@@ -124,8 +124,8 @@ class Dialect(Answering[Link, Asked]):
         if error.code == 10028 and self.context.budgets.closes:
             link.close("too_many_requests")
 
-    def fill_meant(self, link: Link, asked: Asked) -> None:
-        """By id, label or instrument; all of the account's where the cancel names none."""
+    def fill_meant(self, link: Link, asked: Asked, steps: int | None) -> None:
+        """By id, label or instrument; all of the account's where the request names none."""
         caller, params = asked.grant or self._grant(link, asked.params), asked.params
         if caller is None:
             return
@@ -135,7 +135,7 @@ class Dialect(Answering[Link, Asked]):
                 ("order_id", order.order_id), ("label", order.label), ("instrument_name", order.instrument_name),
             )  # fmt: skip
             if order.state is OrderState.OPEN and all(params.text(key, mine) == mine for key, mine in named):
-                engine.hit(order, None, now_ms)
+                engine.hit_some(order, steps, now_ms)
 
     def call(self, link: Link, asked: Asked) -> object:
         method = METHODS.get(asked.method)

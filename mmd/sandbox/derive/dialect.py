@@ -139,12 +139,14 @@ class Dialect(Answering[Link, Asked]):
             return self.context.trouble.chance.random() < 0.5
         return told is Told.BEFORE
 
-    def fill_meant(self, link: Link, asked: Asked) -> None:
-        """By id, nonce, label or instrument, as far as the cancel names them."""
+    def fill_meant(self, link: Link, asked: Asked, steps: int | None) -> None:
+        """By id, nonce, label or instrument, as far as the request names them."""
         caller = asked.caller or link.caller
         if caller is None:
             return
         wanted = {key: msgspec.json.decode(value) for key, value in asked.request.params.items()}
+        if asked.method == "private/replace":  # whose other fields are those of the order that it makes
+            wanted = {"subaccount_id": wanted.get("subaccount_id"), "order_id": wanted.get("order_id_to_cancel")}
         now_ms, engine = self.context.now_ms, self.context.engine
         name = str(wanted.get("subaccount_id"))
         if name not in caller.wallet.accounts:
@@ -158,7 +160,7 @@ class Dialect(Answering[Link, Asked]):
             }
             meant = all(wanted.get(key) in (None, value) for key, value in mine.items())
             if order.state is OrderState.OPEN and meant:
-                engine.hit(order, None, now_ms)
+                engine.hit_some(order, steps, now_ms)
 
     def call(self, link: Link, asked: Asked) -> object:
         method = METHODS.get(asked.method)
