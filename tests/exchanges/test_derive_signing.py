@@ -146,6 +146,24 @@ def test_login_vectors(vector: dict[str, Any]) -> None:
     assert signing.login_headers(params) == expected["http_headers"]
 
 
+def test_a_network_may_have_modules_of_its_own() -> None:
+    """As v2's testnet had; these are its addresses."""
+    domain = Domain(
+        901,
+        "0x3cc154e220c2197c5337b7Bd13363DD127Bc0C6E",
+        trade_module="0x87F2863866D85E3192a35A73b388BD625D83f2be",
+        rfq_module="0x4E4DD8Be1e461913D9A5DBC4B830e67a8694ebCa",
+    )
+    signer = Signer(keys.SessionKey(KEY), domain, OWNER, 7)
+    signed = signer.trade(ETH_PERP, Side.BID, e18("1"), e18("1"), 0, 1, 1)
+    theirs = foreign(bytes.fromhex(KEY[2:]), domain, domain.trade_module, signer, signed, signed.data)
+    assert signed.signature == bytes(theirs.signature)
+    data = rfq.quote_data([rfq.Leg("ETH-PERP", Side.BID, ETH_PERP, e18("1"), e18("1"))], Side.BID, 0)
+    quoted = signer.rfq(data, 1, 1)
+    theirs = foreign(bytes.fromhex(KEY[2:]), domain, domain.rfq_module, signer, quoted, data)
+    assert quoted.signature == bytes(theirs.signature)
+
+
 def test_every_vector_is_tested() -> None:
     assert {vector["kind"] for vector in VECTORS} == {"trade", "rfq_quote", "rfq_execute", "login"}
     assert len(VECTORS) == 12

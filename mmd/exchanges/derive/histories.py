@@ -51,8 +51,8 @@ class History(Generic[R]):
     ) -> None:
         self._method = method
         self._part = part
-        self._rows = rows
-        self._name = name
+        self._rows: RowReader[R] = rows
+        self._name: Callable[[R], tuple[str, ...]] = name
 
     async def read(
         self, connection: Connection, params: HistoryParams, take: Callable[[list[R], list[Unread]], None]

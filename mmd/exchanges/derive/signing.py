@@ -73,12 +73,14 @@ def login_headers(params: LoginParams) -> dict[str, str]:
 
 
 class Domain(msgspec.Struct, frozen=True):
-    """Where an action counts: the chain, and the contract that matches. Each network has another separator."""
+    """Where an action counts: chain, contract that matches, its modules. Each network has another separator."""
 
     chain_id: int
     contract: str = MATCHING
     name: str = "Matching"
     version: str = "1.0"
+    trade_module: str = TRADE_MODULE
+    rfq_module: str = RFQ_MODULE
 
     @property
     def separator(self) -> bytes:
@@ -162,8 +164,8 @@ class Signer:
         self._prefix = b"\x19\x01" + domain.separator
         self._head = ACTION_TYPEHASH + uint_word(subaccount_id)
         self._tail = address_word(owner) + key.address.rjust(32, b"\0")
-        self._trade = address_word(TRADE_MODULE)
-        self._rfq = address_word(RFQ_MODULE)
+        self._trade = address_word(domain.trade_module)
+        self._rfq = address_word(domain.rfq_module)
         recipient = uint_word(subaccount_id)  # what is bought goes to the subaccount that buys
         self._bid, self._ask = recipient + uint_word(1), recipient + uint_word(0)
 
