@@ -41,7 +41,10 @@ class No(Exception):
 
 
 class Engine:
-    """`failing`: codes with which the next replaces fail half. `late_trades`: the newest are not listed yet."""
+    """`failing`: codes with which the next replaces fail half. `late_trades`: the newest are not listed yet.
+
+    `mistaken`: codes that the next requests which make an order are answered with, although it is made.
+    """
 
     def __init__(self) -> None:
         self.orders: dict[str, dict[str, Any]] = {}
@@ -49,6 +52,7 @@ class Engine:
         self.tell_orders: deque[dict[str, Any]] = deque()
         self.tell_trades: deque[dict[str, Any]] = deque()
         self.failing: list[int] = []
+        self.mistaken: list[int] = []
         self.late_trades = 0
         self._count = 0
 
@@ -140,7 +144,10 @@ class Engine:
     def _carry_out(self, method: str, params: dict[str, Any]) -> Any:
         match method:
             case "private/order":
-                return {"order": self.make(params), "trades": []}
+                row = self.make(params)
+                if self.mistaken:
+                    raise No(self.mistaken.pop(0))
+                return {"order": row, "trades": []}
             case "private/replace":
                 return self._replace(params)
             case "private/cancel":
@@ -183,7 +190,10 @@ class Engine:
         try:
             if self.failing:
                 raise No(self.failing.pop(0))
-            data |= {"order": self.make(params), "trades": []}
+            row = self.make(params)
+            if self.mistaken:
+                raise No(self.mistaken.pop(0))
+            data |= {"order": row, "trades": []}
         except No as no:
             data["create_order_error"] = {"code": no.code, "message": "no"}
         return data

@@ -29,6 +29,8 @@ STEPS = {
     "pull": 1,
     "remove": 1,
     "fail": 2,
+    "mistake": 1,
+    "repeat": 1,
     "give_up": 2,
     "ask": 2,
     "audit": 1,
@@ -129,7 +131,18 @@ class Player:
             self.world.engine.end(row)
 
     async def do_fail(self, a: int, b: int) -> None:
-        self.world.engine.failing.append(11008)
+        self.world.engine.failing.append((11008, 11000, 9000, -32603)[a % 4])
+
+    async def do_mistake(self, a: int, b: int) -> None:
+        """What became of the next request is not known there either, and it was carried out."""
+        self.world.engine.mistaken.append((9000, 9001, -32603)[a % 3])
+
+    async def do_repeat(self, a: int, b: int) -> None:
+        """Something is told again, as it was."""
+        engine = self.world.engine
+        queue = (engine.tell_orders, engine.tell_trades)[a % 2]
+        if queue:
+            queue.append(dict(queue[b % len(queue)]))
 
     async def do_give_up(self, a: int, b: int) -> None:
         self.world.give_up_answers()

@@ -73,7 +73,7 @@ def answer(world: World, what: str, data: st.DataObject) -> None:
     world.carry_out()
     sent, found = world.wire.answers.popleft()
     head = decode_head(json.dumps(spoilt(data, {"id": 1} | found)).encode())
-    world.wire.drop = lambda why: None  # type: ignore[method-assign]  # an answer may say that the login is gone
+    world.wire.drop = lambda why: None
     world.trading.answered(sent, head, 5)
 
 
@@ -92,16 +92,16 @@ async def ask(world: World, what: str, label: str, data: st.DataObject) -> None:
             found["result"] = spoilt(data, found["result"])
         return found
 
-    world.engine.answer = spoil  # type: ignore[method-assign]  # the exchange's
+    world.engine.answer = spoil
     match what:
         case "order":
             await asked(world, label)
         case "list":
             await listing(world)
         case "positions":
-            await world.questions.positions(world.wire, "subaccount", lambda rows: None)  # type: ignore[arg-type]
+            await world.questions.positions(world.wire, "subaccount", lambda rows: None)
         case _:
-            await world.trading.inquiry.catch_up(world.wire, SYMBOL)  # type: ignore[arg-type]
+            await world.trading.inquiry.catch_up(world.wire, SYMBOL)
 
 
 async def scene(kind: str, what: str, data: st.DataObject) -> None:
@@ -112,7 +112,7 @@ async def scene(kind: str, what: str, data: st.DataObject) -> None:
             replaced(world)
         if data.draw(st.booleans()):
             twin(world, label)
-        world.post = lambda symbol, event: world.heard.append(event)  # type: ignore[method-assign]
+        world.post = lambda symbol, event: world.heard.append(event)
         try:
             if kind == "told":
                 tell(world, what, data)
