@@ -79,8 +79,8 @@ async def test_a_replace_that_fails_half_because_the_instrument_is_closed_tells_
         refused: list[str] = []
         trader.room.house.on_not_live = refused.append
         trader.levers.fail_replaces(1, 11021, "Instrument not live")
-        (event,) = await trader.amend(label, 200)
-        assert isinstance(event, OrderClosed)
+        no, event = await trader.amend(label, 200)
+        assert isinstance(no, OrderRefused) and isinstance(event, OrderClosed)
         assert refused == [SYMBOL]
 
 
