@@ -64,10 +64,6 @@ class Publisher(Generic[L]):
         self._groups: dict[str, tuple[Topic, ...]] = {}
         self._flushed_second = -1
 
-    @property
-    def channel_count(self) -> int:
-        return len(self._channels)
-
     # --- subscriptions -------------------------------------------------------------------------
 
     def subscribe(self, link: L, name: str, now_ms: int) -> bool:

@@ -233,30 +233,10 @@ def test_one_instrument_is_answered_bare() -> None:
 
 def test_channels() -> None:
     assert codec.book_channel("ETH-PERP") == "orderbook.ETH-PERP.1.10"
-    assert codec.book_channel("ETH-PERP", group=10, depth=100) == "orderbook.ETH-PERP.10.100"
-    assert codec.ticker_channel("XRP-20261225-0_5-P", 1000) == "ticker_slim.XRP-20261225-0_5-P.1000"
+    assert codec.ticker_channel("XRP-20261225-0_5-P") == "ticker_slim.XRP-20261225-0_5-P.100"
     assert codec.trades_channel("ETH-PERP") == "trades.ETH-PERP"
-    for call in (
-        lambda: codec.book_channel("X", group=2),
-        lambda: codec.book_channel("X", depth=5),
-        lambda: codec.ticker_channel("X", 250),
-    ):
-        with pytest.raises(ValueError, match="there are"):
-            call()
     request = json.loads(codec.encode(Request(7, "subscribe", codec.channels(["trades.ETH-PERP"]))))
     assert request == {"id": 7, "jsonrpc": "2.0", "method": "subscribe", "params": {"channels": ["trades.ETH-PERP"]}}
-
-
-def test_a_subscription_that_failed_is_named_although_the_call_succeeded() -> None:
-    answer = {
-        "status": {"orderbook.ETH-PERP.1.10": "ok", "trades.X": "no such instrument"},
-        "current_subscriptions": ["orderbook.ETH-PERP.1.10"],
-    }
-    asked = ["orderbook.ETH-PERP.1.10", "trades.X", "trades.Y"]
-    assert codec.missing_channels(asked, json.dumps(answer).encode()) == {
-        "trades.X": "no such instrument",
-        "trades.Y": "not subscribed",
-    }
 
 
 # --- ticker and trades ---------------------------------------------------------------------------
@@ -488,7 +468,6 @@ def test_an_order_record() -> None:
         ),
         pytest.param(messages.TradePage, {"trades": [], "pagination": {"count": 0, "num_pages": 0}}, id="page"),
         pytest.param(messages.CancelledCount, {"cancelled_orders": -1}, id="cancelled"),
-        pytest.param(messages.Unsubscribed, {"status": {}, "remaining_subscriptions": []}, id="unsubscribed"),
         pytest.param(
             messages.Incidents, {"incidents": [{"label": "x", "severity": "low", "since": 1}]}, id="incidents"
         ),

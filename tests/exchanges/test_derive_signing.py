@@ -472,8 +472,8 @@ NOW = 1_795_305_600
     ("life", "key_expires", "mmp", "expected"),
     [
         pytest.param(lifetimes.MMP_ORDER_SECONDS, None, True, NOW + 600, id="protected order"),
-        pytest.param(lifetimes.ORDER_SECONDS, None, False, NOW + 3600, id="order"),
-        pytest.param(lifetimes.QUOTE_SECONDS, NOW + 10**6, False, NOW + 2400, id="key lasts"),
+        pytest.param(3600, None, False, NOW + 3600, id="order"),
+        pytest.param(2400, NOW + 10**6, False, NOW + 2400, id="key lasts"),
         pytest.param(3600, NOW + 1000, False, NOW + 940, id="key ends before"),
         pytest.param(3600, NOW + 360, False, NOW + 300, id="key lasts just long enough"),
         pytest.param(900, None, True, NOW + 900, id="the most with protection"),

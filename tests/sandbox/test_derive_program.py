@@ -39,6 +39,11 @@ from mmd.sandbox.derive.link import Link
 from mmd.sandbox.derive.options import DeriveOptions, Rates
 from mmd.sandbox.serve import Exchange, Sandbox, SandboxOptions
 
+
+class Orders(msgspec.Struct):
+    orders: list[messages.OrderData]
+
+
 LINE = f"address: '{WALLET}', subaccounts: [{SUBACCOUNT}]"
 
 
@@ -171,8 +176,8 @@ async def test_the_daemon_reads_what_it_is_told(autojump_clock):
             ("private/get_positions", mine, messages.Positions),
             ("private/get_account", ours, messages.AccountData),
             ("private/session_keys", ours, messages.SessionKeys),
-            ("private/get_open_orders", mine, messages.OpenOrders),
-            ("private/get_order_history", mine, messages.OrderPage),
+            ("private/get_open_orders", mine, Orders),
+            ("private/get_order_history", mine, Orders),
             ("private/get_trade_history", mine, messages.TradePage),
             ("private/get_mmp_config", mine, list[messages.MmpConfig]),
             ("public/get_live_incidents", {}, messages.Incidents),

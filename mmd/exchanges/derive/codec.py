@@ -5,7 +5,6 @@ values come as decimals and become floats here. Names of instruments have no dot
 split at dots.
 """
 
-from collections.abc import Sequence
 from decimal import Decimal
 
 import msgspec
@@ -21,16 +20,12 @@ from mmd.exchanges.derive.messages import (
     ChannelsParams,
     CurrencyData,
     PublicTrade,
-    Subscribed,
     TickerData,
     TickerSlim,
 )
 from mmd.exchanges.jsonrpc import Decoder, Request
 
 MS = 1_000_000
-BOOK_GROUPS = (1, 10, 100)
-BOOK_DEPTHS = (1, 10, 20, 100)
-TICKER_MS = (100, 1000)
 PERCENT = 100.0
 
 encode_request = msgspec.json.Encoder(decimal_format="string").encode
@@ -41,7 +36,6 @@ _decode_objects: Decoder[BookObjects] = Decoder(BookObjects)
 _decode_ticker_slim: Decoder[TickerSlim] = Decoder(TickerSlim)
 _decode_ticker: Decoder[TickerData] = Decoder(TickerData)
 _decode_trades: Decoder[list[PublicTrade]] = Decoder(list[PublicTrade])
-_decode_subscribed: Decoder[Subscribed] = Decoder(Subscribed)
 _decode_currency: Decoder[CurrencyData] = Decoder(CurrencyData)
 _decode_time: Decoder[int] = Decoder(int)
 
@@ -53,18 +47,14 @@ def encode(request: Request) -> bytes:
 # --- channels ------------------------------------------------------------------------------------
 
 
-def book_channel(symbol: str, *, group: int = 1, depth: int = 10) -> str:
-    """`group`: 1 is the finest. ValueError for what the exchange does not have."""
-    if group not in BOOK_GROUPS or depth not in BOOK_DEPTHS:
-        raise ValueError(f"a book by {group} of {depth} levels; there are {BOOK_GROUPS} and {BOOK_DEPTHS}")
-    return f"orderbook.{symbol}.{group}.{depth}"
+def book_channel(symbol: str) -> str:
+    """Prices as fine as there are, ten levels of each side."""
+    return f"orderbook.{symbol}.1.10"
 
 
-def ticker_channel(symbol: str, interval_ms: int = 100) -> str:
-    """ValueError for what the exchange does not have."""
-    if interval_ms not in TICKER_MS:
-        raise ValueError(f"a ticker every {interval_ms} ms; there are {TICKER_MS}")
-    return f"ticker_slim.{symbol}.{interval_ms}"
+def ticker_channel(symbol: str) -> str:
+    """Every 100 ms; there is nothing faster."""
+    return f"ticker_slim.{symbol}.100"
 
 
 def trades_channel(symbol: str) -> str:
@@ -74,13 +64,6 @@ def trades_channel(symbol: str) -> str:
 def channels(names: list[str]) -> ChannelsParams:
     """Params of subscribe and unsubscribe."""
     return ChannelsParams(names)
-
-
-def missing_channels(asked: Sequence[str], raw: msgspec.Raw | bytes) -> dict[str, str]:
-    """Channels that a subscribe answer did not grant, and why: the call succeeds although single ones fail."""
-    answer = _decode_subscribed(raw)
-    have = set(answer.current_subscriptions)
-    return {name: answer.status.get(name, "not subscribed") for name in asked if name not in have}
 
 
 # --- market data ---------------------------------------------------------------------------------

@@ -8,11 +8,8 @@ from mmd.domain.reasons import Fault
 from mmd.exchanges.faults import ErrorTable
 
 RATE_LIMITED = -32000  # refused before the engine saw it: it was not carried out
-INVALID_PARAMS = -32602
 TOO_MANY_SOCKETS = -32100
-NOT_LOGGED_IN = 401
 MMP_FROZEN = 11015
-NONCE_USED = 11017
 NOT_LIVE = 11021
 FILLED_DIFFERS = 11028  # of a replace: the old order was cancelled, and has no successor
 NOT_THERE = frozenset({12000, 12001, 12002})

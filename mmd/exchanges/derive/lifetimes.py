@@ -18,8 +18,6 @@ KEY_NEEDS_SECONDS = LEAST_SECONDS + KEY_MARGIN_SECONDS + 60
 KEY_SOON_SECONDS = 7 * DAY_SECONDS  # what ends sooner is told
 
 MMP_ORDER_SECONDS = 600
-ORDER_SECONDS = 3600
-QUOTE_SECONDS = 2400
 
 
 def duration(seconds: float) -> str:

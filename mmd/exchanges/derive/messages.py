@@ -256,20 +256,6 @@ class ReplaceResult(msgspec.Struct):
     create_order_error: RequestError | None = None
 
 
-class OpenOrders(msgspec.Struct):
-    """Result of private/get_open_orders."""
-
-    orders: list[OrderData]
-    subaccount_id: int = 0
-
-
-class OrderPage(msgspec.Struct):
-    """Result of private/get_order_history."""
-
-    orders: list[OrderData]
-    pagination: Pagination
-
-
 class TradePage(msgspec.Struct):
     """Result of private/get_trade_history."""
 
@@ -414,13 +400,6 @@ class Subscribed(msgspec.Struct):
 
     status: dict[str, str]
     current_subscriptions: list[str]
-
-
-class Unsubscribed(msgspec.Struct):
-    """Result of unsubscribe."""
-
-    remaining_subscriptions: list[str]
-    status: dict[str, str] = {}
 
 
 class Incident(msgspec.Struct):
