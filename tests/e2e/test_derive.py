@@ -132,20 +132,24 @@ def test_a_killed_daemon_is_reaped_and_inherited_from(pair: Pair) -> None:
     assert again.stop() == 0
 
 
-def test_the_reaper_cancels_what_the_exchange_left(tmp_path: Path, programs: list[Program]) -> None:
+def test_the_reaper_cancels_what_the_exchange_left_and_nobody_elses(tmp_path: Path, programs: list[Program]) -> None:
     """Its cancel-on-disconnect is armed, and fails."""
     exchange = RiggedDerive(tmp_path, str(SUBACCOUNT), 3)
     pair = Pair(tmp_path, programs, exchange)
     exchange.rig("keep", on=True)
+    foreign = {
+        exchange.rig("foreign", account=str(SUBACCOUNT), symbol=PERP, share=0.9, label=label)
+        for label in (f"mmd-other-{PERP}-b-abc123-1", "by-hand")
+    }
     daemon = pair.daemon()
     daemon.start_quoting()
-    daemon.until(lambda: len(resting(exchange)) == 4, "four orders")
+    daemon.until(lambda: len(exchange.open_orders()) == 6, "four orders more")
     daemon.kill()
-    assert len(resting(exchange)) == 4
+    assert len(exchange.open_orders()) == 6
     status, certificate = pair.reap()
     (line,) = certificate["exchanges"]
     assert (status, line["before"], line["cancelled"], line["after"], line["proven"]) == (0, 4, 4, 0, True)
-    assert resting(exchange) == {}
+    assert set(exchange.open_orders()) == foreign
     exchange.hang_up()
 
 

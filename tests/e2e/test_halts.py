@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 import trio
-from arena import ALL, BUY, HERE, HERE_BTC, HERE_ETH, LIMIT_SECONDS, THERE_BTC, Arena, arena, started
+from arena import ALL, BUY, HERE, HERE_BTC, HERE_ETH, LIMIT_SECONDS, NUDGE, THERE_BTC, Arena, arena, started
 from provoke_house import Bug, fill_the_disk, make_room
 from provoke_market import crash, trade_back, trade_elsewhere
-from still import BTC, ETH, D
+from still import BTC, DERIVE, ETH, ON_EACH, D, Ground
 
 from mmd.domain.reasons import Switch
 from mmd.exchanges import audit
@@ -52,9 +52,12 @@ async def test_halt_all_while_a_worker_is_stuck(monkeypatch: pytest.MonkeyPatch,
         await found.quote()
 
 
-async def test_halt_all_while_a_worker_is_stuck_for_good(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+@ON_EACH
+async def test_halt_all_while_a_worker_is_stuck_for_good(
+    ground: Ground, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     """It hangs again when it is told to halt: it is taken out, its orders are pulled, and that is proven."""
-    async with arena(monkeypatch, tmp_path) as found:
+    async with arena(monkeypatch, tmp_path, None, ground) as found:
         bug = Bug(found.worker(HERE_BTC).machine)
         with sentinel(found.daemon.pump):
             bug.what = "loop for ever"
@@ -164,9 +167,12 @@ async def test_a_second_switch_leaves_the_first_reason_and_is_told(
 # --- what is found though nobody tells it --------------------------------------------------------
 
 
-async def test_a_fill_that_no_channel_tells_is_found(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+@ON_EACH
+async def test_a_fill_that_no_channel_tells_is_found(
+    ground: Ground, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     monkeypatch.setattr(audit, "AUDIT_SECONDS", 0.2)
-    async with arena(monkeypatch, tmp_path) as found:
+    async with arena(monkeypatch, tmp_path, None, ground) as found:
         found.levers.lose_fills(1, found.account)
         found.levers.fill_quote(found.account, BTC, BUY)
         await found.until(lambda: found.row(HERE_BTC).position == found.levers.position(found.account, BTC) == 1000)
@@ -175,14 +181,17 @@ async def test_a_fill_that_no_channel_tells_is_found(monkeypatch: pytest.MonkeyP
         assert not found.daemon.alerts()
 
 
+@ON_EACH
 async def test_orders_that_a_halted_market_keeps_are_told_and_go_when_it_opens(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    ground: Ground, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     impatient = {
         "limits": {"per_symbol": {"unknown_timeout_seconds": 0.2}},
         "kill_switches": {"market_halt": {"response": "halt"}},
     }
-    async with arena(monkeypatch, tmp_path, impatient) as found:
+    async with arena(monkeypatch, tmp_path, impatient, ground) as found:
+        if ground is DERIVE:
+            found.move(BTC, NUDGE)  # a replace that is refused tells of it, and nothing else does
         found.levers.halt(BTC)  # the exchange refuses cancels as well
         await found.until(lambda: found.state(HERE_BTC) == ("HALTED", "market_halted"), LIMIT_SECONDS)
         await found.until(lambda: bool(found.alerts(Switch.ORDERS_LEFT)), LIMIT_SECONDS + 0.2)

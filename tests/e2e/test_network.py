@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from house import Daemon, Exchange, Program, write_config
+from house import WIDE, Daemon, Exchange, Program, write_config
 
 SLOW = pytest.mark.slow
 Answer = Callable[[socket.socket], None]
@@ -86,12 +86,21 @@ def peer(request: pytest.FixtureRequest) -> Iterator[Peer]:
 
 
 @pytest.mark.parametrize(
-    "peer",
-    [say_nothing, server_error, pytest.param(hang_up, marks=SLOW), pytest.param(garbage, marks=SLOW)],
-    indirect=True,
+    ("peer", "exchange"),
+    [
+        (say_nothing, "deribit"),
+        (server_error, "deribit"),
+        pytest.param(hang_up, "deribit", marks=SLOW),
+        pytest.param(garbage, "deribit", marks=SLOW),
+        pytest.param(garbage, "derive", marks=SLOW),
+    ],
+    indirect=["peer"],
 )
-def test_a_peer_that_is_no_exchange_is_survived(peer: Peer, tmp_path: Path, programs: list[Program]) -> None:
-    daemon = Daemon(tmp_path, write_config(tmp_path / "mmd.yaml", network=f'{{url: "{peer.url}"}}'))
+def test_a_peer_that_is_no_exchange_is_survived(
+    peer: Peer, exchange: str, tmp_path: Path, programs: list[Program]
+) -> None:
+    network = f'{{url: "{peer.url}"}}' if exchange == "deribit" else f'{{url: "{peer.url}", chain: mainnet}}'
+    daemon = Daemon(tmp_path, write_config(tmp_path / "mmd.yaml", network=network, exchange=exchange))
     programs.append(daemon)
     daemon.until(daemon.answers, "control socket")
     daemon.until(lambda: peer.connections >= (2 if peer.answer is say_nothing else 4), "its tries")
@@ -101,7 +110,7 @@ def test_a_peer_that_is_no_exchange_is_survived(peer: Peer, tmp_path: Path, prog
     assert (link["data_link"], link["trade_link"]) == (False, False)
     said = daemon.ctl("status")
     assert said.status == 0 and "starting" in said.out and "DOWN" in said.out
-    assert daemon.ctl("resume", "BTC-PERPETUAL").status == 1
+    assert daemon.ctl("resume", WIDE[exchange][0]).status == 1
     reload = daemon.ctl("reload")
     assert reload.status == 1 and "still starting" in reload.err
     daemon.process.send_signal(signal.SIGHUP)  # too early for it, and no reason to die

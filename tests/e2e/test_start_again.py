@@ -6,32 +6,39 @@ import re
 import socket
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
 
+import killing_plan
 import pytest
 import trio
 import trio.testing
 from house import CLIENT_SECRET, MMD, Daemon, Exchange, Program, until, write_config
-from rigged_exchange import Rigged
+from rigged_exchange import EXCHANGES
 
 from mmd.cli.reap import EXIT_PROVEN
 from mmd.cli.run import only_cause
 from mmd.config.load import load
 from mmd.config.model import ExchangeConfig
 from mmd.domain.errors import ConfigError
-from mmd.exchanges.deribit.session import Deribit
+from mmd.exchanges.derive.signing import TESTNET
+from mmd.sandbox.derive.known import SUBACCOUNT
+from mmd.sandbox.derive.options import DeriveOptions
+from mmd.sandbox.derive.universe import derive_market
 from mmd.sandbox.markets import generated_market
 from mmd.sandbox.model import Direction
+from mmd.sandbox.serve import Exchange as Speech
 from mmd.sandbox.serve import Sandbox, SandboxOptions
 from mmd.shell import daemon as daemon_module
+from mmd.shell.accounts import SANDBOX_KEY
 from mmd.shell.daemon import Daemon as Process
 from mmd.shell.desk import Caller, Outcome
+from mmd.shell.exchange_types import TYPES, Way
 from mmd.shell.keeper import inline
 from mmd.shell.wiring import Wired
 
 PERP = "BTC-PERPETUAL"
-ACCOUNT = "desk"
 NOW_NS = 1_798_700_000 * 10**9
 ANN = Caller(uid=1, pid=1, name="ann")
 
@@ -41,31 +48,54 @@ ANN = Caller(uid=1, pid=1, name="ann")
 TEXT = """\
 version: 1
 service: {{name: again, mode: live, metrics: {{listen: null}}}}
-exchanges: {{deribit: {{type: deribit, network: sandbox}}}}
+exchanges: {{here: {{type: {spoken.type}, network: sandbox}}}}
 spreads:
-  perp: {{fair: mid, style: around, spread_bps: 200, band_bps: 500, size: 10, tolerance_bps: 100}}
+  perp: {{fair: mid, style: around, spread_bps: 200, band_bps: 500, size: {spoken.size}, tolerance_bps: 100}}
   option: {{fair: mark, style: around, spread_bps: 200, band_bps: 9000, size: 0.1, tolerance_bps: 100}}
 instruments:
-  - {{exchange: deribit, symbol: BTC-PERPETUAL, spread: perp}}
-  - {{exchange: deribit, symbol: {option}, spread: option}}
+  - {{exchange: here, symbol: {spoken.perp}, spread: perp}}
+  - {{exchange: here, symbol: {option}, spread: option}}
 limits:
   per_symbol: {{max_position: 1000, max_order_size: 100, collar_bps: 9000}}
   portfolio: {{max_exposure: {{BTC: 50}}, max_notional_usd: 10000000, max_drawdown_usd: 500000}}
 """
 
 
+@dataclass(frozen=True)
+class Spoken:
+    """What differs. `paid`: for an option on a tenth of a coin whose index ends at twice its strike."""
+
+    type: str
+    account: str
+    perp: str
+    size: str
+    coin: str
+    paid: Callable[[Decimal], str]
+
+
+DERIBIT = Spoken("deribit", SANDBOX_KEY[0], PERP, "10", "BTC", lambda strike: "0.05 BTC")
+DERIVE = Spoken("derive", str(SUBACCOUNT), "BTC-PERP", "0.01", "USDC", lambda strike: f"{strike / 10:f} USDC")
+
+
 class Place:
     """One exchange on mock time, and processes that come and go on it with one state directory."""
 
-    def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch, spoken: Spoken) -> None:
+        self.spoken = spoken
         self.path, self.state = folder / "mmd.yaml", folder / "state"
         self.state.mkdir()
-        market = generated_market(3, now_ms=NOW_NS // 1_000_000)
-        self.sandbox = Sandbox(market, SandboxOptions(seed=3), wall_clock_ns=self.wall_ns)
+        now_ms = NOW_NS // 1_000_000
+        if spoken is DERIVE:
+            options = SandboxOptions(seed=3, exchange=Speech.DERIVE, derive=DeriveOptions(chain_id=TESTNET.chain_id))
+            market = derive_market(3, now_ms=now_ms)
+        else:
+            options, market = SandboxOptions(seed=3), generated_market(3, now_ms=now_ms)
+        self.sandbox = Sandbox(market, options, wall_clock_ns=self.wall_ns)
+        listed = [listing.instrument for listing in self.sandbox.engine.floor.listings.values()]
         self.option = next(
-            name
-            for name, listing in self.sandbox.engine.floor.listings.items()
-            if listing.instrument.option_type == "call" and listing.instrument.settlement_currency == "BTC"
+            one.instrument_name
+            for one in sorted(listed, key=lambda one: one.expiration_timestamp)
+            if (one.option_type, one.base_currency, one.settlement_currency) == ("call", "BTC", spoken.coin)
         )
         self.write(self.option)
         monkeypatch.setattr(daemon_module, "wire", self.wire)
@@ -75,21 +105,19 @@ class Place:
         return NOW_NS + int(trio.current_time() * 1e9)
 
     def write(self, option: str) -> None:
-        self.path.write_text(TEXT.format(option=option))
+        self.path.write_text(TEXT.format(option=option, spoken=self.spoken))
 
     def wire(self, config: ExchangeConfig, service: str, started_ns: int, now_ns: Callable[[], int]) -> Wired:
-        deribit = Deribit(
-            name=config.name,
+        kind = TYPES[config.type]
+        way = Way(
             service=service,
+            network="test",
+            url=kind.url(config),
             dial=self.sandbox.connect,
-            host="sandbox",
-            client_id=ACCOUNT,
-            client_secret="s",
             rng=random.Random(started_ns),
-            started_ns=started_ns,
-            wall_clock_ns=now_ns,
+            now_ns=now_ns,
         )
-        return Wired(deribit, None, "test", ACCOUNT)
+        return Wired(kind.make(config, way, started_ns), None, "test", self.spoken.account)
 
     def process(self) -> Process:
         return Process(load(self.path), self.path, self.wall_ns, self.state, in_thread=inline)
@@ -106,6 +134,16 @@ class Place:
     def said(self, process: Process, name: str) -> list[str]:
         return [line.detail for line in process.events_since(0, 9999) if line.name == name]
 
+    async def expire(self, option: str, index: Decimal) -> None:
+        """At eight o'clock, by the name of the option where the exchange is asked for no more than that."""
+        levers = self.sandbox.levers
+        if self.spoken is DERIVE:
+            levers.pause_market()
+            expiry_ms = self.sandbox.engine.floor.listings[option].instrument.expiration_timestamp
+            await trio.sleep((expiry_ms - self.sandbox.now_ms) / 1000 - 1)
+        levers.expire(option, index)
+        await trio.sleep(60)
+
 
 async def wait(condition: Callable[[], object]) -> None:
     with trio.fail_after(30):
@@ -113,9 +151,11 @@ async def wait(condition: Callable[[], object]) -> None:
             await trio.sleep(0.05)
 
 
-@pytest.fixture
-async def place(tmp_path: Path, nursery: trio.Nursery, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Place]:
-    place = Place(tmp_path, monkeypatch)
+@pytest.fixture(params=[pytest.param(spoken, id=spoken.type) for spoken in (DERIBIT, DERIVE)])
+async def place(
+    request: pytest.FixtureRequest, tmp_path: Path, nursery: trio.Nursery, monkeypatch: pytest.MonkeyPatch
+) -> AsyncIterator[Place]:
+    place = Place(tmp_path, monkeypatch, request.param)
     await nursery.start(place.sandbox.run)
     yield place
     nursery.cancel_scope.cancel()
@@ -134,19 +174,18 @@ async def test_an_option_that_expired_meanwhile_is_left_out_with_its_last_words(
     option = place.option
     async with place.running() as first:
         assert (await first.resume([option], "", ANN, 10.0)).outcome is Outcome.DONE
-        worker = first.pump.workers[f"deribit/{option}"]
+        worker = first.pump.workers[f"here/{option}"]
         await wait(lambda: worker.machine.own.bid.slot.phase == "LIVE")
-        place.sandbox.levers.fill_quote(ACCOUNT, option, Direction.BUY)
-        await wait(lambda: worker.machine.position.lots == 1)
+        place.sandbox.levers.fill_quote(place.spoken.account, option, Direction.BUY)
+        await wait(lambda: worker.machine.position.lots)
     strike = worker.machine.instrument.strike or Decimal(0)
-    place.sandbox.levers.expire(option, strike * 2)
-    await trio.sleep(60)
+    await place.expire(option, strike * 2)
     async with place.running() as second:
-        assert list(second.pump.workers) == [f"deribit/{PERP}"]
+        assert list(second.pump.workers) == [f"here/{place.spoken.perp}"]
         await wait(lambda: place.said(second, "instrument.expired"))
         (told,) = place.said(second, "instrument.expired")
         assert "the last process left a position of 0.1 at " in told
-        assert re.search(r"the exchange settled a position of 0\.1 for 0\.05 BTC at ", told), told
+        assert f"the exchange settled a position of 0.1 for {place.spoken.paid(strike)} at " in told
         (note,) = place.said(second, "config.note")
         assert re.fullmatch(rf"instruments\[1\]\.symbol: {option} expired on [0-9-]+: left out", note)
         status = second.status(["all"])
@@ -155,7 +194,7 @@ async def test_an_option_that_expired_meanwhile_is_left_out_with_its_last_words(
             place.path.read_text().replace("spread_bps: 200, band_bps: 500", "spread_bps: 300, band_bps: 500")
         )
         result = await second.reload(None, ANN)
-        assert (result.outcome, result.plan.changed) == (Outcome.DONE, [f"deribit/{PERP}"])
+        assert (result.outcome, result.plan.changed) == (Outcome.DONE, [f"here/{place.spoken.perp}"])
         assert place.said(second, "config.note") == [note]
 
 
@@ -169,7 +208,7 @@ async def test_a_name_that_never_was_refuses_the_start_with_its_place(
     refused = only_cause(ended.value)
     assert isinstance(refused, ConfigError)
     (line,) = refused.lines
-    assert line.startswith(f"{place.path}:9:33: instruments[1].symbol: deribit lists no {place.option[:-1]}X; close to")
+    assert line.startswith(f"{place.path}:9:30: instruments[1].symbol: here lists no {place.option[:-1]}X; close to")
     assert process.journal is not None
     process.journal.close()
 
@@ -185,17 +224,23 @@ def leave(exchange: Exchange, label: str, below: int) -> str:
     return str(exchange.call("private/buy", label=label, **words)["order"]["order_id"])
 
 
+@pytest.mark.parametrize(
+    "spoken",
+    [
+        pytest.param(killing_plan.DERIBIT, id="deribit"),
+        pytest.param(killing_plan.DERIVE, id="derive", marks=pytest.mark.slow),
+    ],
+)
 def test_orders_of_a_former_name_are_cancelled_by_the_next_daemon_and_no_others(
-    tmp_path: Path, programs: list[Program]
+    spoken: killing_plan.Spoken, tmp_path: Path, programs: list[Program]
 ) -> None:
-    exchange, config = Rigged(tmp_path, tmp_path.name, 7), tmp_path / "mmd.yaml"
+    exchange, config = EXCHANGES[spoken](tmp_path, spoken.account, 7), tmp_path / "mmd.yaml"
     programs.append(exchange)
-    network = f'{{url: "{exchange.url}"}}'
-    env = {"E2E_ID": tmp_path.name, "E2E_SECRET": CLIENT_SECRET}
+    network, perp = spoken.network.format(url=exchange.url), spoken.perp
 
     def daemon(name: str) -> Daemon:
-        write_config(config, network=network, mode="live", symbols=[PERP], service=name)
-        found = Daemon(tmp_path, config, env=env)
+        write_config(config, network=network, exchange=spoken.exchange, mode="live", symbols=[perp], service=name)
+        found = Daemon(tmp_path, config, env={"E2E_ID": spoken.account})
         programs.append(found)
         return found.ready()
 
@@ -204,7 +249,10 @@ def test_orders_of_a_former_name_are_cancelled_by_the_next_daemon_and_no_others(
     first.start_quoting()
     first.kill()
     assert exchange.open_orders()
-    foreign = {leave(exchange, f"mmd-other-{PERP}-b-abc123-1", 1), leave(exchange, "by-hand", 2)}
+    foreign = {
+        exchange.rig("foreign", account=spoken.account, symbol=perp, share=0.96, label=label)
+        for label in (f"mmd-other-{perp}-b-abc123-1", "by-hand")
+    }
     second = daemon("renamed")
     remembered = tmp_path / "state" / "exchanges.json"
     second.until(lambda: set(exchange.open_orders()) == foreign, "the leftover's end")
