@@ -39,7 +39,7 @@ from mmd.domain.ids import label_prefix
 from mmd.exchanges.api import Dial
 from mmd.sandbox.accounts import Account
 from mmd.sandbox.notices import AccountChanged, Notice
-from mmd.sandbox.orders import CancelReason
+from mmd.sandbox.orders import CancelReason, OrderState
 from mmd.sandbox.serve import Sandbox
 from mmd.shell.daemon import Daemon, Farewell
 from mmd.shell.worker import Worker
@@ -184,6 +184,8 @@ class World:
             self.tell(f"exchange: {trade.label} {trade.direction} {trade.amount} filled", notice.instrument_name)
         for order in notice.orders:
             self.story.count("orders")
+            if order.state is OrderState.EXPIRED:
+                self.story.count("expired")
             self.left_to_exchange += order.cancel_reason is CancelReason.CANCEL_ON_DISCONNECT
             text = f"{order.label} {order.direction} {order.remaining} at {order.price} {order.state}"
             self.tell(f"exchange: {text} {order.cancel_reason}".rstrip(), notice.instrument_name)
