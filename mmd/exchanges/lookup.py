@@ -18,6 +18,9 @@ from mmd.exchanges.rows import OrderRow, TradeRow, Unread, acked
 FIND_TRIES = 4
 FIND_PAUSE_SECONDS = 0.25
 LATE_SECONDS = 0.01
+# Orders that are looked for at a time. A question that waits has its place in the exchange's credits, and what is asked
+# later comes after it: with a hundred orders at once, the proof of a halt had to wait for half a minute.
+TURNS = 4
 
 
 def seconds_past(house: House, exchange_ms: int) -> float:
@@ -82,6 +85,7 @@ class Lookup:
         self._record = record
         self._known = known
         self._questions = questions
+        self._turns = trio.CapacityLimiter(TURNS)
 
     async def ask_order(self, connection: Connection, symbol: str, query: QueryOrder) -> None:
         """Answer QueryOrder: fills, then OrderAcked, OrderClosed, OrderAbsent, or RequestLost."""
@@ -150,37 +154,39 @@ class Lookup:
         found: OrderRow | None = None
         why = ""
         for _ in range(FIND_TRIES):
-            asked_ms = house.clock.now_ms()
-            missing_ms = known.missing_since_ms(symbol, asked_ms)
-            since_ms = news_ms = started_ms - OVERLAP_MS if missing_ms is None else missing_ms
-            if found is not None and counted:
-                since_ms = min(since_ms, found.created_ms or epoch_ms - OVERLAP_MS)
-            order_id = found.order_id if found is not None else ""
+            await trio.sleep(max(0.0, seconds_past(house, self._questions.settled_ms(label))))
+            async with self._turns:
+                asked_ms = house.clock.now_ms()
+                missing_ms = known.missing_since_ms(symbol, asked_ms)
+                since_ms = news_ms = started_ms - OVERLAP_MS if missing_ms is None else missing_ms
+                if found is not None and counted:
+                    since_ms = min(since_ms, found.created_ms or epoch_ms - OVERLAP_MS)
+                order_id = found.order_id if found is not None else ""
 
-            def is_news(row: TradeRow, news_ms: int = news_ms, order_id: str = order_id) -> bool:
-                return row.at_ms >= news_ms or row.is_of(label, order_id)
+                def is_news(row: TradeRow, news_ms: int = news_ms, order_id: str = order_id) -> bool:
+                    return row.at_ms >= news_ms or row.is_of(label, order_id)
 
-            await fetch_trades(connection, self._questions, self._record, symbol, since_ms, posted, is_news)
-            known.told(symbol, asked_ms)
-            listed_lots = sum(
-                row.event.size_lots
-                for row in posted.values()
-                if row.is_of(label, order_id) and isinstance(row.event, OrderFilled)
-            )
+                await fetch_trades(connection, self._questions, self._record, symbol, since_ms, posted, is_news)
+                known.told(symbol, asked_ms)
+                listed_lots = sum(
+                    row.event.size_lots
+                    for row in posted.values()
+                    if row.is_of(label, order_id) and isinstance(row.event, OrderFilled)
+                )
 
-            def settle(row: OrderRow, listed_lots: int = listed_lots) -> str:
-                """Give the verdict, or say what it waits for."""
-                if isinstance(row.state, Unread):
-                    raise ExchangeMalformed(row.state.detail)
-                if row.unsure:
-                    return row.unsure
-                if counted and row.filled_lots > listed_lots:
-                    return f"of {row.filled_lots} lots filled only {listed_lots} are listed yet"
-                now_ns = house.wall_clock_ns()
-                verdict(acked(row.state, now_ns) if isinstance(row.state, OpenOrder) else row.state, now_ns)
-                return ""
+                def settle(row: OrderRow, listed_lots: int = listed_lots) -> str:
+                    """Give the verdict, or say what it waits for."""
+                    if isinstance(row.state, Unread):
+                        raise ExchangeMalformed(row.state.detail)
+                    if row.unsure:
+                        return row.unsure
+                    if counted and row.filled_lots > listed_lots:
+                        return f"of {row.filled_lots} lots filled only {listed_lots} are listed yet"
+                    now_ns = house.wall_clock_ns()
+                    verdict(acked(row.state, now_ns) if isinstance(row.state, OpenOrder) else row.state, now_ns)
+                    return ""
 
-            found, why, told_ms = await self._ask(connection, symbol, label, settle)
+                found, why, told_ms = await self._ask(connection, symbol, label, settle)
             if found is None:
                 closing, until_ms = self._record.was_closed(label), self._record.may_come_until_ms(label)
                 if closing is not None or told_ms > until_ms:

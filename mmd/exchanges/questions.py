@@ -48,6 +48,9 @@ class Questions(Protocol):
         A row that cannot be read keeps no other one from being taken. ExchangeMalformed where the end is not proven.
         """
 
+    def settled_ms(self, label: str) -> int:
+        """Before then `order` waits, and asks nothing: the exchange's clock, Unix ms; 0: at no time."""
+
     async def order(self, connection: Connection, symbol: str, label: str, take: Callable[[OrderRow], None]) -> int:
         """What became of one order: `take` hears its row, if there is one; of several, one that rests.
 

@@ -68,7 +68,7 @@ async def test_login_arms_and_reads_back(autojump_clock: Clock, stage: Stage) ->
     assert trade.asked("public/set_heartbeat") == [{"interval": 10}]
     assert trade.asked("private/enable_cancel_on_disconnect") == [{"scope": "connection"}]
     assert trade.asked("private/subscribe") == [{"channels": ["user.changes.any.any.raw"]}]
-    assert stage.peer.data.asked("public/set_heartbeat") == [{"interval": 30}]
+    assert stage.peer.data.asked("public/set_heartbeat") == [{"interval": 10}]
     auth = trade.asked("public/auth")[0]
     assert auth["grant_type"] == "client_signature"
     assert "client_secret" not in auth
@@ -245,7 +245,7 @@ async def test_silence_is_a_lost_link(autojump_clock: Clock, stage: Stage) -> No
     stage.sink.clear()
     await stage.until(lambda: stage.sink.of(TradeLinkUp, BTC))
     await stage.until(lambda: stage.sink.of(DataLinkDown))
-    assert "silent for 60 s" in stage.sink.of(DataLinkDown)[0].detail
+    assert "silent for 20 s" in stage.sink.of(DataLinkDown)[0].detail
 
 
 async def test_reconnects_with_growing_pauses(autojump_clock: Clock, stage: Stage) -> None:

@@ -93,6 +93,9 @@ class DeribitQuestions:
                         raise ExchangeMalformed(f"{symbol}: more than a page of trades in the millisecond {start_ms}")
                     start_ms = last_ms
 
+    def settled_ms(self, label: str) -> int:
+        return 0
+
     async def order(self, connection: Connection, symbol: str, label: str, take: Callable[[OrderRow], None]) -> int:
         """The state by label forgets an order at some time; the list of open ones does not."""
         house = self._house

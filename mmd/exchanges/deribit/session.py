@@ -37,7 +37,9 @@ from mmd.exchanges.trading import TradeCalls, Trading
 PATH = "/ws/api/v2"
 DATA_SCOPE = "connection account:read trade:read wallet:none"
 TRADE_SCOPE = "connection account:read_write trade:read_write wallet:none"
-DATA_HEARTBEAT_SECONDS, TRADE_HEARTBEAT_SECONDS = 30, 10
+# The shortest there is. Silence of twice that is a lost link, which is known before marks are too old to value a
+# position: that would leave every exchange without room, and a lost link leaves the last mark.
+HEARTBEAT_SECONDS = 10
 
 
 class Deribit(RpcExchange):
@@ -103,8 +105,8 @@ class Deribit(RpcExchange):
             Server(dial, host, path),
             feed,
             Trading(house, known, calls),
-            data=speaks(link="data", scope=DATA_SCOPE, heartbeat_seconds=DATA_HEARTBEAT_SECONDS),
-            trade=speaks(link="trade", scope=TRADE_SCOPE, heartbeat_seconds=TRADE_HEARTBEAT_SECONDS),
+            data=speaks(link="data", scope=DATA_SCOPE, heartbeat_seconds=HEARTBEAT_SECONDS),
+            trade=speaks(link="trade", scope=TRADE_SCOPE, heartbeat_seconds=HEARTBEAT_SECONDS),
         )
 
     async def expired_ns(self, symbol: str) -> int | None:

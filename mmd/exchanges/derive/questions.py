@@ -247,11 +247,14 @@ class DeriveQuestions:
 
     # --- one order ---
 
-    async def order(self, connection: Connection, symbol: str, label: str, take: Callable[[OrderRow], None]) -> int:
+    def settled_ms(self, label: str) -> int:
         """Not before a request about it that has no answer can come no more: then what is found is the last word."""
+        return self._room.chains.of(label).may_come_until_ms + MARGIN_MS
+
+    async def order(self, connection: Connection, symbol: str, label: str, take: Callable[[OrderRow], None]) -> int:
         chain = self._room.chains.of(label)
         for _ in range(TRIES):
-            await trio.sleep(max(0.0, seconds_past(self._house, chain.may_come_until_ms + MARGIN_MS)))
+            await trio.sleep(max(0.0, seconds_past(self._house, self.settled_ms(label))))
             asked_ms = self._house.clock.now_ms()
             taken = await self._take_open(connection, symbol, chain, asked_ms, take)
             if taken is None:

@@ -1,0 +1,38 @@
+"""A hundred orders of unknown outcome at once: they are asked about in turn, and hold up no other question."""
+
+from collections.abc import AsyncIterator
+
+import pytest
+import trio
+import trio.testing
+from place import PLACES, Place
+
+from mmd.domain.actions import QueryOrder
+from mmd.domain.events import OrderAbsent
+from mmd.domain.reasons import Side
+
+ORDERS = 100
+ASIDE_SECONDS = 4.0  # well within what a proof of a halt waits
+
+
+@pytest.fixture(params=list(PLACES))
+async def place(request: pytest.FixtureRequest, nursery: trio.Nursery) -> AsyncIterator[Place]:
+    place = PLACES[request.param](nursery)
+    yield place
+    nursery.cancel_scope.cancel()
+
+
+async def test_the_open_orders_are_told_while_many_orders_are_looked_for(
+    autojump_clock: trio.testing.MockClock, place: Place
+) -> None:
+    await place.start(place.symbol)
+    place.forget()
+    await place.send(*(QueryOrder(place.label(Side.BID), "") for _ in range(ORDERS)))
+    for _ in range(5):
+        with trio.fail_after(ASIDE_SECONDS):
+            assert await place.exchange.open_orders() == {}
+        await trio.sleep(0.5)
+
+    heard = len(place.sink.of(OrderAbsent))
+    assert heard < ORDERS  # they are still being asked about
+    await place.until(lambda: len(place.sink.of(OrderAbsent)) > heard, 60.0)
