@@ -302,6 +302,20 @@ def test_a_chain_of_any_length_is_remembered_in_little_room() -> None:
     assert chain.current.order_id == "o999"
 
 
+def test_what_was_folded_and_counted_anew_is_counted_once() -> None:
+    chain = Chain("label", complete=False)
+    for number in range(1, MEMBERS + 3):
+        chain.take(seen(number, 1))
+    assert chain.before_lots is None
+    chain.count({f"o{number}": 2 for number in range(1, MEMBERS + 3)})  # trades know of more than the records did
+    assert chain.before_lots == 2 * 2 + (MEMBERS - 1)
+    chain.take(seen(1, 2))
+    assert chain.has_ended("o1") and chain.shows("o1")
+    assert chain.before_lots == 2 * 2 + (MEMBERS - 1)
+    chain.take(seen(1, 3))
+    assert chain.before_lots == 2 * 2 + MEMBERS
+
+
 def test_fills_only_grow_and_an_end_stays() -> None:
     chain = Chain("label", complete=True)
     chain.sent("a", 1, "", 1, 1000)

@@ -8,7 +8,7 @@ import httpx
 import pytest
 import trio
 import trio.testing
-from graveyard import YARDS, DeribitYard, DeriveYard, Graveyard, wall_clock_ns
+from graveyard import YARDS, DeribitYard, DeriveYard, Graveyard, SandboxTransport, wall_clock_ns
 
 from mmd.exchanges.api import MARGIN_SECONDS, UNLIMITED_SECONDS, settle_seconds
 from mmd.exchanges.deribit.reaping import ANSWER_SECONDS
@@ -354,3 +354,24 @@ async def test_a_signature_that_comes_back_is_not_shown(
     await yard.reap()
     assert yard.reaper.progress.refused
     assert "wrong: [secret]" in yard.reaper.progress.errors[0]
+
+
+@pytest.mark.parametrize("status", [401, 403])
+async def test_a_page_that_stands_before_the_exchange_is_no_refused_key(
+    status: int, autojump_clock: trio.testing.MockClock, nursery: trio.Nursery
+) -> None:
+    yard = DeriveYard(nursery)
+    await yard.start()
+    yard.leave()
+    behind = SandboxTransport(yard.sandbox.connect)
+    pages = [httpx.Response(status, text="<html>checking your browser</html>")] * 2
+
+    async def answer(request: httpx.Request) -> httpx.Response:
+        if pages and request.url.path.endswith(yard.login):
+            return pages.pop()
+        return await behind.handle_async_request(request)
+
+    yard.make(transport=httpx.MockTransport(answer))
+    await yard.reap()
+    assert yard.counts() == (1, 0, 1, 0, 0, True)
+    assert "checking your browser" in yard.reaper.progress.errors[0]

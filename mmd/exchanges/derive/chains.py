@@ -252,6 +252,7 @@ class Chain:
     def count(self, filled: dict[str, int]) -> None:
         """All that orders with the label have filled, by order id: what those before the members have is known now."""
         known = self.members.keys() | self.twins.keys()
+        self._folded = {order_id: filled.get(order_id, 0) for order_id in self._folded}
         self.base_lots = sum(lots for order_id, lots in filled.items() if order_id not in known)
 
 

@@ -34,6 +34,8 @@ PARALLEL = 8
 MARGIN_SECONDS = 0.1  # windows are the exchange's, and requests do not all take the same time to get there
 SHARE = 0.8  # of the wallet's budget: its owner may be cancelling by hand
 TOO_MANY = ERRORS.throttled | {429}
+# Statuses of pages that stand before the exchange, which may be gone the next moment; keys are refused in words.
+PAGES = range(400, 600)
 
 T = TypeVar("T")
 
@@ -123,7 +125,7 @@ class DeriveVisit:
             raw = await self._ask("private/get_open_orders", SubaccountParams(self._identity.subaccount))
         except ExchangeRefused as error:
             told = ERRORS.meaning(error.code)
-            if told.fault in (Fault.AUTH, Fault.CONFIG):
+            if told.fault in (Fault.AUTH, Fault.CONFIG) and error.code not in PAGES:
                 raise LoginRefused(error.code, f"{told.name}: {error.message}") from error
             raise
         rows = _decode_rows(raw).orders
