@@ -17,6 +17,7 @@ START_NS = 1_795_305_600_000_000_000
 LISTED = one(PERP)
 SYMBOL = LISTED.instrument.symbol
 LOT = LISTED.instrument.lot
+LATE_MS = 500  # at most, until the history has a trade
 PAGE_ROWS = 3  # so that histories have pages
 
 
@@ -54,6 +55,7 @@ class Engine:
         self.failing: list[int] = []
         self.mistaken: list[int] = []
         self.late_trades = 0
+        self._listed = 0  # of `trades`: what was listed once stays listed
         self._count = 0
 
     # --- what is there ---
@@ -169,8 +171,9 @@ class Engine:
                 rows = [row | {"replaced_order_id": None} for row in self.orders.values() if row not in self.open()]
                 return self._page("orders", rows, "last_update_timestamp", params)
             case "private/get_trade_history":
-                listed = self.trades[: len(self.trades) - self.late_trades]
-                return self._page("trades", listed, "timestamp", params)
+                old = sum(row["timestamp"] <= now_ms() - LATE_MS for row in self.trades)
+                self._listed = max(self._listed, len(self.trades) - self.late_trades, old)
+                return self._page("trades", self.trades[: self._listed], "timestamp", params)
         raise No(-32601)
 
     def _rests(self, order_id: str) -> dict[str, Any]:
