@@ -21,6 +21,7 @@ from bench.venue import Account, Market, Request, Venue, decode_request, encode,
 HEARTBEAT_NS = 4_000_000_000
 HEARTBEAT = frame(b'{"jsonrpc":"2.0","method":"heartbeat","params":{"type":"heartbeat"}}')
 DRAIN_NS = 200_000_000
+SUBSCRIBE_NS = 5_000_000_000
 HALF_SPREAD = 5e-4  # both clients quote mid * (1 -+ HALF_SPREAD), rounded outwards to half a dollar
 ORDERS = frozenset({"private/buy", "private/sell", "private/edit"})
 
@@ -240,7 +241,13 @@ class Peer:
         return self._feed
 
     def _subscriber(self, client: str) -> Connection:
-        found = [c for c in self.connections.values() if c.client == client and c.books]
+        """Who follows books for the client; its orders may rest a moment before it does."""
+        until_ns = time.monotonic_ns() + SUBSCRIBE_NS
+        while True:
+            found = [c for c in self.connections.values() if c.client == client and c.books]
+            if found or time.monotonic_ns() > until_ns:
+                break
+            self.turn(until_ns)
         if len(found) != 1:
             raise RuntimeError(f"{client}: {len(found)} connections follow books, wanted one")
         return found[0]

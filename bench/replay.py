@@ -172,7 +172,7 @@ class Plant:
 
     def value(self, told: tuple[rec.Told, ...], keys: tuple[str, ...] | None) -> None:
         looked_at = self.lanes if keys is None else keys
-        values = [valued(self.lanes[key].machine) for key in looked_at]
+        values = [valued(self.lanes[key].machine, self.now_ns) for key in looked_at]
         events: list[PortfolioEvent] = [*told, *(value for value in values if value is not None)]
         actions = self.portfolio.handle(events, self.now_ns)
         self.journal.totals(self.now_ns, told, keys, actions)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from bench import latency, micro, report
+from bench import derive, latency, micro, report
 from bench.frames import FrameReader, frame, unmask
 from bench.peer import Feed, Progress
 from bench.processes import bare, peer
@@ -67,6 +67,13 @@ def test_every_step_of_a_tick_takes_some_time() -> None:
     steps = micro.measure(repeats=1)
     assert all(getattr(steps, name) > 0 for name in steps.__struct_fields__ if name != "pump")
     assert steps.tick_path > steps.decide
+
+
+def test_signing_is_a_part_of_tick_to_order_on_derive() -> None:
+    found = derive.measure(20)
+    assert set(found.steps) == set(derive.STEPS) and all(taken > 0 for taken in found.steps.values())
+    assert found.tick.p50 <= found.tick.p99
+    assert 0 < found.share < 1
 
 
 def test_the_peer_measures_the_script() -> None:

@@ -95,6 +95,14 @@ class Rig:
     def keep(self, on: bool) -> None:
         self.keeps = on
 
+    def refuse(self, on: bool) -> None:
+        """Cut every connection and take none, as a network that is gone; what rests is the engine's."""
+        if on:
+            self.levers.refuse_connections()
+            self.levers.cut()
+        else:
+            self.levers.accept_connections()
+
     def pace(self, account: str, per_second: float) -> None:
         """How often somebody trades with one of the account's orders of our label."""
         self.account, self.per_second = account, per_second
@@ -180,9 +188,8 @@ class Rig:
     # --- the port ----------------------------------------------------------------------------------
 
     async def serve(self, stream: trio.SocketStream) -> None:
-        known: dict[str, Callable[..., Any]] = {
-            name: getattr(self, name) for name in ("keep", "pace", "weather", "hit", "elsewhere", "foreign", "books")
-        }
+        words = ("keep", "refuse", "pace", "weather", "hit", "elsewhere", "foreign", "books")
+        known: dict[str, Callable[..., Any]] = {name: getattr(self, name) for name in words}
         rest = b""
         async for piece in stream:
             *lines, rest = (rest + piece).split(b"\n")

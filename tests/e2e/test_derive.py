@@ -40,6 +40,18 @@ class Pair:
         )
         return ran.returncode, json.loads(ran.stdout)
 
+    def replayed(self) -> int:
+        """How many decisions were the same as in the journal, which is whole: all of them."""
+        state = ["--state-dir", str(self.folder / "state"), "--json"]
+        for command in ("verify", "replay"):
+            ran = subprocess.run(
+                [*MMD, command, *state], capture_output=True, text=True, check=False, env=environment({})
+            )
+            assert ran.returncode == 0, f"{command}: {ran.stdout}{ran.stderr}"
+        found = json.loads(ran.stdout)
+        assert found["same"] and not found["skipped"] and not found["stops"], found
+        return int(found["compared"])
+
 
 @pytest.fixture
 def pair(tmp_path: Path, programs: list[Program]) -> Pair:
@@ -130,6 +142,18 @@ def test_a_killed_daemon_is_reaped_and_inherited_from(pair: Pair) -> None:
     again.until(lambda: len(known(again)) == 4 and same_orders(again, exchange), "four orders again")
     assert not again.events("case.opened")
     assert again.stop() == 0
+
+
+def test_the_journal_of_a_killed_daemon_verifies_and_replays(pair: Pair) -> None:
+    """Bit for bit, over the kill and the next life."""
+    daemon = pair.daemon()
+    daemon.start_quoting()
+    daemon.kill()
+    first = pair.replayed()
+    again = pair.daemon()
+    again.start_quoting()
+    assert again.stop() == 0
+    assert pair.replayed() > first > 0
 
 
 def test_the_reaper_cancels_what_the_exchange_left_and_nobody_elses(tmp_path: Path, programs: list[Program]) -> None:
