@@ -8,6 +8,7 @@ import msgspec
 import pytest
 import trio
 import trio.testing
+from deribit_peer import wall_clock_ns
 from derive_data_place import PERP, SESSION_KEY, START_SEC, SUBACCOUNT, WALLET, WALLET_SECRET, Place, wallet
 
 from mmd.domain.actions import PlaceOrder
@@ -269,6 +270,17 @@ async def test_the_budget_is_the_wallets(autojump_clock: Clock, made: Maker) -> 
     await place.start(PERP)
     budget = place.derive.budget
     assert (budget.rate_per_second, budget.burst, budget.reserve) == (50.0, 250.0, 62.5)
+
+
+async def test_what_an_address_asked_too_much_is_not_taken_from_the_orders(autojump_clock: Clock, place: Place) -> None:
+    """Others behind the same address use that up; the orders' budget is the wallet's."""
+    await place.start(PERP)
+    await trio.sleep(30)
+    budget = place.derive.budget
+    full = budget.left(wall_clock_ns())
+    place.levers.refuse_orders(1, -32000, "Rate limit exceeded", ("public/get_live_incidents",))
+    await place.until(lambda: place.sink.named("exchange.rate_limited"), seconds=120)
+    assert budget.left(wall_clock_ns()) == full == budget.burst
 
 
 async def test_a_wallet_without_a_budget_keeps_the_lowest(autojump_clock: Clock, made: Maker) -> None:
