@@ -361,7 +361,15 @@ def test_what_is_left_becomes_what_is_needed() -> None:
     assert (row.equity, row.balance, row.initial_margin, row.maintenance_margin) == (D(100), D(90), D(50), D(20))
 
 
-@pytest.mark.parametrize("changes", [{"failed_to_fetch": True}, {"maintenance_margin": D("NaN")}])
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"failed_to_fetch": True},
+        {"maintenance_margin": D("NaN")},
+        {"initial_margin": D("sNaN")},
+        {"subaccount_value": D("9e999999"), "maintenance_margin": D("-9e999999")},
+    ],
+)
 def test_a_subaccount_that_is_not_whole(changes: dict[str, object]) -> None:
     with pytest.raises(ExchangeMalformed, match="subaccount 7 could not be fetched whole"):
         read_row(subaccount(**changes))
