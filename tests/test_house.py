@@ -345,6 +345,18 @@ def suppressions_say_why(module: Module, known: frozenset[str]) -> Iterator[str]
             yield f"{module.name}:{number}: noqa without code and reason"
 
 
+def mock_time_is_asked_for_by_the_test(module: Module, known: frozenset[str]) -> Iterator[str]:
+    """pytest-trio runs on a clock that is the test's own argument; one that only a fixture has is left lying."""
+    clock = "autojump_clock"
+    functions = [node for node in ast.walk(module.tree) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)]
+    wants = {node.name: {arg.arg for arg in node.args.args} for node in functions}
+    fixtures = {node.name for node in functions if "fixture" in "".join(map(ast.dump, node.decorator_list))}
+    on_mock_time = {name for name in fixtures if clock in wants[name]}
+    for node in functions:
+        if node.name.startswith("test_") and wants[node.name] & on_mock_time and clock not in wants[node.name]:
+            yield f"{module.name}:{node.lineno}: {node.name} runs in real time: it does not take {clock}"
+
+
 RULES: tuple[Rule, ...] = (
     imports_point_down,
     nothing_is_imported_by_name,
@@ -359,6 +371,7 @@ RULES: tuple[Rule, ...] = (
     nothing_is_left_for_later,
     only_the_programs_print,
     suppressions_say_why,
+    mock_time_is_asked_for_by_the_test,
 )
 
 
@@ -411,7 +424,11 @@ def test_no_module_imports_itself_round_a_corner(house: list[Module]) -> None:
 
 
 @pytest.mark.parametrize("folder", ["tests", "bench", "scripts"])
-@pytest.mark.parametrize("rule", [files_say_their_subject, suppressions_say_why], ids=lambda rule: rule.__name__)
+@pytest.mark.parametrize(
+    "rule",
+    [files_say_their_subject, suppressions_say_why, mock_time_is_asked_for_by_the_test],
+    ids=lambda rule: rule.__name__,
+)
 def test_the_rest_of_the_repository_keeps(rule: Rule, folder: str) -> None:
     modules = [module for module in load(folder) if module.name != "tests.test_house"]
     assert [finding for module in modules for finding in rule(module, frozenset())] == []
@@ -519,6 +536,12 @@ KNOWN = frozenset({"mmd.core", "mmd.core.gate", "mmd.core.machine", "mmd.core.po
         pytest.param(suppressions_say_why, "mmd.shell.x", "x = y  # type: ignore", id="bare ignore"),
         pytest.param(suppressions_say_why, "mmd.shell.x", "x = y  # type: ignore[arg-type]", id="no reason"),
         pytest.param(suppressions_say_why, "mmd.shell.x", "x = y  # noqa", id="bare noqa"),
+        pytest.param(
+            mock_time_is_asked_for_by_the_test,
+            "tests.x",
+            "@pytest.fixture\nasync def a(autojump_clock): ...\nasync def test_b(a): ...",
+            id="real time",
+        ),
     ],
 )
 def test_a_rule_finds_its_offender(rule: Rule, name: str, text: str) -> None:

@@ -129,7 +129,8 @@ class Dialect(msgspec.Struct, frozen=True, kw_only=True):
     it: when the request came and the answer left there, µs; None where an answer does not say. It is asked before
     the login and every `clock_seconds`; not unless it is needed where that is inf: any answer tells it then.
     `throttled_seconds`: a call that was refused because too much is asked was not carried out, and is asked again
-    after so long; inf: the exchange ends the connection over it.
+    after so long; inf: the exchange ends the connection over it. `one_budget`: what is asked here and orders come
+    out of one, so that who asked too much has nothing left for orders either.
     """
 
     login: Login | None
@@ -140,6 +141,7 @@ class Dialect(msgspec.Struct, frozen=True, kw_only=True):
     clock: str
     clock_seconds: float
     throttled_seconds: float
+    one_budget: bool
 
 
 class Duty(Protocol):
@@ -417,7 +419,8 @@ class Connection:
     def _note_throttling(self, error: RpcError, what: str, received_ns: int) -> None:
         if error.code in self._house.errors.throttled:
             self._throttled_at = self._heard_at
-            self._house.budget.empty_until(received_ns)
+            if self._dialect.one_budget:
+                self._house.budget.empty_until(received_ns)
             self._house.sink.report("exchange.rate_limited", f"{what}: {error.text}")
 
     def malformed(self, detail: str) -> None:

@@ -152,6 +152,7 @@ class Trader:
         dialect = Dialect(
             login=part, beat=part, paces=Paces(Pace(1000.0, 1000.0), {}), encode=codec.encode, times=times,
             clock="public/get_time", clock_seconds=30.0, throttled_seconds=5.0,
+            one_budget=True,
         )  # fmt: skip
         house.watched, house.watching = (SYMBOL,), True
         self.trading.rewatch()

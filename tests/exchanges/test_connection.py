@@ -182,6 +182,7 @@ class Other:
             clock="public/get_time",
             clock_seconds=CLOCK_SECONDS,
             throttled_seconds=WINDOW_SECONDS,
+            one_budget=True,
         )
         connection = Connection(link, self.house, self.duty, dialect)
         self.nursery.start_soon(self._run, connection, ours)

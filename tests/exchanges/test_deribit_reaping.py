@@ -11,6 +11,8 @@ from deribit_peer import Peer, Refuse, Wire, wall_clock_ns
 
 from mmd.exchanges.deribit.reaping import DeribitReaper
 
+Clock = trio.testing.MockClock
+
 LABEL = "mmd-svc-BTC-PERPETUAL-b-abc-1"
 
 
@@ -51,18 +53,18 @@ class Grave:
 
 
 @pytest.fixture
-async def grave(autojump_clock: trio.testing.MockClock, nursery: trio.Nursery) -> AsyncIterator[Grave]:
+async def grave(autojump_clock: Clock, nursery: trio.Nursery) -> AsyncIterator[Grave]:
     yield Grave(nursery)
 
 
-async def test_a_trigger_order_that_only_its_own_list_shows(grave: Grave) -> None:
+async def test_a_trigger_order_that_only_its_own_list_shows(autojump_clock: Clock, grave: Grave) -> None:
     grave.rows["trigger_all"] = [{"order_id": "SLIS-1", "label": LABEL, "price": "market_price"}]
     await grave.reap()
     assert grave.cancelled == ["SLIS-1"]
     assert grave.reaper.progress.proven
 
 
-async def test_an_order_in_both_lists_is_one_order(grave: Grave) -> None:
+async def test_an_order_in_both_lists_is_one_order(autojump_clock: Clock, grave: Grave) -> None:
     row = {"order_id": "SLIS-1", "label": LABEL, "instrument_name": "BTC-PERPETUAL", "direction": "sell"}
     grave.rows = {"all": [dict(row)], "trigger_all": [dict(row)]}
     await grave.reap()
@@ -70,7 +72,9 @@ async def test_an_order_in_both_lists_is_one_order(grave: Grave) -> None:
     assert (grave.reaper.progress.before, grave.reaper.progress.proven) == (1, True)
 
 
-async def test_an_exchange_that_knows_no_such_list_is_believed_about_the_other(grave: Grave) -> None:
+async def test_an_exchange_that_knows_no_such_list_is_believed_about_the_other(
+    autojump_clock: Clock, grave: Grave
+) -> None:
     def listed(wire: Wire, params: dict[str, Any]) -> Any:
         return grave.rows["all"] if params["type"] == "all" else Refuse(-32602, "Invalid params")
 
@@ -89,20 +93,22 @@ async def test_an_exchange_that_knows_no_such_list_is_believed_about_the_other(g
         pytest.param({"order_id": "9", "quote": True, "order_state": "speed_bumped", "price": None}, id="a quote"),
     ],
 )
-async def test_somebody_elses_strange_order_is_no_obstacle(grave: Grave, strange: dict[str, Any]) -> None:
+async def test_somebody_elses_strange_order_is_no_obstacle(
+    autojump_clock: Clock, grave: Grave, strange: dict[str, Any]
+) -> None:
     grave.rows["all"] = [strange, {"order_id": "1", "label": LABEL}]
     await grave.reap()
     assert (grave.cancelled, grave.reaper.progress.proven) == (["1"], True)
 
 
-async def test_a_list_that_cannot_be_read_proves_nothing(grave: Grave) -> None:
+async def test_a_list_that_cannot_be_read_proves_nothing(autojump_clock: Clock, grave: Grave) -> None:
     grave.peer.on("private/get_open_orders", {"orders": []})
     await grave.reap()
     assert (grave.reaper.progress.before, grave.reaper.progress.proven) == (None, False)
     assert grave.reaper.progress.errors
 
 
-async def test_rights_that_are_missing_are_named(grave: Grave) -> None:
+async def test_rights_that_are_missing_are_named(autojump_clock: Clock, grave: Grave) -> None:
     grave.peer.on("public/auth", {"expires_in": 900, "scope": "connection trade:read"})
     grave.peer.on("private/cancel", Refuse(13021, "forbidden"))
     grave.rows["all"] = [{"order_id": "1", "label": LABEL}]
@@ -112,7 +118,7 @@ async def test_rights_that_are_missing_are_named(grave: Grave) -> None:
     assert "trade:read_write" in said and "forbidden" in said
 
 
-async def test_the_secret_is_nowhere_in_what_it_says(grave: Grave) -> None:
+async def test_the_secret_is_nowhere_in_what_it_says(autojump_clock: Clock, grave: Grave) -> None:
     grave.peer.on("public/auth", Refuse(13004, "invalid_credentials"))
     await grave.reap()
     assert grave.reaper.progress.refused

@@ -116,6 +116,7 @@ def test_how_an_option_ended(instrument: Instrument, changes: dict[str, Any], wa
         pytest.param({"settlement_price": "90000", "settlement_value": "-200"}, "where one pays 2000", id="signs"),
         pytest.param({"amount": "0.105"}, "0.105", id="no whole number of lots"),
         pytest.param({"amount": "0"}, "where one pays", id="nothing"),
+        pytest.param({"amount": "10", "settlement_price": "9e999999"}, "where one pays", id="more than can be said"),
         pytest.param({"settlement_value": "NaN"}, "are no numbers", id="a value that is no number"),
         pytest.param({"option_settlement_pnl_excl_fees": "Infinity"}, "are no numbers", id="a profit without an end"),
     ],

@@ -485,8 +485,9 @@ async def test_fees_of_the_account_are_told(venue: Venue) -> None:
     [
         ({"initial_margin": "50"}, "warn", "-50 free"),
         ({"is_under_liquidation": True}, "fail", "it is being liquidated"),
-        ({"failed_to_fetch": True}, "warn", "could not fetch it whole"),
-        ({"initial_margin": "NaN"}, "warn", "could not fetch it whole"),
+        ({"failed_to_fetch": True}, "warn", "could not be fetched whole"),
+        ({"initial_margin": "NaN"}, "warn", "could not be fetched whole"),
+        ({"initial_margin": "Infinity", "open_orders_margin": "-Infinity"}, "warn", "could not be fetched whole"),
         ({"initial_margin": None}, "fail", "no Subaccount"),
     ],
 )

@@ -28,6 +28,8 @@ from mmd.exchanges.derive.signing import MAINNET
 from mmd.exchanges.guards import CHECK_SECONDS, FROZEN_SECONDS, RETRY_SECONDS, Protections
 from mmd.sandbox.derive.known import SESSION_SECRET, SUBACCOUNT, WALLET
 
+Clock = trio.testing.MockClock
+
 MS = 1_000_000
 ETH = Instrument(
     exchange="derive",
@@ -148,7 +150,7 @@ class Scene:
 
 
 @pytest.fixture
-async def scene(autojump_clock: trio.testing.MockClock, nursery: trio.Nursery) -> AsyncIterator[Scene]:
+async def scene(autojump_clock: Clock, nursery: trio.Nursery) -> AsyncIterator[Scene]:
     yield Scene(nursery)
     nursery.cancel_scope.cancel()
 
@@ -175,7 +177,9 @@ def test_limits_go_out_as_plain_decimals_and_whole_milliseconds() -> None:
         pytest.param({"interval_seconds": 0.0001}, "is too short, the least is 1 ms", id="no interval"),
     ],
 )
-async def test_what_it_does_not_have_is_never_asked_for(scene: Scene, fields: dict[str, Any], text: str) -> None:
+async def test_what_it_does_not_have_is_never_asked_for(
+    autojump_clock: Clock, scene: Scene, fields: dict[str, Any], text: str
+) -> None:
     with pytest.raises(ValueError, match=text):
         mmp_params(7, wanted(**fields))
     await scene.protect(wanted(**fields))
@@ -203,14 +207,14 @@ def test_every_field_is_compared(fields: dict[str, Any], text: str) -> None:
     assert mmp_difference(found, mmp_params(SUBACCOUNT, WANTED)) == text
 
 
-async def test_it_is_set_and_read_back(scene: Scene) -> None:
+async def test_it_is_set_and_read_back(autojump_clock: Clock, scene: Scene) -> None:
     await scene.protect()
     assert scene.account.asked == ["private/get_mmp_config", "private/set_mmp_config", "private/get_mmp_config"]
     assert scene.account.rows["ETH"] == ROW
     assert scene.told() == [(True, "as configured")]
 
 
-async def test_rows_of_others_are_not_ours(scene: Scene) -> None:
+async def test_rows_of_others_are_not_ours(autojump_clock: Clock, scene: Scene) -> None:
     scene.account.rows = {
         "another subaccount": ROW | {"subaccount_id": 1, "is_frozen": True},
         "BTC": ROW | {"currency": "BTC", "is_frozen": True},
@@ -223,7 +227,9 @@ async def test_rows_of_others_are_not_ours(scene: Scene) -> None:
 # --- freezes -------------------------------------------------------------------------------------
 
 
-async def test_a_pulled_order_is_a_trip_that_is_looked_up_and_ends_at_its_time(scene: Scene) -> None:
+async def test_a_pulled_order_is_a_trip_that_is_looked_up_and_ends_at_its_time(
+    autojump_clock: Clock, scene: Scene
+) -> None:
     await scene.protect()
     begun = trio.current_time()
     until_ms = wall_clock_ns() // MS + 3000
@@ -244,7 +250,7 @@ async def _thaw_at(scene: Scene, at: float) -> None:
     scene.account.thaw()
 
 
-async def test_a_refused_order_is_a_trip_too_and_one_freeze_is_told_once(scene: Scene) -> None:
+async def test_a_refused_order_is_a_trip_too_and_one_freeze_is_told_once(autojump_clock: Clock, scene: Scene) -> None:
     await scene.protect()
     scene.account.freeze(0)
     scene.protections.refused(ETH.symbol, MMP_FROZEN, "MMP frozen")
@@ -254,7 +260,9 @@ async def test_a_refused_order_is_a_trip_too_and_one_freeze_is_told_once(scene: 
     assert scene.told()[-1] == (False, "frozen until it is reset")
 
 
-async def test_while_it_is_frozen_it_is_polled_for_nobody_would_tell_of_the_end(scene: Scene) -> None:
+async def test_while_it_is_frozen_it_is_polled_for_nobody_would_tell_of_the_end(
+    autojump_clock: Clock, scene: Scene
+) -> None:
     await scene.protect()
     scene.account.freeze(0)
     scene.protections.suspect(ETH.symbol, "it pulled an order")
@@ -271,7 +279,7 @@ async def test_while_it_is_frozen_it_is_polled_for_nobody_would_tell_of_the_end(
     assert scene.account.reads() == before
 
 
-async def test_a_long_freeze_is_polled_before_its_end_as_well(scene: Scene) -> None:
+async def test_a_long_freeze_is_polled_before_its_end_as_well(autojump_clock: Clock, scene: Scene) -> None:
     await scene.protect()
     scene.account.freeze(wall_clock_ns() // MS + 3_600_000)
     scene.protections.suspect(ETH.symbol, "it pulled an order")
@@ -281,7 +289,7 @@ async def test_a_long_freeze_is_polled_before_its_end_as_well(scene: Scene) -> N
     assert scene.armed
 
 
-async def test_a_freeze_that_lasts_beyond_its_time_is_no_busy_loop(scene: Scene) -> None:
+async def test_a_freeze_that_lasts_beyond_its_time_is_no_busy_loop(autojump_clock: Clock, scene: Scene) -> None:
     await scene.protect()
     scene.account.freeze(wall_clock_ns() // MS + 1000)
     scene.protections.suspect(ETH.symbol, "it pulled an order")
@@ -292,7 +300,7 @@ async def test_a_freeze_that_lasts_beyond_its_time_is_no_busy_loop(scene: Scene)
     assert not scene.armed
 
 
-async def test_what_is_frozen_is_not_set_and_a_difference_is_named(scene: Scene) -> None:
+async def test_what_is_frozen_is_not_set_and_a_difference_is_named(autojump_clock: Clock, scene: Scene) -> None:
     scene.account.rows["ETH"] = ROW | {"mmp_amount_limit": "5", "is_frozen": True}
     await scene.protect()
     assert "private/set_mmp_config" not in scene.account.asked
@@ -303,7 +311,7 @@ async def test_what_is_frozen_is_not_set_and_a_difference_is_named(scene: Scene)
     assert scene.account.rows["ETH"] == ROW and scene.armed
 
 
-async def test_a_reset_by_hand_and_one_by_itself(scene: Scene) -> None:
+async def test_a_reset_by_hand_and_one_by_itself(autojump_clock: Clock, scene: Scene) -> None:
     await scene.protect(wanted(frozen_seconds=0, reset=Reset.AUTOMATIC))
     scene.account.freeze(0)
     scene.protections.suspect(ETH.symbol, "it pulled an order")
@@ -328,7 +336,9 @@ async def test_a_reset_by_hand_and_one_by_itself(scene: Scene) -> None:
         pytest.param(ExchangeMalformed("no list"), id="unreadable"),
     ],
 )
-async def test_an_answer_that_says_nothing_is_asked_for_again_soon(scene: Scene, error: Exception) -> None:
+async def test_an_answer_that_says_nothing_is_asked_for_again_soon(
+    autojump_clock: Clock, scene: Scene, error: Exception
+) -> None:
     scene.account.refuse.append(error)
     await scene.protect()
     assert scene.told() == [(False, str(error))]

@@ -8,6 +8,7 @@ import msgspec
 import pytest
 import trio
 import trio.testing
+from deribit_peer import wall_clock_ns
 from derive_data_place import PERP, SESSION_KEY, START_SEC, SUBACCOUNT, WALLET, WALLET_SECRET, Place, wallet
 
 from mmd.domain.actions import PlaceOrder
@@ -271,6 +272,17 @@ async def test_the_budget_is_the_wallets(autojump_clock: Clock, made: Maker) -> 
     assert (budget.rate_per_second, budget.burst, budget.reserve) == (50.0, 250.0, 62.5)
 
 
+async def test_what_an_address_asked_too_much_is_not_taken_from_the_orders(autojump_clock: Clock, place: Place) -> None:
+    """Others behind the same address use that up; the orders' budget is the wallet's."""
+    await place.start(PERP)
+    await trio.sleep(30)
+    budget = place.derive.budget
+    full = budget.left(wall_clock_ns())
+    place.levers.refuse_orders(1, -32000, "Rate limit exceeded", ("public/get_live_incidents",))
+    await place.until(lambda: place.sink.named("exchange.rate_limited"), seconds=120)
+    assert budget.left(wall_clock_ns()) == full == budget.burst
+
+
 async def test_a_wallet_without_a_budget_keeps_the_lowest(autojump_clock: Clock, made: Maker) -> None:
     place = made(rates=Rates(matching=0))
     await place.start(PERP)
@@ -349,7 +361,15 @@ def test_what_is_left_becomes_what_is_needed() -> None:
     assert (row.equity, row.balance, row.initial_margin, row.maintenance_margin) == (D(100), D(90), D(50), D(20))
 
 
-@pytest.mark.parametrize("changes", [{"failed_to_fetch": True}, {"maintenance_margin": D("NaN")}])
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"failed_to_fetch": True},
+        {"maintenance_margin": D("NaN")},
+        {"initial_margin": D("sNaN")},
+        {"subaccount_value": D("9e999999"), "maintenance_margin": D("-9e999999")},
+    ],
+)
 def test_a_subaccount_that_is_not_whole(changes: dict[str, object]) -> None:
     with pytest.raises(ExchangeMalformed, match="subaccount 7 could not be fetched whole"):
         read_row(subaccount(**changes))

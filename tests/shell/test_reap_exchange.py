@@ -17,13 +17,13 @@ from mmd.sandbox.answering import Answering
 from mmd.sandbox.derive import query_methods
 from mmd.sandbox.derive.render_account import order_json
 
+Clock = trio.testing.MockClock
 SETTLE = 2.5
 
 
 @pytest.fixture(params=list(YARDS))
-async def yard(
-    request: pytest.FixtureRequest, autojump_clock: trio.testing.MockClock, nursery: trio.Nursery
-) -> Graveyard:
+async def yard(request: pytest.FixtureRequest, autojump_clock: Clock, nursery: trio.Nursery) -> Graveyard:
+    """Only a clock that the test itself asks for is the clock of its run."""
     yard = YARDS[request.param](nursery)
     await yard.start()
     return yard
@@ -43,7 +43,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return methods
 
 
-async def test_ours_are_cancelled_in_every_currency_and_nobody_elses(yard: Graveyard) -> None:
+async def test_ours_are_cancelled_in_every_currency_and_nobody_elses(autojump_clock: Clock, yard: Graveyard) -> None:
     ours = {yard.leave(symbol=symbol) for symbol in yard.symbols}
     foreign = {
         yard.place(label, yard.first)
@@ -61,7 +61,7 @@ async def test_ours_are_cancelled_in_every_currency_and_nobody_elses(yard: Grave
     assert SETTLE <= took < SETTLE + 1
 
 
-async def test_an_empty_account_is_proven_only_after_the_worst_case(yard: Graveyard) -> None:
+async def test_an_empty_account_is_proven_only_after_the_worst_case(autojump_clock: Clock, yard: Graveyard) -> None:
     assert SETTLE <= await yard.reap() < SETTLE + 1
     assert yard.counts() == (0, 0, 0, 0, 0, True)
     yard.make(settled=True)
@@ -82,7 +82,7 @@ def test_the_worst_case(valid_ms: int | None, seconds: float) -> None:
     assert settle_seconds(valid_ms) == pytest.approx(seconds)
 
 
-async def test_an_order_that_was_under_way_is_caught(yard: Graveyard) -> None:
+async def test_an_order_that_was_under_way_is_caught(autojump_clock: Clock, yard: Graveyard) -> None:
     yard.leave()
     yard.nursery.start_soon(arrive_later, yard, SETTLE - 0.2)
     await yard.reap()
@@ -95,7 +95,7 @@ async def arrive_later(yard: Graveyard, seconds: float) -> None:
     yard.leave()
 
 
-async def test_looking_only_asks_and_changes_nothing(yard: Graveyard, asked: list[str]) -> None:
+async def test_looking_only_asks_and_changes_nothing(autojump_clock: Clock, yard: Graveyard, asked: list[str]) -> None:
     ours = {yard.leave(), yard.leave()}
     assert await yard.reap(only_look=True) < 1
     assert yard.resting() == ours
@@ -103,7 +103,9 @@ async def test_looking_only_asks_and_changes_nothing(yard: Graveyard, asked: lis
     assert set(asked) == yard.looking
 
 
-async def test_only_cancels_by_id_are_sent_and_no_setting_is_touched(yard: Graveyard, asked: list[str]) -> None:
+async def test_only_cancels_by_id_are_sent_and_no_setting_is_touched(
+    autojump_clock: Clock, yard: Graveyard, asked: list[str]
+) -> None:
     yard.leave()
     yard.leave("by hand")
     await yard.reap()
@@ -112,7 +114,7 @@ async def test_only_cancels_by_id_are_sent_and_no_setting_is_touched(yard: Grave
 
 
 @pytest.mark.parametrize("refusals", [1, 5])
-async def test_refused_cancels_are_tried_again(yard: Graveyard, refusals: int) -> None:
+async def test_refused_cancels_are_tried_again(autojump_clock: Clock, yard: Graveyard, refusals: int) -> None:
     yard.leave()
     yard.leave()
     yard.levers.refuse_cancels(refusals)
@@ -121,7 +123,9 @@ async def test_refused_cancels_are_tried_again(yard: Graveyard, refusals: int) -
     assert any(yard.refused in error for error in yard.reaper.progress.errors)
 
 
-async def test_what_cannot_be_cancelled_is_never_proven(yard: Graveyard, asked: list[str]) -> None:
+async def test_what_cannot_be_cancelled_is_never_proven(
+    autojump_clock: Clock, yard: Graveyard, asked: list[str]
+) -> None:
     number = yard.leave()
     yard.levers.refuse_cancels()
     assert await yard.reap(20) == pytest.approx(20, abs=0.1)
@@ -134,7 +138,7 @@ async def test_what_cannot_be_cancelled_is_never_proven(yard: Graveyard, asked: 
     assert 4 <= asked.count("private/cancel") <= 15  # tried again and again, with growing pauses
 
 
-async def test_an_order_filled_before_its_cancel_is_no_error(yard: Graveyard) -> None:
+async def test_an_order_filled_before_its_cancel_is_no_error(autojump_clock: Clock, yard: Graveyard) -> None:
     number = yard.leave()
     yard.levers.fill_before_cancels(1)
     await yard.reap()
@@ -143,7 +147,7 @@ async def test_an_order_filled_before_its_cancel_is_no_error(yard: Graveyard) ->
     assert yard.closed(number).state == "filled"
 
 
-async def test_a_lost_answer_is_looked_up(yard: Graveyard) -> None:
+async def test_a_lost_answer_is_looked_up(autojump_clock: Clock, yard: Graveyard) -> None:
     yard.leave()
     yard.levers.lose_answers(1, "private/cancel")
     took = await yard.reap()
@@ -152,7 +156,7 @@ async def test_a_lost_answer_is_looked_up(yard: Graveyard) -> None:
     assert took > yard.patience_seconds
 
 
-async def test_a_cancel_that_never_arrived_is_sent_again(yard: Graveyard) -> None:
+async def test_a_cancel_that_never_arrived_is_sent_again(autojump_clock: Clock, yard: Graveyard) -> None:
     yard.leave()
     yard.levers.lose_requests(1, "private/cancel")
     await yard.reap()
@@ -205,7 +209,9 @@ async def end_maintenance(yard: Graveyard) -> None:
         maintenance,
     ],
 )
-async def test_trouble_on_the_way_is_overcome(yard: Graveyard, trouble: Callable[[Graveyard], None]) -> None:
+async def test_trouble_on_the_way_is_overcome(
+    autojump_clock: Clock, yard: Graveyard, trouble: Callable[[Graveyard], None]
+) -> None:
     for _ in range(4):
         yard.leave()
     foreign = yard.leave("by hand")
@@ -217,9 +223,7 @@ async def test_trouble_on_the_way_is_overcome(yard: Graveyard, trouble: Callable
     assert yard.reaper.progress.errors
 
 
-async def test_a_link_that_goes_silent_is_left_for_another(
-    autojump_clock: trio.testing.MockClock, nursery: trio.Nursery
-) -> None:
+async def test_a_link_that_goes_silent_is_left_for_another(autojump_clock: Clock, nursery: trio.Nursery) -> None:
     """Where there is a link at all."""
     yard = DeribitYard(nursery)
     await yard.start()
@@ -235,7 +239,7 @@ async def test_a_link_that_goes_silent_is_left_for_another(
     assert SETTLE + ANSWER_SECONDS <= took < SETTLE + ANSWER_SECONDS + ARRIVE_SECONDS
 
 
-async def test_nobody_there_is_no_proof(yard: Graveyard) -> None:
+async def test_nobody_there_is_no_proof(autojump_clock: Clock, yard: Graveyard) -> None:
     number = yard.leave()
     yard.levers.refuse_connections()
     assert await yard.reap(20) == pytest.approx(20, abs=0.1)
@@ -244,7 +248,7 @@ async def test_nobody_there_is_no_proof(yard: Graveyard) -> None:
     assert yard.reaper.progress.errors
 
 
-async def test_a_dial_that_hangs_is_given_up_for_another(yard: Graveyard) -> None:
+async def test_a_dial_that_hangs_is_given_up_for_another(autojump_clock: Clock, yard: Graveyard) -> None:
     yard.leave()
     dials = 0
 
@@ -262,7 +266,7 @@ async def test_a_dial_that_hangs_is_given_up_for_another(yard: Graveyard) -> Non
     assert yard.reaper.progress.errors == [yard.hung]
 
 
-async def test_a_key_that_is_refused_ends_it_at_once(yard: Graveyard) -> None:
+async def test_a_key_that_is_refused_ends_it_at_once(autojump_clock: Clock, yard: Graveyard) -> None:
     code, message = yard.wrong_key
     yard.levers.refuse_orders(None, code, message, yard.login)
     assert await yard.reap() < 1
@@ -284,7 +288,7 @@ async def test_many_orders_stay_within_the_message_rate(
     kind: type[Graveyard],
     slow: bool,
     seconds: tuple[float, float],
-    autojump_clock: trio.testing.MockClock,
+    autojump_clock: Clock,
     nursery: trio.Nursery,
 ) -> None:
     yard = kind(nursery, slow=slow)
@@ -298,7 +302,7 @@ async def test_many_orders_stay_within_the_message_rate(
     assert seconds[0] <= took <= seconds[1]
 
 
-async def test_used_up_credits_only_cost_time(yard: Graveyard) -> None:
+async def test_used_up_credits_only_cost_time(autojump_clock: Clock, yard: Graveyard) -> None:
     for _ in range(3):
         yard.leave()
     code, message = yard.too_much
@@ -309,7 +313,7 @@ async def test_used_up_credits_only_cost_time(yard: Graveyard) -> None:
     assert any(message in error for error in yard.reaper.progress.errors)
 
 
-async def test_two_reapers_at_once_do_no_harm(yard: Graveyard) -> None:
+async def test_two_reapers_at_once_do_no_harm(autojump_clock: Clock, yard: Graveyard) -> None:
     for _ in range(5):
         yard.leave()
     first, second = yard.reaper, yard.make(rng=random.Random(2))
@@ -323,7 +327,7 @@ async def test_two_reapers_at_once_do_no_harm(yard: Graveyard) -> None:
 
 
 async def test_an_order_without_an_instrument_is_cancelled_by_its_label(
-    autojump_clock: trio.testing.MockClock, nursery: trio.Nursery, monkeypatch: pytest.MonkeyPatch, asked: list[str]
+    autojump_clock: Clock, nursery: trio.Nursery, monkeypatch: pytest.MonkeyPatch, asked: list[str]
 ) -> None:
     yard = DeriveYard(nursery)
     await yard.start()
@@ -339,9 +343,7 @@ def bare(row: dict[str, Any]) -> dict[str, Any]:
     return {"order_id": row["order_id"], "label": row["label"], "amount": "many"}
 
 
-async def test_a_signature_that_comes_back_is_not_shown(
-    autojump_clock: trio.testing.MockClock, nursery: trio.Nursery
-) -> None:
+async def test_a_signature_that_comes_back_is_not_shown(autojump_clock: Clock, nursery: trio.Nursery) -> None:
     yard = DeriveYard(nursery)
 
     def answer(request: httpx.Request) -> httpx.Response:

@@ -140,4 +140,5 @@ def make_dialect(
         clock=TEST,
         clock_seconds=float("inf"),
         throttled_seconds=float("inf"),
+        one_budget=True,
     )

@@ -33,17 +33,22 @@ def read_row(data: Subaccount) -> Account:
     Derive tells what is left of a margin; we tell what is needed: the account's worth less that, open orders
     included where margin is needed initially.
     """
-    worth, left = data.subaccount_value, data.initial_margin + data.open_orders_margin
-    balance = sum((row.amount for row in data.collaterals if row.asset_name == SETTLEMENT), Decimal(0))
-    if data.failed_to_fetch or not all(n.is_finite() for n in (worth, left, balance, data.maintenance_margin)):
-        raise ExchangeMalformed(f"subaccount {data.subaccount_id} could not be fetched whole")
-    return Account(
-        currency=SETTLEMENT,
-        equity=worth,
-        balance=balance,
-        initial_margin=worth - left,
-        maintenance_margin=worth - data.maintenance_margin,
-    )
+    unknown = ExchangeMalformed(f"subaccount {data.subaccount_id} could not be fetched whole")
+    try:
+        worth = data.subaccount_value
+        account = Account(
+            currency=SETTLEMENT,
+            equity=worth,
+            balance=sum((row.amount for row in data.collaterals if row.asset_name == SETTLEMENT), Decimal(0)),
+            initial_margin=worth - data.initial_margin - data.open_orders_margin,
+            maintenance_margin=worth - data.maintenance_margin,
+        )
+    except ArithmeticError:
+        raise unknown from None
+    numbers = (account.equity, account.balance, account.initial_margin, account.maintenance_margin)
+    if data.failed_to_fetch or not all(number.is_finite() for number in numbers):
+        raise unknown
+    return account
 
 
 class DeriveAccount:

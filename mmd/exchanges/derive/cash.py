@@ -68,7 +68,7 @@ def read_settlement(row: OptionSettlement, instrument: Instrument, received_ns: 
     except (OffGrid, ArithmeticError) as error:
         raise ExchangeMalformed(f"{name}: {error}") from error
     payoff = _payoff(instrument, row.settlement_price)
-    if not lots or abs(row.amount * payoff - row.settlement_value) > CENT:
+    if not lots or not _is_worth(row, payoff):
         told = f"{row.amount} at {row.settlement_price} for {row.settlement_value}"
         raise ExchangeMalformed(f"{name}: {told}, where one pays {payoff}")
     if row.amount > 0 and row.settlement_value <= CENT and not _was_bought(row):
@@ -90,6 +90,14 @@ def _payoff(instrument: Instrument, price: Decimal) -> Decimal:
         raise ExchangeMalformed(f"settlement of {instrument.symbol}, which is no option")
     inner = price - instrument.strike
     return max(Decimal(0), inner if instrument.kind is Kind.CALL else -inner)
+
+
+def _is_worth(row: OptionSettlement, payoff: Decimal) -> bool:
+    """Its value is that of so many coins; not where the numbers are too large to say."""
+    try:
+        return abs(row.amount * payoff - row.settlement_value) <= CENT
+    except ArithmeticError:
+        return False
 
 
 def _was_bought(row: OptionSettlement) -> bool:

@@ -212,6 +212,7 @@ def make_data_dialect(room: Room) -> Dialect:
         clock=TIME,
         clock_seconds=CLOCK_SECONDS,
         throttled_seconds=WINDOW_SECONDS,
+        one_budget=False,  # that of an address, which others behind it use up as well
     )
 
 
@@ -225,4 +226,5 @@ def make_trade_dialect(room: Room) -> Dialect:
         clock=TIME,
         clock_seconds=CLOCK_SECONDS,
         throttled_seconds=WINDOW_SECONDS,
+        one_budget=True,
     )

@@ -11,9 +11,9 @@ import httpx
 import msgspec
 
 from mmd.domain.addresses import parse_address
-from mmd.domain.errors import ExchangeRefused
+from mmd.domain.errors import ExchangeMalformed, ExchangeRefused
 from mmd.domain.instruments import Instrument
-from mmd.exchanges.derive.account import order_limits
+from mmd.exchanges.derive.account import order_limits, read_row
 from mmd.exchanges.derive.codec import read_ticker_answer, read_time
 from mmd.exchanges.derive.errors import ACCOUNT_UNKNOWN, KEY_UNKNOWN, SIGNER_UNKNOWN, WRONG_WALLET
 from mmd.exchanges.derive.expired import ended_ns
@@ -320,11 +320,14 @@ class _Private:
         )
         if found is None:
             return
-        free = found.initial_margin + found.open_orders_margin
-        text = f"subaccount {number} ({found.margin_type}): worth {found.subaccount_value:f} USD, {free:f} free"
-        if found.failed_to_fetch or not free.is_finite():
-            book.warn("account", f"subaccount {number}: the exchange could not fetch it whole")
-        elif found.is_under_liquidation:
+        try:
+            account = read_row(found)
+        except ExchangeMalformed as error:
+            book.warn("account", str(error))
+            return
+        free = account.equity - account.initial_margin
+        text = f"subaccount {number} ({found.margin_type}): worth {account.equity:f} USD, {free:f} free"
+        if found.is_under_liquidation:
             book.fail("account", f"{text}; it is being liquidated", "an account that may trade")
         elif free <= 0:
             book.warn("account", text, "free margin to quote with")
