@@ -208,10 +208,13 @@ class Protections:
         return True
 
     def suspect(self, symbol: str, detail: str) -> None:
-        """An order's fate says that its key is frozen: told at once, and looked up."""
+        """An order's fate says that its key is frozen: told at once, and looked up; until then it is not armed."""
         guard = self._guard(symbol)
         if guard is not None:
             self._trip(guard, f"{guard.key}: {detail}")
+            if guard.frozen_ms is None:
+                guard.looked, guard.armed, guard.detail = True, False, f"{detail}; whether it is frozen is asked"
+            self._tell()
 
     def refused(self, symbol: str, code: int, detail: str) -> None:
         """An order was refused: by a freeze, or because the account has no maker protection."""

@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 import trio
-from arena import ALL, BUY, DERIVE, HERE, HERE_BTC, NUDGE, SELL, Arena, arena
+from arena import ALL, BUY, DERIVE, HERE, HERE_ALL, HERE_BTC, NUDGE, SELL, THERE_BTC, Arena, arena
 from still import BTC, D
 
-from mmd.sandbox.derive.known import WALLET
+from mmd.sandbox.derive.known import SESSION_KEY, WALLET
 from mmd.sandbox.derive.levers import DeriveLevers
 from mmd.shell.desk import Outcome
 
@@ -124,6 +124,15 @@ async def fetch_nothing(found: Arena) -> None:
     found.levers.fill_quote(found.account, BTC, SELL, D(10))
 
 
+async def go_down(found: Arena) -> None:
+    """Every request is answered with an internal error, which says nothing of what it did."""
+    found.levers.begin_maintenance()
+    found.levers.fill_quote(found.account, BTC, BUY, D(10))
+    found.move(BTC, NUDGE)
+    await trio.sleep(0.5)
+    found.levers.end_maintenance()
+
+
 CASES = [
     fail_half,
     fail_half_after_a_fill,
@@ -137,6 +146,7 @@ CASES = [
     cancel_elsewhere,
     disconnect_elsewhere,
     fetch_nothing,
+    go_down,
     pytest.param(spend_elsewhere, marks=pytest.mark.slow),  # a window is five seconds
 ]
 
@@ -156,7 +166,7 @@ async def test_a_freeze_pauses_and_quoting_goes_on_when_it_has_thawed(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     """Nobody resets it: the exchange ends it by itself."""
-    thaws = {"exchanges": {HERE: {"maker_protection": [{**PROTECTION, "frozen_ms": 1500}]}}}
+    thaws = {"exchanges": {HERE: {"maker_protection": [{**PROTECTION, "frozen_ms": 4000}]}}}
     async with arena(monkeypatch, tmp_path, thaws, DERIVE) as found:
         found.levers.fill_quote(found.account, BTC, BUY, D(10))
         levers(found).freeze(found.account, "BTC")
@@ -186,6 +196,26 @@ async def test_a_wallet_that_is_cancelled_again_and_again_halts(
         assert found.state(HERE_BTC) == ("HALTED", "foreign_orders")
         await found.until(lambda: not found.resting(HERE_BTC))
         assert agrees(found)
+
+
+async def test_a_session_key_that_is_taken_away_pauses_that_exchange_only(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """The exchange cancels what the key has signed; nobody can log in any more."""
+    async with arena(monkeypatch, tmp_path, None, DERIVE) as found:
+        elsewhere = found.labels(THERE_BTC)
+        keys = found.sandboxes[HERE].server.dialect.context.wallets.by_address[WALLET].keys
+        registered = dict(keys)
+        assert levers(found).remove_key(WALLET, SESSION_KEY) == 4
+        found.move(BTC, NUDGE)
+        await found.until(lambda: all(found.state(key)[0] != "ACTIVE" for key in HERE_ALL))
+        await found.until(lambda: not any(found.resting(key) for key in HERE_ALL))
+        assert found.labels(THERE_BTC) == elsewhere and found.state(THERE_BTC) == ("ACTIVE", "resumed")
+        assert (await found.resume(HERE_ALL)).outcome is Outcome.REFUSED
+        keys.update(registered)
+        await found.until(lambda: all(found.worker(key).machine.market.trade_link for key in HERE_ALL), 20.0)
+        await found.until(lambda: agrees(found))
+        await found.quote(HERE_ALL)
 
 
 # --- the judge -----------------------------------------------------------------------------------

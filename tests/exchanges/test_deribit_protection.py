@@ -337,7 +337,9 @@ async def test_a_freeze_is_seen_in_the_fate_of_orders(autojump_clock: Clock, sta
         await send(stage, PLACE)
         assert stage.sink.of(OrderRefused)[0].code == "mmp_trigger"
     assert len(stage.sink.of(ProtectionTripped, BTC)) == 1
-    assert told(stage) == [(False, "frozen until it is reset")]
+    suspected, confirmed = told(stage)
+    assert not suspected[0] and suspected[1].endswith("whether it is frozen is asked")
+    assert confirmed == (False, "frozen until it is reset")
 
 
 async def test_a_trigger_during_a_look_is_not_taken_back(autojump_clock: Clock, stage: Stage) -> None:

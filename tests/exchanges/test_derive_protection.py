@@ -237,6 +237,8 @@ async def test_a_pulled_order_is_a_trip_that_is_looked_up_and_ends_at_its_time(
     scene.protections.suspect(ETH.symbol, "it pulled order mmd-svc-x")
     (trip,) = scene.sink.of(ProtectionTripped)
     assert "ETH: it pulled order" in trip.detail
+    assert not scene.armed  # before anybody has looked: no resume passes meanwhile
+    assert scene.told()[-1] == (False, "it pulled order mmd-svc-x; whether it is frozen is asked")
     await scene.settle()
     assert not scene.armed and "frozen until" in scene.told()[-1][1]
     assert scene.protections.statuses()[0].frozen_until_ns == until_ms * MS
