@@ -82,7 +82,7 @@ class DeribitGround(Ground):
     perpetuals = ("BTC-PERPETUAL", "ETH-PERPETUAL", "BTC_USDC-PERPETUAL")
     option = "BTC-25DEC26-90000-C"
     protected_share = 0.25
-    reaped_share = 0.0
+    reaped_share = 0.5
     methods = (
         ORDERS,
         ORDERS,
@@ -140,7 +140,7 @@ class DeriveGround(Ground):
     perpetuals = ("ETH-PERP", "BTC-PERP")
     option = "ETH-20261225-3200-C"
     protected_share = 0.6
-    reaped_share = 0.5  # over HTTP, as nothing else is here
+    reaped_share = 0.5
     methods = (
         ORDERS,
         ORDERS,
