@@ -151,7 +151,7 @@ class ReapLoop:
                 self.progress.proven = True
                 break
             else:
-                await trio.sleep(self._settled_at - trio.current_time())
+                await trio.sleep_until(self._settled_at)
         self._done = True
 
     async def _look(self) -> list[RestingOrder]:

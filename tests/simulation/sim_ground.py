@@ -32,7 +32,8 @@ class Ground(ABC):
     """One exchange. `account`: ours, as the sandbox calls it. `prefix` of every seed's chance.
 
     `methods` and `refusals` (code, message) are what goes wrong with requests; `missed`: the code of a cancel that
-    came too late. `silent_dead_seconds`: how long the exchange keeps a link of whose end nobody told it.
+    came too late. `protected_share` of the seeds have maker protection; after `reaped_share` of the crashes the reaper
+    looks before the next life begins.
     """
 
     name: ClassVar[str]
@@ -44,6 +45,7 @@ class Ground(ABC):
     perpetuals: ClassVar[tuple[str, ...]]
     option: ClassVar[str]
     protected_share: ClassVar[float]
+    reaped_share: ClassVar[float]
     methods: ClassVar[tuple[Methods, ...]]
     refusals: ClassVar[tuple[tuple[int, str], ...]]
     missed: ClassVar[int]
@@ -80,6 +82,7 @@ class DeribitGround(Ground):
     perpetuals = ("BTC-PERPETUAL", "ETH-PERPETUAL", "BTC_USDC-PERPETUAL")
     option = "BTC-25DEC26-90000-C"
     protected_share = 0.25
+    reaped_share = 0.5
     methods = (
         ORDERS,
         ORDERS,
@@ -137,6 +140,7 @@ class DeriveGround(Ground):
     perpetuals = ("ETH-PERP", "BTC-PERP")
     option = "ETH-20261225-3200-C"
     protected_share = 0.6
+    reaped_share = 0.5
     methods = (
         ORDERS,
         ORDERS,

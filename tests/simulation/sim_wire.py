@@ -30,7 +30,7 @@ class Way:
         self.fuse: int | None = None  # so many more bytes pass, and then the connection is cut
         self.sip: int | None = None  # the reader gets no more at a time
         self.broken = ""
-        self.done = False
+        self.writer_gone = self.reader_gone = False  # it has closed its end
         self._wire = wire
         self._link = link
         self._chunks: deque[tuple[float, bytes]] = deque()
@@ -68,7 +68,9 @@ class Way:
             self._link.cut("cut in the middle of a write", keep=self)
 
     async def wait_room(self) -> None:
-        while self._bytes > self._wire.window and not self.broken and not self.done:
+        while self._bytes > self._wire.window and not self.broken and not self.writer_gone:
+            if self.reader_gone and not self.lost:
+                return
             self._room = trio.Event()
             await self._room.wait()
 
@@ -80,7 +82,7 @@ class Way:
                 return self._taken(now, min(most, self.sip or most))
             if self.broken and not self._chunks:
                 raise trio.BrokenResourceError(self.broken)
-            if self.done:
+            if self.reader_gone:
                 raise trio.ClosedResourceError("closed here")
             self._stirred = trio.Event()
             with trio.move_on_at(self._chunks[0][0] if self._chunks else NEVER):
@@ -89,7 +91,7 @@ class Way:
     @property
     def arrived(self) -> bool:
         """Whether `take` would not wait."""
-        return self.done or bool(self.broken) or (bool(self._chunks) and self._chunks[0][0] <= trio.current_time())
+        return self.reader_gone or bool(self.broken) or (bool(self._chunks) and self._chunks[0][0] <= trio.current_time())
 
     def _taken(self, now: float, most: int) -> bytes:
         parts: list[bytes] = []
@@ -193,7 +195,7 @@ class End(trio.abc.Stream):
             self._link.open = False
             if not self._out.broken:
                 self._out.put(b"")
-            self._into.done = self._out.done = True
+            self._into.reader_gone = self._out.writer_gone = True
             self._into.wake()
             self._out.wake()
         await trio.lowlevel.checkpoint()

@@ -25,6 +25,7 @@ from sim_oracle_ledger import Ledger
 from sim_oracle_limits import Limits
 from sim_oracle_positions import Positions
 from sim_oracle_quotes import BACK_SECONDS, missing
+from sim_oracle_reaped import Reaped
 from sim_oracle_replay import ReplayEqual
 from sim_oracle_secrets import Secrets
 from sim_oracle_sides import OnePerSide
@@ -41,10 +42,12 @@ from mmd.sandbox.accounts import Account
 from mmd.sandbox.notices import AccountChanged, Notice
 from mmd.sandbox.orders import CancelReason, OrderState
 from mmd.sandbox.serve import Sandbox
+from mmd.shell import wiring
 from mmd.shell.daemon import Daemon, Farewell
 from mmd.shell.worker import Worker
 
 POLL_SECONDS = 0.5
+REAP_SECONDS = 20.0
 FAIR_SECONDS = 6.0  # of good weather after a calm, so that there is something to lose
 DOWN_SECONDS = (0.05, 0.3, 1.0, 4.0, 15.0)
 CLOCK_IS_RIGHT_NS = 300_000_000
@@ -69,6 +72,7 @@ class World:
         self.farewell: Farewell | None = None
         self.withheld_at = -1e9  # when the exchange last kept news of a fill to itself
         self.left_to_exchange = 0  # orders that cancel-on-disconnect pulled
+        self.reaped = False  # nothing rests: the reaper says so, and no life has begun since
         self.halted: set[str] = set()  # symbols that were HALTED when a life ended, until one runs again
         self.last_head = ""  # of the journal, as the last life left it in order
         self.platter = Platter()
@@ -79,6 +83,7 @@ class World:
         self._keeping = True
         self._all_over = trio.Event()  # no life follows
         self._host = plan.stream("host")
+        self._reaper = plan.stream("reaper")
         self.variants: dict[str, Variant] = {load_text(variant.text).sha256: variant for variant in plan.variants}
         self.variant = plan.variants[0]
         self.config_path.write_text(self.variant.text)
@@ -95,6 +100,7 @@ class World:
             Limits(),
             Charged(),
             Empty(),
+            Reaped(),
             Known(),
             Positions(),
             Ledger(),
@@ -268,6 +274,7 @@ class World:
         number = 0
         while self._keeping:
             number += 1
+            self.reaped = False
             life = self.life = Life(self, number, self.state_directory)
             if self.crash_at_start:
                 life.crash_after(self.crash_at_start.pop(0), told=True)
@@ -278,9 +285,25 @@ class World:
             if not life.dead:
                 self._ask(lambda judge: judge.stopped(self))
             if self._keeping:
+                if life.dead and self._reaper.random() < self.ground.reaped_share:
+                    await self._reap()
                 await trio.sleep(self._host.choice(DOWN_SECONDS))
                 self._set_clock()
         self._all_over.set()
+
+    async def _reap(self) -> None:
+        """What a service manager has done after a daemon that did not stop in order."""
+        self.dialling = 0  # no life's
+        config = load_text(self.config_path.read_text())
+        reaper = wiring.wire_reaper(config.exchanges[self.ground.name], SERVICE, self.host_ns, settled=False)
+        with trio.move_on_after(REAP_SECONDS):
+            await reaper.reap(only_look=False)
+        found = reaper.progress
+        self.reaped = found.proven
+        self.story.count("reaped" if found.proven else "reaped in vain")
+        self.story.count("reaped orders", len(found.orders))
+        self.tell(f"reaper: {found.before} before, {found.after} after, proven {found.proven}, {found.errors}")
+        self.look()
 
     def _set_clock(self) -> None:
         """Between two lives somebody may set the clock, well or badly."""
