@@ -117,7 +117,7 @@ class Stage:
         house.instruments[SYMBOL] = self.instrument
         self.room.indexes[SYMBOL] = MIDDLE / 100
         self.orders = DeriveOrders(self.room)
-        self.book = SnapshotBook(self.instrument)
+        self.book = SnapshotBook(self.instrument, lambda: self.now_ns // 1_000_000)
         self.machine = SymbolMachine(self.instrument, SETTINGS, base36(START_NS // 1_000_000), START_NS)
         self._ids = self._step = 0
         self._resting: dict[str, dict[str, object]] = {}  # by label, as the exchange has them
