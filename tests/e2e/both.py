@@ -21,7 +21,7 @@ from house import (
     environment,
     until,
 )
-from killing import Rigged, RiggedDerive
+from rigged_exchange import Rigged, RiggedDerive
 
 from mmd.sandbox.derive.known import SUBACCOUNT
 

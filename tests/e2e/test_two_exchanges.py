@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from both import ACCOUNTS, EACH, TYPES, Both, again, pace, plain, rigged
 from house import Program
-from killing import Rigged
+from rigged_exchange import Rigged
 
 pytestmark = pytest.mark.slow
 
