@@ -131,8 +131,11 @@ class Tracker(Closer):
             self.own.forget_ended(now_ns, only=state.label)
 
     def _count_vanished(self, event: ev.OrderClosed, state: SideState, now_ns: int) -> None:
-        """An order that rests is cancelled, and not by us: once may be a person, again and again is a second daemon."""
-        if event.cause not in ("user_request", "cancelled"):
+        """An order that rests is cancelled, and not by us: once may be a person, again and again is a second daemon.
+
+        Where we have tried to cancel it, it was us: a cancel without an answer may arrive late.
+        """
+        if event.cause not in ("user_request", "cancelled") or state.cancel_tries:
             return
         self._out.append(Noted("order.vanished", f"{event.label}: cancelled, and not by us"))
         state.hold(now_ns + GATE_HOLD_NS, "somebody else cancelled it")

@@ -468,6 +468,16 @@ def test_fills_that_never_come_are_settled_by_adopting_the_exchanges_position() 
     play.asks(ev.ResumeRequested).replied(True)
 
 
+def test_a_cancel_of_ours_that_comes_late_is_nobody_elses() -> None:
+    """It had no answer, the order was still listed and was wanted again; then the cancel arrived after all."""
+    play = scene().sees(ev.BoundsSet(2, 0, 0, 0)).slots(C, C)
+    play.sees(ev.RequestLost(BID1, "link lost", play.now_ns)).slots(U, C)
+    play.sees(ev.BoundsSet(3, -100, 100, 0))
+    play.sees(ev.OrdersReported((resting(BID1, BID, 995, 10), resting(ASK2, ASK, 1005, 10)), play.now_ns)).slots(L, C)
+    play.sees(closed(BID1)).slots(Phase.PLACING, C)
+    assert "order.vanished" not in play.notes
+
+
 def test_somebody_else_who_cancels_our_orders_again_and_again_is_a_second_daemon() -> None:
     """Once may be a person at the exchange's own page; five times in a minute is not."""
     play = scene()
