@@ -91,7 +91,9 @@ class Way:
     @property
     def arrived(self) -> bool:
         """Whether `take` would not wait."""
-        return self.reader_gone or bool(self.broken) or (bool(self._chunks) and self._chunks[0][0] <= trio.current_time())
+        return (
+            self.reader_gone or bool(self.broken) or (bool(self._chunks) and self._chunks[0][0] <= trio.current_time())
+        )
 
     def _taken(self, now: float, most: int) -> bytes:
         parts: list[bytes] = []
