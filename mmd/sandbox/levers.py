@@ -29,8 +29,7 @@ from mmd.sandbox.orders import (
 )
 
 ORDERS: Methods = ("private/buy", "private/sell", "private/order")
-EDITS: Methods = ("private/edit", "private/replace")
-ORDERS_AND_EDITS: Methods = (*ORDERS, *EDITS)
+ORDERS_AND_EDITS: Methods = (*ORDERS, "private/edit", "private/replace")
 CANCELS: Methods = "private/cancel"  # and all that begin so: cancel_by_label, cancel_all, ...
 LOGINS: Methods = ("public/auth", "public/login")
 AGGRESSOR = "aggressor"
@@ -154,12 +153,6 @@ class Levers(MarketLevers):
         """The next such requests reach the engine so much later. Not `answered`: and their answers never come."""
         self._panel.faults.delay_requests(count, milliseconds, methods, answered=answered)
 
-    def confirm_with_error(
-        self, count: int | None, code: int, message: str, methods: Methods = ORDERS_AND_EDITS
-    ) -> None:
-        """The next such requests are carried out, and answered with this error."""
-        self._panel.faults.confirm_with_error(count, code, message, methods)
-
     def refuse_orders(
         self,
         count: int | None = 1,
@@ -186,13 +179,6 @@ class Levers(MarketLevers):
         """
         code, message = (code, message) if code is not None else self.CANCEL_MISSED
         self._panel.faults.race(count, code, message, CANCELS)
-
-    def fill_before_edits(self, count: int | None = 1, steps: int | None = None) -> None:
-        """The orders that the next edits and replaces mean are filled just before.
-
-        At most so many of the instrument's least steps (None: all that is left).
-        """
-        self._panel.faults.race(count, method=EDITS, steps=steps)
 
     def cut_answers(self, count: int | None = 1, methods: Methods = ORDERS) -> None:
         """The next such requests are carried out; instead of their answers their links are cut."""

@@ -239,7 +239,7 @@ async def test_a_fill_wins_the_race_against_an_edit(autojump_clock):
     async with running() as house:
         client = await maker(house)
         order_id = await bid(client)
-        house.levers.fill_before_edits(1, 3)
+        house.sandbox.faults.race(1, method="private/edit", steps=3)
         edited = await client.call("private/edit", order_id=order_id, amount=100, price=79999.0)
         assert (edited["order"]["filled_amount"], house.levers.position("maker", PERP)) == (30, 30)
 

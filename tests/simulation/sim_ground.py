@@ -19,7 +19,7 @@ from mmd.exchanges.derive import lifetimes, market
 from mmd.sandbox.derive.known import SESSION_SECRET, SUBACCOUNT, WALLET
 from mmd.sandbox.derive.options import DeriveOptions, Rates
 from mmd.sandbox.faults import Methods
-from mmd.sandbox.levers import CANCELS, EDITS, ORDERS, ORDERS_AND_EDITS
+from mmd.sandbox.levers import CANCELS, ORDERS, ORDERS_AND_EDITS
 from mmd.sandbox.serve import Exchange, SandboxOptions
 from mmd.shell import exchange_types, wiring
 
@@ -146,8 +146,8 @@ class DeriveGround(Ground):
         ORDERS,
         ORDERS,
         ORDERS_AND_EDITS,
-        EDITS,
-        EDITS,
+        "private/replace",
+        "private/replace",
         "private/replace",
         CANCELS,
         "private/",

@@ -84,7 +84,10 @@ class Operator:
         """Take the exchange's word in open cases that do not explain themselves."""
         desk, world = self._desk, self._world
         for case in desk.cases(["all"], False):
-            if desk.status([case.symbol]).symbols[0].state == "ACTIVE":
+            states = {row.symbol: row.state for row in desk.status(["all"]).symbols}
+            if case.symbol not in states:
+                continue  # it left, and its case waits until it is back
+            if states[case.symbol] == "ACTIVE":
                 await self._change("pause", [case.symbol])
             result = await desk.accept(case.number, "the exchange is right", CALLER, PATIENCE_SECONDS)
             world.story.count(f"case accepted ({case.kind})")

@@ -2,9 +2,9 @@
 
 from sim_weather import Weather
 
-from mmd.sandbox.derive.levers import DeriveLevers
+from mmd.sandbox.derive.levers import REPLACE, DeriveLevers
 from mmd.sandbox.derive.options import Told
-from mmd.sandbox.levers import EDITS, ORDERS, ORDERS_AND_EDITS
+from mmd.sandbox.levers import ORDERS, ORDERS_AND_EDITS
 
 FAILED = (
     (11000, "Insufficient funds"),
@@ -74,7 +74,7 @@ class DeriveWeather(Weather):
     def _unconfirmed(self, a: float, b: float) -> str:
         """Carried out, and answered with an error that may mean anything."""
         code, message = UNCONFIRMED[int(b * len(UNCONFIRMED))]
-        methods = (ORDERS, EDITS, ORDERS_AND_EDITS)[int(b * 99) % 3]
+        methods = (ORDERS, REPLACE, ORDERS_AND_EDITS)[int(b * 99) % 3]
         self._levers.confirm_with_error(1 + int(a * 3), code, message, methods)
         return f"{1 + int(a * 3)}, {message}"
 

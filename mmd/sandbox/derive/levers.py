@@ -7,10 +7,12 @@ from mmd.sandbox.derive.context import Incident
 from mmd.sandbox.derive.dialect import Dialect
 from mmd.sandbox.derive.options import Told
 from mmd.sandbox.derive.wallets import SessionKey, Wallet
-from mmd.sandbox.levers import Levers
+from mmd.sandbox.faults import Methods
+from mmd.sandbox.levers import ORDERS_AND_EDITS, Levers
 from mmd.sandbox.orders import CancelReason
 from mmd.sandbox.truth import Panel
 
+REPLACE = "private/replace"
 MAINTENANCE = "Maintenance"
 
 
@@ -31,6 +33,19 @@ class DeriveLevers(Levers):
     def fail_replaces(self, count: int = 1, code: int = 11000, message: str = "Insufficient funds") -> None:
         """The next replaces cancel, and make no order: `create_order_error` has this error."""
         self._trouble.failing_replaces += [(code, message)] * count
+
+    def fill_before_edits(self, count: int | None = 1, steps: int | None = None) -> None:
+        """The orders that the next replaces mean are filled just before.
+
+        At most so many of the instrument's least steps (None: all that is left).
+        """
+        self._panel.faults.race(count, method=REPLACE, steps=steps)
+
+    def confirm_with_error(
+        self, count: int | None, code: int, message: str, methods: Methods = ORDERS_AND_EDITS
+    ) -> None:
+        """The next such requests are carried out, and answered with this error."""
+        self._panel.faults.confirm_with_error(count, code, message, methods)
 
     def tell_replaced(self, told: Told) -> None:
         """When the orders channel tells of replaces: before or after their answers, or as the seed has it."""
