@@ -163,7 +163,9 @@ async def test_a_cancel_that_never_arrived_is_sent_again(autojump_clock: Clock, 
     assert yard.counts() == (1, 0, 1, 0, 0, True)
 
 
-async def test_a_look_that_ends_after_the_last_order_could_come_began_too_early(yard: Graveyard) -> None:
+async def test_a_look_that_ends_after_the_last_order_could_come_began_too_early(
+    autojump_clock: Clock, yard: Graveyard
+) -> None:
     yard.levers.delay_answers(1, round(SETTLE * 1000) + 500, "private/get_open_orders")
     took = await yard.reap()
     assert SETTLE + 0.5 <= took < SETTLE + 1.5
