@@ -50,7 +50,7 @@ from mmd.shell.wiring import Wired, wire
 
 RECONCILE_SECONDS = 30.0
 DRAIN_SECONDS = 20.0
-PROOF_SECONDS = 5.0
+PROOF_SECONDS = 8.0  # more than any exchange's budget is empty
 log = logs.get("mmd.daemon")
 
 
@@ -348,14 +348,18 @@ class Daemon(Front):
                 if not self.pump.workers:
                     break
                 await self.pump.wait_turn()
-        left: dict[str, int | None] = {}
-        for name, exchange in self.pump.exchanges.items():
-            left[name] = None
-            with trio.move_on_after(PROOF_SECONDS):
-                try:
-                    left[name] = sum(len(orders) for orders in (await exchange.open_orders()).values())
-                except MmdError as failed:
-                    self.diary.note("service.orders_unknown", str(failed), exchange=name)
+        left: dict[str, int | None] = dict.fromkeys(self.pump.exchanges)
+
+        async def count(name: str, exchange: Exchange) -> None:
+            try:
+                left[name] = sum(len(orders) for orders in (await exchange.open_orders()).values())
+            except MmdError as failed:
+                self.diary.note("service.orders_unknown", str(failed), exchange=name)
+
+        with trio.move_on_after(PROOF_SECONDS):
+            async with trio.open_nursery() as nursery:
+                for name, exchange in self.pump.exchanges.items():
+                    nursery.start_soon(count, name, exchange)
         farewell = Farewell(left)
         if farewell.proven_empty:
             self.diary.note("service.orders_gone", "no order of ours rests at any exchange")

@@ -58,6 +58,7 @@ class Venue(FakeExchange):
         self.answers = True
         self.left: dict[str, list[OpenOrder]] | Exception = {}
         self.asked = 0
+        self.thinks_seconds = 0.0
         self.lots: dict[str, int] = {}
         self._to_post: list[tuple[str, OrderAcked | OrderClosed]] = []
         self._wake = trio.Event()
@@ -105,7 +106,7 @@ class Venue(FakeExchange):
 
     async def open_orders(self) -> dict[str, list[OpenOrder]]:
         self.asked += 1
-        await trio.lowlevel.checkpoint()
+        await trio.sleep(self.thinks_seconds)
         if isinstance(self.left, Exception):
             raise self.left
         return self.left
@@ -218,6 +219,16 @@ async def test_a_stop_waits_for_the_exchanges_word_but_not_for_ever(autojump_clo
     assert [line.detail for line in daemon.events_since(0, 999) if line.name == "service.orders_left"] == [
         "orders of ours that may rest: deribit: 1"
     ]
+
+
+async def test_a_stop_waits_until_the_exchange_may_be_asked_again(autojump_clock: MockClock, life: Life) -> None:
+    """Derive tells who has asked too much to wait for its next window, of 5 s."""
+    daemon, venue = (await life.started()).daemon, life.venue
+    await life.quote(BTC, ETH)
+    venue.thinks_seconds = 6.0
+    daemon.stop()
+    await daemon.stopped.wait()
+    assert daemon.farewell == Farewell({"deribit": 0})
 
 
 async def test_an_exchange_that_cannot_be_asked_proves_nothing(autojump_clock: MockClock, life: Life) -> None:
