@@ -86,6 +86,7 @@ class Lookup:
         self._known = known
         self._questions = questions
         self._turns = trio.CapacityLimiter(TURNS)
+        self._asking: dict[tuple[str, type], trio.CancelScope] = {}
 
     async def ask_order(self, connection: Connection, symbol: str, query: QueryOrder) -> None:
         """Answer QueryOrder: fills, then OrderAcked, OrderClosed, OrderAbsent, or RequestLost."""
@@ -93,7 +94,7 @@ class Lookup:
         def verdict(found: OrderAcked | OrderClosed | None, now_ns: int) -> None:
             self._post_found(symbol, found or OrderAbsent(query.label, now_ns))
 
-        await self._answer_about(connection, symbol, query.label, verdict)
+        await self._answer_about(connection, symbol, query, verdict)
 
     async def ask_cancelled(self, connection: Connection, symbol: str, order: CancelOrder) -> None:
         """What a cancel by label did."""
@@ -110,26 +111,34 @@ class Lookup:
                 detail = "no order with this label"
                 post(symbol, OrderRefused(order.label, Fault.STATE, "order_not_found", detail, True, now_ns))
 
-        await self._answer_about(connection, symbol, order.label, verdict)
+        await self._answer_about(connection, symbol, order, verdict)
 
     async def _answer_about(
         self,
         connection: Connection,
         symbol: str,
-        label: str,
+        asked: QueryOrder | CancelOrder,
         verdict: Callable[[OrderAcked | OrderClosed | None, int], None],
     ) -> None:
+        """Who asks again gives up what was asked before: its answer may be lost, and it holds a turn until then."""
+        label, key = asked.label, (asked.label, type(asked))
+        if key in self._asking:
+            self._asking[key].cancel()
         why = "the link was lost"
-        try:
-            await self._find_order(connection, symbol, label, verdict)
-            why = ""
-        except (*FAILURES, LinkLost) as error:
-            why = str(error)
-        finally:
-            # Also when cancelled: a question without an answer would be waited for.
-            if why:
-                self._house.sink.post(symbol, RequestLost(label, why, self._house.wall_clock_ns()))
-        await self._house.sink.deliver()
+        with trio.CancelScope() as scope:
+            self._asking[key] = scope
+            try:
+                await self._find_order(connection, symbol, label, verdict)
+                why = ""
+            except (*FAILURES, LinkLost) as error:
+                why = str(error)
+            finally:
+                # Also when cancelled: a question without an answer would be waited for. Another one was asked else.
+                if self._asking.get(key) is scope:
+                    del self._asking[key]
+                    if why:
+                        self._house.sink.post(symbol, RequestLost(label, why, self._house.wall_clock_ns()))
+            await self._house.sink.deliver()
 
     async def _find_order(
         self,
