@@ -51,6 +51,7 @@ from mmd.shell.wiring import Wired, wire
 RECONCILE_SECONDS = 30.0
 DRAIN_SECONDS = 20.0
 PROOF_SECONDS = 8.0  # more than any exchange's budget is empty
+PROOF_PAUSE_SECONDS = 0.5
 log = logs.get("mmd.daemon")
 
 
@@ -351,10 +352,14 @@ class Daemon(Front):
         left: dict[str, int | None] = dict.fromkeys(self.pump.exchanges)
 
         async def count(name: str, exchange: Exchange) -> None:
-            try:
-                left[name] = sum(len(orders) for orders in (await exchange.open_orders()).values())
-            except MmdError as failed:
-                self.diary.note("service.orders_unknown", str(failed), exchange=name)
+            why = ""
+            while left[name] is None:
+                try:
+                    left[name] = sum(len(orders) for orders in (await exchange.open_orders()).values())
+                except MmdError as failed:  # a link that was lost comes back in a moment
+                    if why != (why := str(failed)):
+                        self.diary.note("service.orders_unknown", why, exchange=name)
+                    await trio.sleep(PROOF_PAUSE_SECONDS)
 
         with trio.move_on_after(PROOF_SECONDS):
             async with trio.open_nursery() as nursery:

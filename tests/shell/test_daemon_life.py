@@ -231,6 +231,18 @@ async def test_a_stop_waits_until_the_exchange_may_be_asked_again(autojump_clock
     assert daemon.farewell == Farewell({"deribit": 0})
 
 
+async def test_a_stop_asks_again_where_the_link_was_lost_for_a_moment(autojump_clock: MockClock, life: Life) -> None:
+    daemon, venue = (await life.started()).daemon, life.venue
+    await life.quote(BTC, ETH)
+    venue.left = LinkLost("down")
+    daemon.stop()
+    await trio.sleep(3)
+    venue.left = {}
+    await daemon.stopped.wait()
+    assert daemon.farewell == Farewell({"deribit": 0})
+    assert [line.detail for line in daemon.events_since(0, 999) if line.name == "service.orders_unknown"] == ["down"]
+
+
 async def test_an_exchange_that_cannot_be_asked_proves_nothing(autojump_clock: MockClock, life: Life) -> None:
     daemon, venue = (await life.started()).daemon, life.venue
     venue.left = LinkLost("down")
