@@ -226,10 +226,12 @@ def acknowledged(slot: Occupied, event: OrderAcked, now_ns: int, latency_ns: int
 
     While nothing is in flight there is no news: word of another price or total is older than what
     we know, or of a request that we had given up; which of them, the exchange must say. An amend that is
-    unaccounted for may come after the word: only what is said again past the latency is believed.
+    unaccounted for may come after the word: only what is said again past the latency is believed. That it is
+    larger than we knew is charged at once.
     """
+    total = max(slot.total_lots, event.total_lots)
     if isinstance(slot, Cancelling):
-        return msgspec.structs.replace(slot, order_id=event.order_id)
+        return msgspec.structs.replace(slot, order_id=event.order_id, total_lots=total)
     if isinstance(slot, Amending) and not is_answer(slot, event):
         return slot
     if isinstance(slot, Live) and (event.price_ticks, event.total_lots) != (slot.price_ticks, slot.total_lots):
@@ -237,7 +239,7 @@ def acknowledged(slot: Occupied, event: OrderAcked, now_ns: int, latency_ns: int
     if isinstance(slot, Unknown) and slot.to_price_ticks and not is_answer(slot, event):
         early = slot.seen < 1 or now_ns - slot.since_ns < latency_ns
         if early:
-            return msgspec.structs.replace(slot, seen=slot.seen + 1)
+            return msgspec.structs.replace(slot, seen=slot.seen + 1, total_lots=total)
     return live_from(slot, event, now_ns)
 
 

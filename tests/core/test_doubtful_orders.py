@@ -53,6 +53,14 @@ def test_a_larger_order_than_ours_is_charged_at_the_first_look() -> None:
     play.sees(acked(BID1, 995, 60)).does(amend(BID, 1, 995))
 
 
+def test_a_larger_order_than_ours_whose_change_has_no_answer_is_charged_at_the_first_look() -> None:
+    """After a power cut the journal may not know of the last change, by another number or price than the list's."""
+    play = lively().quoting().sees_book(980, 1000)
+    assert amend(BID, 1, 985) in play.todo
+    play.sees(ev.RequestLost(BID1, "lost", play.now_ns), listed(BID_50_OF_60, ASK_RESTS))
+    assert play.slot(BID).phase is Phase.UNKNOWN and play.machine.own.worst(BID) == 60
+
+
 def test_its_fills_leave_the_rest_charged() -> None:
     play = lively().quoting().sees(listed(BID_OF_60, ASK_RESTS), fill(BID1, "t1", BID, 10, "99.5"))
     assert play.machine.own.worst(BID) == 50 and not play.machine.own.finished(BID1)
