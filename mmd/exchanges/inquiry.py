@@ -98,8 +98,10 @@ class Inquiry:
 
     def doubt(self, symbols: Iterable[str]) -> None:
         """Something of these could not be read: ask for all of theirs again."""
-        self._doubted.update(set(symbols).intersection(self._house.watched))
-        self._wake.set()
+        doubted = set(symbols).intersection(self._house.watched)
+        if doubted:
+            self._doubted.update(doubted)
+            self._wake.set()
 
     def forget_link(self) -> None:
         """The connection is gone. What was held back is asked for on the next one."""

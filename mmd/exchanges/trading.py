@@ -150,7 +150,8 @@ class Trading:
             self.record.activity.count(symbol)
         if told.moved:
             self.audit.soon()  # that they are as the fills say
-        self.inquiry.doubt(told_apart(told.unread))  # it may have been a fill
+        if told.unread:
+            self.inquiry.doubt(told_apart(told.unread))  # it may have been a fill
 
     def _take_order(self, row: OrderRow) -> None:
         """One that cannot be counted is asked for: a list may say it better."""
