@@ -250,7 +250,9 @@ class Protections:
     # --- looking ---
 
     def wake(self) -> None:
-        """What is wanted or watched changed."""
+        """What is wanted or watched changed. Who leaves and returns at once is told anew."""
+        for symbol in self._told.keys() - set(self._house.watched):
+            del self._told[symbol]
         self._wake.set()
 
     def forget(self, symbol: str) -> None:

@@ -221,6 +221,15 @@ async def test_a_symbol_that_joins_is_told(autojump_clock: Clock, stage: Stage) 
     assert len(stage.peer.trade.asked("private/get_mmp_config")) == asked
 
 
+async def test_a_symbol_that_leaves_and_returns_at_once_is_told_anew(autojump_clock: Clock, stage: Stage) -> None:
+    await protected(stage)
+    before = told(stage)
+    stage.deribit.watch([])
+    stage.deribit.watch([BTC])
+    await stage.settle()
+    assert told(stage) == [*before, (True, "as configured")]
+
+
 async def test_each_index_of_an_underlying_has_its_own(autojump_clock: Clock, stage: Stage) -> None:
     linear = stage.peer.rows[1] | {"instrument_name": "BTC_USDC-PERPETUAL", "base_currency": "BTC"}
     stage.peer.rows.append(linear | {"price_index": "btc_usdc"})
