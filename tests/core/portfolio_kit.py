@@ -151,8 +151,11 @@ class Book:
         for event in events:
             if isinstance(event, Valued):
                 name = event.key.partition("/")[2]
+                instrument, mark, index = MARKET[name]
                 if event.index:
-                    self.told[name] = (event.lots, event.index / MARKET[name][2])
+                    self.told[name] = (event.lots, event.index / index)
+                elif event.mark and not instrument.is_option:  # coins go by the mark
+                    self.told[name] = (event.lots, event.mark / mark)
         self._take(actions)
         return actions
 

@@ -9,7 +9,7 @@ from decimal import Decimal
 
 import pytest
 from core_kit import changed
-from hypothesis import HealthCheck, given
+from hypothesis import HealthCheck, example, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from portfolio_kit import EPSILON, MARKET, MAX_LOTS, Book, every_total, key, limits, replay, scope
@@ -190,7 +190,12 @@ def check_breaches(book: Book) -> None:
         assert (Switch.VALUATION, "") not in held, "everything can be valued again"
 
 
+# A first price without an index: what it tells of the mark counts all the same.
+NO_INDEX = [("join", "F", 0), ("price", "C", 59), ("total", "C", 0), ("blind", "F", 2)]
+
+
 @QUICK
+@example(which="all tight", steps=NO_INDEX)
 @given(which=EVERY, steps=traces(WILD, 80))
 def test_nothing_grows_past_a_total(which: str, steps: list[Step]) -> None:
     run_wild(steps, TIGHT[which])
@@ -211,7 +216,12 @@ def test_long_wild_runs(which: str) -> None:
     assert any(book.trips for book in books), "nor does one in which nothing trips"
 
 
+# A first price without an index: what it tells of the mark counts all the same.
+NO_INDEX = [("join", "F", 0), ("price", "C", 59), ("total", "C", 0), ("blind", "F", 2)]
+
+
 @QUICK
+@example(which="all tight", steps=NO_INDEX)
 @given(which=EVERY, steps=traces(WILD, 80))
 def test_the_same_events_do_the_same(which: str, steps: list[Step]) -> None:
     book = run_wild(steps, TIGHT[which])
