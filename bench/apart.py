@@ -10,7 +10,6 @@ import signal
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -31,7 +30,7 @@ DERIVE = """\
     session_key: {{file: "{key}"}}
     subaccount: {subaccount}
 """
-SETTLE_SECONDS = 1.0
+WARM_UP_SECONDS = 1.5
 RATE = 200  # updates a second: the sandbox needs a processor too
 
 
@@ -77,6 +76,11 @@ def sandbox() -> Iterator[tuple[int, str]]:
         end(process)
 
 
+def warm_up(exchange: Peer) -> None:
+    """Updates that count for nothing: what the sandbox does when it stops or goes on is over then."""
+    exchange.feed("mmd", RATE, WARM_UP_SECONDS, block=True)
+
+
 def turn(exchange: Peer, daemon: Service, seconds: float) -> Block:
     before = cpu_seconds(daemon.pid)
     feed = exchange.feed("mmd", RATE, seconds, block=True)
@@ -90,14 +94,14 @@ def measure(turns: int, seconds: float) -> Figures:
         try:
             daemon.resume()
             exchange.orders("mmd", 2)
-            exchange.feed("mmd", RATE, seconds / 2, block=True)
+            warm_up(exchange)
             for _ in range(turns):
                 alive.append(turn(exchange, daemon, seconds))
                 os.kill(pid, signal.SIGSTOP)
-                time.sleep(SETTLE_SECONDS)
+                warm_up(exchange)
                 stopped.append(turn(exchange, daemon, seconds))
                 os.kill(pid, signal.SIGCONT)
-                time.sleep(SETTLE_SECONDS)
+                warm_up(exchange)
         finally:
             daemon.stop()
     return Figures(on, turns, middle(alive), middle(stopped))

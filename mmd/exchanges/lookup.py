@@ -1,6 +1,8 @@
 """Asking an exchange what became of one order: its fills first, then what it is now."""
 
+from collections import Counter
 from collections.abc import Callable
+from contextlib import nullcontext
 
 import trio
 
@@ -18,8 +20,9 @@ from mmd.exchanges.rows import OrderRow, TradeRow, Unread, acked
 FIND_TRIES = 4
 FIND_PAUSE_SECONDS = 0.25
 LATE_SECONDS = 0.01
-# Orders that are looked for at a time. A question that waits has its place in the exchange's credits, and what is asked
-# later comes after it: with a hundred orders at once, the proof of a halt had to wait for half a minute.
+# Orders that are looked for at a time, where there are more. A question that waits has its place in the exchange's
+# credits, and what is asked later comes after it: with a hundred orders at once, the proof of a halt had to wait for
+# half a minute.
 TURNS = 4
 
 
@@ -86,7 +89,7 @@ class Lookup:
         self._known = known
         self._questions = questions
         self._turns = trio.CapacityLimiter(TURNS)
-        self._asking: dict[tuple[str, type], trio.CancelScope] = {}
+        self._asking: Counter[tuple[str, str, type]] = Counter()
 
     async def ask_order(self, connection: Connection, symbol: str, query: QueryOrder) -> None:
         """Answer QueryOrder: fills, then OrderAcked, OrderClosed, OrderAbsent, or RequestLost."""
@@ -120,25 +123,28 @@ class Lookup:
         asked: QueryOrder | CancelOrder,
         verdict: Callable[[OrderAcked | OrderClosed | None, int], None],
     ) -> None:
-        """Who asks again gives up what was asked before: its answer may be lost, and it holds a turn until then."""
-        label, key = asked.label, (asked.label, type(asked))
-        if key in self._asking:
-            self._asking[key].cancel()
+        """Who asks again asks anew, for an answer may be lost; where many are asked about, one question is enough."""
+        label, key = asked.label, (asked.label, asked.order_id, type(asked))
+        if key in self._asking and self._are_many():
+            return
+        self._asking[key] += 1
         why = "the link was lost"
-        with trio.CancelScope() as scope:
-            self._asking[key] = scope
-            try:
-                await self._find_order(connection, symbol, label, verdict)
-                why = ""
-            except (*FAILURES, LinkLost) as error:
-                why = str(error)
-            finally:
-                # Also when cancelled: a question without an answer would be waited for. Another one was asked else.
-                if self._asking.get(key) is scope:
-                    del self._asking[key]
-                    if why:
-                        self._house.sink.post(symbol, RequestLost(label, why, self._house.wall_clock_ns()))
-            await self._house.sink.deliver()
+        try:
+            await self._find_order(connection, symbol, label, verdict)
+            why = ""
+        except (*FAILURES, LinkLost) as error:
+            why = str(error)
+        finally:
+            self._asking[key] -= 1
+            if not self._asking[key]:
+                del self._asking[key]
+            # Also when cancelled: a question without an answer would be waited for.
+            if why:
+                self._house.sink.post(symbol, RequestLost(label, why, self._house.wall_clock_ns()))
+        await self._house.sink.deliver()
+
+    def _are_many(self) -> bool:
+        return len(self._asking) > TURNS
 
     async def _find_order(
         self,
@@ -164,7 +170,7 @@ class Lookup:
         why = ""
         for _ in range(FIND_TRIES):
             await trio.sleep(max(0.0, seconds_past(house, self._questions.settled_ms(label))))
-            async with self._turns:
+            async with self._turns if self._are_many() else nullcontext():
                 asked_ms = house.clock.now_ms()
                 missing_ms = known.missing_since_ms(symbol, asked_ms)
                 since_ms = news_ms = started_ms - OVERLAP_MS if missing_ms is None else missing_ms

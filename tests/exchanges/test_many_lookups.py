@@ -55,3 +55,18 @@ async def test_who_asks_again_does_not_wait_for_answers_that_were_lost(
     place.levers.disarm()
     await place.send(QueryOrder(label, ""))
     await place.until(lambda: bool(place.sink.of(OrderAbsent)), CALL_SECONDS / 2)
+
+
+async def test_who_asks_again_and_again_is_answered_however_slow_the_answers(
+    autojump_clock: trio.testing.MockClock, place: Place
+) -> None:
+    """A question that is asked again has not to begin from the start, or it would never end."""
+    await place.start(place.symbol)
+    await trio.sleep(SETTLED_SECONDS)
+    place.forget()
+    label = place.label(Side.BID)
+    place.levers.delay_answers(None, 1500, "private/")
+    for _ in range(20):
+        await place.send(QueryOrder(label, ""))
+        await trio.sleep(0.5)
+    assert place.sink.of(OrderAbsent)
