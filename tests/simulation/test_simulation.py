@@ -78,7 +78,7 @@ def test_a_seed_is_of_one_exchange() -> None:
 
 @pytest.mark.parametrize(("exchange", "bug"), QUICK)
 def test_a_planted_bug_is_caught(exchange: str, bug: str) -> None:
-    found = simulate("--exchange", exchange, "--planted", bug, "--seeds", "12", "--minutes", "1", "--jobs", "1")
+    found = simulate("--exchange", exchange, "--planted", bug, "--seeds", "60", "--minutes", "1", "--jobs", "1")
     assert found.returncode == 0, found.stdout
     assert f"{exchange} {bug:36} caught by seed" in found.stdout
 
