@@ -19,6 +19,7 @@ from mmd.journal.reader import Walk, has_round
 from mmd.journal.records import Segment
 from mmd.journal.segments import (
     FRESH,
+    SMALL_READ,
     Damaged,
     SegmentFile,
     compressed_name,
@@ -48,7 +49,7 @@ class GivenUp(MmdError):
 
 
 Stop = Callable[[], bool]
-"""Asked between files and pieces of files: whether to give up, as soon as that can be."""
+"""Asked between files and small pieces of files: whether to give up, as soon as that can be. It may take its time."""
 
 
 def never() -> bool:
@@ -121,7 +122,8 @@ def squeeze(disk: Disk, file: SegmentFile, stop: Stop) -> tuple[int, int]:
     Raises OSError, Damaged, GivenUp; then it is as it was.
     """
     path = file.path.with_name(compressed_name(file.number))
-    hashed, size = fingerprint(disk, file.path, compressed=False, through=partial(unless, stop))
+    through = partial(unless, stop)
+    hashed, size = fingerprint(disk, file.path, compressed=False, through=through, most=SMALL_READ)
     if file.spare is None or not same(disk, file.spare, hashed, stop):
         fresh = path.with_name(path.name + FRESH)
         try:
@@ -149,7 +151,7 @@ def pack(disk: Disk, plain: Path, fresh: Path, stop: Stop) -> None:
             header = gzip_header("0" * 64)
             write_all(disk, target, 0, header)
             offset = len(header)
-            for packed in deflate(unless(stop, raw_chunks(disk, source, 0)), LEVEL):
+            for packed in deflate(unless(stop, raw_chunks(disk, source, 0, SMALL_READ)), LEVEL):
                 write_all(disk, target, offset, packed)
                 hashed.update(packed)
                 offset += len(packed)
@@ -164,7 +166,8 @@ def pack(disk: Disk, plain: Path, fresh: Path, stop: Stop) -> None:
 def same(disk: Disk, path: Path, hashed: str, stop: Stop) -> bool:
     """Whether a compressed file has this content."""
     try:
-        return fingerprint(disk, path, compressed=True, through=partial(unless, stop))[0] == hashed
+        through = partial(unless, stop)
+        return fingerprint(disk, path, compressed=True, through=through, most=SMALL_READ)[0] == hashed
     except Damaged:
         return False
 

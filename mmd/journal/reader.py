@@ -16,6 +16,7 @@ from mmd.journal.faults import Broken, Fault, What, at_of, diagnose, missing, se
 from mmd.journal.opening import segment_of
 from mmd.journal.records import DECODER, FORMAT, AnyRecord, Segment
 from mmd.journal.segments import (
+    SMALL_READ,
     Damaged,
     SegmentFile,
     TooLong,
@@ -179,7 +180,8 @@ class Walk:
         """The first record of a file, not proven; None if it cannot be read. Raises JournalFailed."""
         name, handle = self._open(file)
         try:
-            lines, _ = next(lines_of(chunks(self._disk, handle, compressed=name.endswith(".gz"))))
+            content = chunks(self._disk, handle, compressed=name.endswith(".gz"), most=SMALL_READ)
+            lines, _ = next(lines_of(content))
         except (Damaged, OSError):
             return None
         finally:

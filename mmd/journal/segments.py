@@ -25,6 +25,8 @@ PIECE = re.compile(r"journal-(\d{8})\.torn-(\d{1,18})\.(\d{1,18})", re.ASCII)
 FRESH = ".new"
 MIB = 1 << 20
 READ_SIZE = MIB
+SMALL_READ = 1 << 14
+"""Of who gives way to others between two pieces: a fraction of a millisecond is spent on each."""
 LINE_BYTES_MAX = 32 * MIB
 """No record is longer: the writer refuses it. So no file takes much memory to read, whatever is in it."""
 
@@ -92,14 +94,14 @@ def segment_files(disk: Disk, directory: Path) -> list[SegmentFile]:
     return [found[number] for number in sorted(found)]
 
 
-def chunks(disk: Disk, handle: int, *, compressed: bool) -> Iterator[bytes]:
-    """The content from its beginning, decompressed. Raises OSError, Damaged."""
-    raw = raw_chunks(disk, handle, 0)
-    return inflate(raw) if compressed else raw
+def chunks(disk: Disk, handle: int, *, compressed: bool, most: int = READ_SIZE) -> Iterator[bytes]:
+    """The content from its beginning, decompressed, at most so many bytes at once. Raises OSError, Damaged."""
+    raw = raw_chunks(disk, handle, 0, most)
+    return inflate(raw, most) if compressed else raw
 
 
-def raw_chunks(disk: Disk, handle: int, offset: int) -> Iterator[bytes]:
-    while chunk := disk.read(handle, offset, READ_SIZE):
+def raw_chunks(disk: Disk, handle: int, offset: int, most: int = READ_SIZE) -> Iterator[bytes]:
+    while chunk := disk.read(handle, offset, most):
         yield chunk
         offset += len(chunk)
 
@@ -127,13 +129,21 @@ def lines_of(content: Iterator[bytes]) -> Iterator[tuple[list[bytes], bytes]]:
 
 
 def fingerprint(
-    disk: Disk, path: Path, *, compressed: bool, through: Callable[[Iterator[bytes]], Iterator[bytes]] = iter
+    disk: Disk,
+    path: Path,
+    *,
+    compressed: bool,
+    through: Callable[[Iterator[bytes]], Iterator[bytes]] = iter,
+    most: int = READ_SIZE,
 ) -> tuple[str, int]:
-    """SHA-256 and size of a file's content, decompressed. Raises OSError, Damaged, and what `through` raises."""
+    """SHA-256 and size of a file's content, decompressed. Raises OSError, Damaged, and what `through` raises.
+
+    `most`: bytes of a piece that goes `through`.
+    """
     handle = disk.open_to_read(path)
     try:
         hashed, size = hashlib.sha256(), 0
-        for chunk in through(chunks(disk, handle, compressed=compressed)):
+        for chunk in through(chunks(disk, handle, compressed=compressed, most=most)):
             hashed.update(chunk)
             size += len(chunk)
         return hashed.hexdigest(), size
@@ -157,7 +167,7 @@ def deflate(content: Iterator[bytes], level: int) -> Iterator[bytes]:
     yield packer.flush() + crc.to_bytes(4, "little") + (size & 0xFFFFFFFF).to_bytes(4, "little")
 
 
-def inflate(content: Iterator[bytes]) -> Iterator[bytes]:
+def inflate(content: Iterator[bytes], most: int = READ_SIZE) -> Iterator[bytes]:
     """The content of a compressed file, from its bytes. Raises Damaged at the first sign, at the latest at the end."""
     head = b""
     while len(head) < GZIP_HEADER_SIZE:
@@ -177,7 +187,7 @@ def inflate(content: Iterator[bytes]) -> Iterator[bytes]:
         hashed.update(body)
         while body and not unpacker.eof:  # a little may hold very much
             try:
-                plain = unpacker.decompress(body, READ_SIZE)
+                plain = unpacker.decompress(body, most)
             except zlib.error as error:
                 raise Damaged(f"it cannot be decompressed: {error}") from error
             body = unpacker.unused_data if unpacker.eof else unpacker.unconsumed_tail

@@ -5,6 +5,7 @@ nobody waits for them, the portfolio's last. Closed files are compressed and old
 """
 
 import threading
+import time
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Protocol
@@ -23,6 +24,7 @@ from mmd.replay.memory import save
 from mmd.shell.pump import Pump
 
 LOOK_SECONDS = 0.1
+REST = 4.0  # times as long as it worked a thread rests that others must not notice
 PORTFOLIO = ""
 NO_ACCOUNTS: Mapping[str, str] = MappingProxyType({})
 
@@ -40,6 +42,27 @@ def begun() -> None:
 async def inline(work: Callable[[], None], /) -> None:
     """Instead of a thread, where time is not real."""
     work()
+
+
+class Unhurried:
+    """Keeps slow work in a thread from taking more than a fifth of a processor, or of the interpreter.
+
+    Called by that thread after each small piece of it. A machine may have one processor only: a piece that takes
+    milliseconds is a decision that comes so much later. Whoever works `inline` rests for nobody.
+    """
+
+    def __init__(self, ending: threading.Event) -> None:
+        """Made where the work must not be noticed. `ending`: set when nothing is to be gone on with."""
+        self._ending = ending
+        self._disturbed = threading.get_ident()
+        self._worked = 0.0
+
+    def __call__(self) -> bool:
+        """Rest a while; then whether to end."""
+        if threading.get_ident() == self._disturbed:
+            return self._ending.is_set()
+        before, self._worked = self._worked, time.thread_time()
+        return self._ending.wait(REST * max(0.0, self._worked - before) if before else 0.0)
 
 
 class Keeper:
@@ -146,10 +169,12 @@ class Keeper:
         self._tidying = True
         current, now_ns, kept = self._journal.segment, self._pump.clock.now_ns(), Kept()
 
+        stop = Unhurried(self._ending)
+
         def work() -> None:
             nonlocal kept
             directory = self._journal.directory
-            kept = tidy(directory, current, self.settings, now_ns, disk=self._disk, stop=self.ending)
+            kept = tidy(directory, current, self.settings, now_ns, disk=self._disk, stop=stop)
 
         try:
             await self._in_thread(work)

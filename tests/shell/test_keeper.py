@@ -1,6 +1,8 @@
 """The keeper of the journal: what somebody takes away halts everybody, a stop waits for nothing, notes are counted."""
 
+import hashlib
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -16,7 +18,7 @@ from mmd.journal.reader import records, verify
 from mmd.journal.records import SnapshotsDone
 from mmd.journal.writer import Journal
 from mmd.replay.memory import CODE
-from mmd.shell.keeper import LOOK_SECONDS, Keeper, inline
+from mmd.shell.keeper import LOOK_SECONDS, REST, Keeper, Unhurried, inline
 from mmd.shell.register import PROBE_SECONDS, HaltRegister
 
 SETTINGS = JournalSettings(reserve_mib=0.0)
@@ -107,3 +109,54 @@ async def test_every_file_has_the_number_of_the_last_note(
     await trio.sleep(1)
     assert [record.note for record in records(tmp_path) if isinstance(record, SnapshotsDone)] == [42]
     nursery.cancel_scope.cancel()
+
+
+class Rests(threading.Event):
+    """Tells how long somebody would have rested, and lets nobody wait."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.asked: list[float] = []
+
+    def wait(self, timeout: float | None = None) -> bool:
+        assert timeout is not None
+        self.asked.append(timeout)
+        return self.is_set()
+
+
+def spend(seconds: float) -> None:
+    """Processor time of this thread."""
+    until = time.thread_time() + seconds
+    while time.thread_time() < until:
+        hashlib.sha256(b"0" * 65536).digest()
+
+
+def test_who_works_beside_a_machine_rests_four_times_as_long_as_it_worked() -> None:
+    rests = Rests()
+    unhurried = Unhurried(rests)
+    answers: list[bool] = []
+
+    def work() -> None:
+        for seconds in (0.0, 0.01, 0.02):
+            spend(seconds)
+            answers.append(unhurried())
+        rests.set()
+        answers.append(unhurried())
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    assert answers == [False, False, False, True]
+    before, short, long, _ = rests.asked
+    assert before == 0.0
+    assert 0.01 * REST <= short < 0.015 * REST and 0.02 * REST <= long < 0.03 * REST
+
+
+def test_who_works_inline_rests_for_nobody() -> None:
+    rests = Rests()
+    unhurried = Unhurried(rests)
+    spend(0.001)
+    assert not unhurried()
+    rests.set()
+    assert unhurried()
+    assert rests.asked == []
