@@ -108,7 +108,7 @@ class Journal:
         self._write_fault = self._sync_fault = self._rotation_fault = self._vanished = ""  # what fails now, and why
         self._rotate_again_ns = 0
         self._renew = False
-        self._cut = False  # somebody made the file shorter than we had
+        self._seen = 0  # how much of the file was last seen to be there
         self._handle = -1
         self.seq, self.head, self.segment, self._began_ns = 0, GENESIS, 0, now_ns
         self._written = self._durable = _Reached(0, GENESIS, 0)
@@ -259,7 +259,6 @@ class Journal:
         """The buffer to the file, all or nothing; a full disk gets the reserve and a second try."""
         content = b"".join(self._buffer)
         try:
-            self._cut = self._cut or self._disk.size(self._handle) < self._written.size
             try:
                 write_all(self._disk, self._handle, self._written.size, content)
             except OSError as error:
@@ -345,9 +344,10 @@ class Journal:
         try:
             if not self._disk.same(self._handle, self.path):
                 what = "another file has this name now"
-            elif self._cut or self._disk.size(self._handle) < self._written.size:
+            elif self._is_cut():
                 what = "somebody has cut it"
             else:
+                self._seen = self._written.size
                 return
         except OSError as error:
             what = error.strerror or str(error)
@@ -355,6 +355,15 @@ class Journal:
         self._vanished = f"{self.path}: what was written into it is lost: {what}"
         self._renew = True
         raise JournalFailed(self._vanished)
+
+    def _is_cut(self) -> bool:
+        """Somebody made the file shorter than we had. Raises OSError.
+
+        What was written behind the cut has made it long enough again, with a hole before it: one that begins
+        where something was when we looked last, or behind. No record has a zero byte.
+        """
+        start, end = max(0, self._seen - 1), self._written.size
+        return b"\0" in read_all(self._disk, self._handle, start, end) or self._disk.size(self._handle) < end
 
     def due(self, now_ns: int) -> bool:
         """Whether a new file should be begun: this one is large or old, or gone, or records were lost before it.
@@ -437,7 +446,7 @@ class Journal:
         self.seq, self.head, self.segment, self._handle = self.seq + 1, head, number, handle
         self._written = self._durable = _Reached(self.seq, head, len(line))
         self._began_ns, self._renew, self._snapshot_bytes = now_ns, False, 0
-        self._cut, self._vanished = False, ""
+        self._seen, self._vanished = len(line), ""
         self.records += 1
         self.bytes_written += len(line)
         self.fsyncs += 1
@@ -462,6 +471,7 @@ class Journal:
         found = look(self._disk, self.directory)
         self.seq, self.head, self.segment = found.seq, found.head, found.number
         self._written = self._durable = _Reached(found.seq, found.head, found.size)
+        self._seen = found.size
         self._began_ns = found.began_ns
         self._snapshot_bytes = 0  # of this process: what an earlier one wrote counts as any record
         self._reserve.take(self.settings.reserve_mib)

@@ -985,6 +985,30 @@ def test_a_file_that_somebody_takes_away_is_noticed_and_the_next_is_begun(
     assert [record.seq for record in after] == [before + 1, before + 2, before + 3]
 
 
+def test_a_cut_anywhere_is_noticed_whatever_was_written_before_and_behind_it() -> None:
+    disk = MemoryDisk()
+    on = journal(disk)
+    write_batches(on, 2)
+    on.commit()
+    seen = on.segment_bytes
+    write_batches(on, 2)
+    on.commit()
+    for size in range(on.segment_bytes):
+        disk = MemoryDisk()
+        on = journal(disk)
+        write_batches(on, 2)
+        on.commit()
+        on.look()
+        assert on.segment_bytes == seen
+        write_batches(on, 2)
+        on.commit()
+        del disk.files[on.path].cached[size:]
+        write_batches(on, 1)
+        on.commit()
+        with pytest.raises(JournalFailed, match="somebody has cut it"):
+            on.look()
+
+
 def test_a_file_with_a_piece_that_could_not_be_written_is_not_taken_for_a_cut_one() -> None:
     disk = MemoryDisk()
     on = journal(disk)
