@@ -11,7 +11,8 @@ import msgspec
 
 from mmd.cli.tables import Cell, Column, Style, clean, draw, page_of
 from mmd.config.advise import Advice, advise
-from mmd.config.init import InitRefused, Order, parse, to_yaml
+from mmd.config.init import InitRefused, Order, parse
+from mmd.config.init_file import to_yaml
 from mmd.config.load import load, load_text
 from mmd.config.locate import config_path
 from mmd.config.model import Config
@@ -67,6 +68,7 @@ def _add_init(subparsers: "Subparsers[Parser]", lister: Lister | None) -> None:
         "init",
         help="print a first configuration",
         description="Prints the YAML that quotes the options of one expiry, on derive the perpetual as well. "
+        "Secrets stay where they are: the file names the environment variables that have them. "
         "-word and --word are the same. "
         "EXPIRY, STRIKES, ALL_STRIKES, SIZE, SPREAD_BPS, MAX_POSITION, MAX_EXPOSURE and DRY_RUN in the "
         "environment stand in for flags that are not given.",
@@ -82,28 +84,28 @@ def _add_init(subparsers: "Subparsers[Parser]", lister: Lister | None) -> None:
     word("expiry", "YYYYMMDD", "day on which the options expire (required)")
     word("strikes", "LIST", "strikes, separated by commas")
     switch("all-strikes", "every strike of the expiry")
-    word("exchange", "NAME", "deribit (default) or derive")
+    word("exchange", "NAME", "derive (default) or deribit")
     switch("test", "the test network")
     word("network", "NAME", "mainnet (default), testnet or sandbox")
-    word("underlying", "COIN", "ETH (default) or BTC; on derive any coin")
+    word("underlying", "COIN", "ETH (default); on deribit ETH or BTC, on derive any coin")
     word("spread", "BPS", "whole distance from bid to ask; default 10")
     word("min-spread", "BPS", "never less than this; default 1000")
-    word("size", "AMOUNT", "coins on each side; default 0.1, derive: 1")
+    word("size", "AMOUNT", "coins on each side; default 0.1; of derive's perpetual at least what it takes")
     word("refresh", "SECONDS", "quotes tighten at most this often; default 1")
-    word("max-position", "AMOUNT", "coins for each instrument; default 1.0, derive: 3")
-    word("max-exposure", "AMOUNT", "coins in all, sum of absolute positions; default 10.0, derive: 25")
+    word("max-position", "AMOUNT", "coins for each instrument; default 1.0")
+    word("max-exposure", "AMOUNT", "coins in all, sum of absolute positions; default 10.0")
     word("max-notional-usd", "USD", "notional in all; default 100000")
     word("max-drawdown-usd", "USD", "loss that halts everything; default 1000")
     word(
         "improvement",
         "USD",
-        "better the best price by this; deribit: with --index-price, default one tick; derive: 0.10",
+        "better the best price by this; derive: default 0.10; deribit: with --index-price, default one tick",
     )
     word("index-price", "USD", "price of the coin, to turn --improvement into coins")
     word("improvement-reference-size", "AMOUNT", "look through thinner levels; default 0, off")
     word("aggression", "NUMBER", "0 joins the best price, 1 and above improves it (default)")
     word("wallet", "ADDRESS", "of derive: the owner's address; default $DERIVE_WALLET_ADDRESS, when mmd runs")
-    word("subaccount", "NUMBER", "of derive: the wallet's subaccount that trades (required there)")
+    word("subaccount", "NUMBER", "of derive: the wallet's subaccount that trades (required there, but in the sandbox)")
     init.add_argument("--private-key", "-private-key", nargs="?", const="", help="refused: never on the command line")
     switch("live", "write mode: live; without it the file says shadow")
     switch("dry-run", "also ask the exchange and list what would be traded")

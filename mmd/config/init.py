@@ -1,7 +1,7 @@
 """A first configuration from the words that atomizer's market maker understood.
 
 `parse` turns the flags and environment names into an `Order` or says everything that is wrong
-with them; `to_yaml` writes the file that does the same, with every figure explained.
+with them; `mmd.config.init_file` writes the file that does the same.
 """
 
 import re
@@ -20,14 +20,8 @@ DERIBIT, DERIVE = "deribit", "derive"
 COIN_TICK = Decimal("0.0005")
 QUOTE_STEP = Decimal("0.10")
 AMOUNT = re.compile(r"[0-9]{1,15}(\.[0-9]{1,15})?")
-WHOLE_BOOK_BPS = 10000
-# For anything but options that is added later.
-COLLAR_BPS = 200
-# Of a perpetual, whose books are tight.
-PERPETUAL_SPREAD_BPS, PERPETUAL_MIN_SPREAD_BPS, PERPETUAL_BAND_BPS = 10, 5, 100
-ORDER_LIFE_SECONDS, ORDER_VALID_MS = 600, 1000
-PROTECTION_INTERVAL_MS, PROTECTION_FROZEN_MS = 5000, 60000
-COMMENT_COLUMN = 42
+# Coins that Derive's perpetual takes at the least, as every listing of it that was seen has it.
+PERPETUAL_LEAST = {"ETH": Decimal(1)}
 
 FLAG_OF_ENVIRONMENT = {
     "EXPIRY": "expiry",
@@ -40,7 +34,7 @@ FLAG_OF_ENVIRONMENT = {
     "DRY_RUN": "dry_run",
 }
 DEFAULTS = {
-    "exchange": "deribit",
+    "exchange": DERIVE,
     "underlying": "ETH",
     "spread": "10",
     "size": "0.1",
@@ -52,8 +46,6 @@ DEFAULTS = {
     "max_notional_usd": "100000",
     "max_drawdown_usd": "1000",
 }
-# What Derive's perpetuals take is 1 at the least.
-DERIVE_DEFAULTS = DEFAULTS | {"size": "1", "max_position": "3", "max_exposure": "25"}
 # (least, most); None where there is no bound. The least of a size is exclusive when 0.
 RANGES: dict[str, tuple[Decimal, Decimal | None]] = {
     "spread": (Decimal(0), Decimal(20000)),
@@ -68,8 +60,11 @@ WHERE_SECRETS_GO = (
     "other users can read a command line; put it into the environment variable {variable}, a systemd "
     "credential ({{credential: NAME}}) or a file that others cannot read ({{file: /PATH}})"
 )
-SECRET_VARIABLE = {DERIBIT: "DERIBIT_CLIENT_SECRET", DERIVE: "DERIVE_PRIVATE_KEY"}
-WALLET_VARIABLE = "DERIVE_WALLET_ADDRESS"
+SECRET_VARIABLE = {DERIVE: "DERIVE_PRIVATE_KEY", DERIBIT: "DERIBIT_CLIENT_SECRET"}
+SUBACCOUNT_ALLOWED = (
+    "allowed: the number of the wallet's subaccount that is to trade on derive, as in 30769; "
+    "--network sandbox and --exchange deribit need none"
+)
 WHOLE = re.compile(r"[1-9][0-9]{0,17}")
 COIN = re.compile(r"[A-Z0-9]{1,16}")
 Words = Mapping[str, str | bool | None]
@@ -78,7 +73,8 @@ Words = Mapping[str, str | bool | None]
 class Order(msgspec.Struct, frozen=True, kw_only=True):
     """What is wanted. `strikes` empty: all of them. `improve_by` None: join the touch. Sizes in coins.
 
-    `wallet` ("": it is in the environment) and `subaccount` are of Derive.
+    `wallet` ("": it is in the environment), `subaccount` (0: the sandbox's own account, no wallet either) and
+    `perpetual_size` (None: options only) are of Derive.
     """
 
     exchange: str
@@ -102,6 +98,7 @@ class Order(msgspec.Struct, frozen=True, kw_only=True):
     notes: tuple[str, ...]
     wallet: str = ""
     subaccount: int = 0
+    perpetual_size: Decimal | None = None
 
 
 class InitRefused(Exception):
@@ -116,7 +113,6 @@ def parse(words: Words, environ: Mapping[str, str]) -> Order:
     """Flags first, then the environment, then the defaults. Raises InitRefused."""
     work = _Words(words, environ)
     exchange = work.exchange()
-    work.defaults = DERIVE_DEFAULTS if exchange == DERIVE else DEFAULTS
     work.refuse_what_cannot_be(exchange)
     expiry = work.expiry()
     strikes = work.strikes()
@@ -125,11 +121,14 @@ def parse(words: Words, environ: Mapping[str, str]) -> Order:
     network = work.network()
     dry_run = work.switch("dry_run")
     underlying = work.underlying(exchange)
-    wallet, subaccount = work.account() if exchange == DERIVE else ("", 0)
+    wallet, subaccount = work.account(network) if exchange == DERIVE else ("", 0)
     if figures["size"] > figures["max_position"] and not work.errors:
         work.errors.append(f"--size: is {figures['size']} and above --max-position, {figures['max_position']}")
     if work.errors or expiry is None:
         raise InitRefused(work.errors)
+    perpetual_size = None
+    if exchange == DERIVE:
+        perpetual_size = work.perpetual_size(underlying, figures["size"], figures["max_position"])
     return Order(
         exchange=exchange,
         network=network,
@@ -152,6 +151,7 @@ def parse(words: Words, environ: Mapping[str, str]) -> Order:
         notes=tuple(work.notes),
         wallet=wallet,
         subaccount=subaccount,
+        perpetual_size=perpetual_size,
     )
 
 
@@ -167,7 +167,6 @@ class _Words:
     def __init__(self, words: Words, environ: Mapping[str, str]) -> None:
         self.words = words
         self.environ = environ
-        self.defaults = DEFAULTS
         self.errors: list[str] = []
         self.notes: list[str] = []
 
@@ -183,7 +182,7 @@ class _Words:
 
     def text(self, name: str) -> str:
         value = self.given(name)[1]
-        return value if value is not None else self.defaults[name]
+        return value if value is not None else DEFAULTS[name]
 
     def switch(self, name: str) -> bool:
         if self.words.get(name) is True:
@@ -204,7 +203,7 @@ class _Words:
         where = self.given(name)[0]
         value = self.number(where, self.text(name))
         if value is None:
-            return Decimal(self.defaults[name])
+            return Decimal(DEFAULTS[name])
         if name in POSITIVE and value == 0:
             self.errors.append(f"{where}: is 0; allowed: a number above 0")
         least, most = RANGES.get(name, (Decimal(0), None))
@@ -217,7 +216,7 @@ class _Words:
         if chosen in SECRET_VARIABLE:
             return chosen
         self.errors.append(f"--exchange: is {chosen!r}; allowed: {', '.join(SECRET_VARIABLE)}")
-        return DERIBIT
+        return DERIBIT  # which asks for no more words than these
 
     def refuse_what_cannot_be(self, exchange: str) -> None:
         if self.words.get("private_key") is not None:
@@ -228,21 +227,35 @@ class _Words:
                 if self.given(name)[1] is not None:
                     self.notes.append(f"--{name} has no meaning on deribit and was left out")
 
-    def account(self) -> tuple[str, int]:
-        """The wallet as it is written, or nothing where the environment will have it; the subaccount."""
-        wallet = self.given("wallet")[1] or ""
+    def account(self, network: str) -> tuple[str, int]:
+        """The wallet as it is written, or nothing where the environment will have it; the subaccount.
+
+        Both nothing for the sandbox's own account.
+        """
+        wallet, subaccount = self.given("wallet")[1] or "", self.given("subaccount")[1]
         try:
             wallet = checksum(parse_address(wallet)) if wallet else ""
         except ValueError as error:
             self.errors.append(f"--wallet: {error}")
-        subaccount = self.given("subaccount")[1]
+        if subaccount is None and network == "sandbox":
+            if wallet:
+                self.notes.append("--wallet has no meaning in the sandbox without --subaccount and was left out")
+            return "", 0
         if subaccount is None:
-            self.errors.append("--subaccount: is missing; allowed: the number of a subaccount, as in 30769")
+            self.errors.append(f"--subaccount: is missing; {SUBACCOUNT_ALLOWED}")
         elif not WHOLE.fullmatch(subaccount):
             self.errors.append(f"--subaccount: is {subaccount[:40]!r}; allowed: a whole number from 1")
         else:
             return wallet, int(subaccount)
         return wallet, 0
+
+    def perpetual_size(self, coin: str, size: Decimal, max_position: Decimal) -> Decimal | None:
+        """As much as the options, or the least that is taken; nothing where that is more than may be held."""
+        least = max(size, PERPETUAL_LEAST.get(coin, size))
+        if least <= max_position:
+            return least
+        self.notes.append(f"{coin}-PERP takes no less than {least}, more than --max-position {max_position}: left out")
+        return None
 
     def underlying(self, exchange: str) -> str:
         coin = self.text("underlying").upper()
@@ -322,159 +335,3 @@ class _Words:
         ticks = max(1, int(usd / index / COIN_TICK))  # never more than was asked, but a tick
         self.notes.append(f"{usd} USD at an index of {index} USD is {ticks} tick{'s'[: ticks > 1]} of {COIN_TICK} coin")
         return ticks * COIN_TICK
-
-
-def to_yaml(order: Order) -> str:
-    """The file, ready for `mmd check`."""
-    what = f"{order.underlying} options of {order.expiry}"
-    if order.exchange == DERIVE:
-        what += f" and {_perpetual(order)}"
-    head = f"# {what} on {order.exchange} ({order.network}). Made by mmd init."
-    lines = [head, *(f"# Note: {note}" for note in order.notes)]
-    exchange = _derive_rows if order.exchange == DERIVE else _deribit_rows
-    for text, comment in [
-        *_service_rows(order),
-        *exchange(order),
-        *_spread_rows(order),
-        *_instrument_rows(order),
-        *_limit_rows(order),
-    ]:
-        lines.append(f"{text:<{COMMENT_COLUMN}}  # {comment}" if comment else text)
-    return "\n".join(lines) + "\n"
-
-
-Rows = list[tuple[str, str]]
-"""(YAML, comment) pairs."""
-
-
-def _perpetual(order: Order) -> str:
-    return f"{order.underlying}-PERP"
-
-
-def _service_rows(order: Order) -> Rows:
-    means = "orders are sent" if order.live else "everything is decided, nothing is sent; write live to trade"
-    return [
-        ("version: 1", ""),
-        ("", ""),
-        ("service:", ""),
-        ("  name: mmd", "part of every order's label"),
-        (f"  mode: {'live' if order.live else 'shadow'}", means),
-        ("", ""),
-        ("exchanges:", ""),
-        (f"  {order.exchange}:", ""),
-        (f"    type: {order.exchange}", ""),
-        (f"    network: {order.network}", "mainnet, testnet or sandbox"),
-    ]
-
-
-def _deribit_rows(order: Order) -> Rows:
-    return [
-        ("    credentials:", "where they are, never what they are"),
-        ("      client_id: {env: DERIBIT_CLIENT_ID}", ""),
-        (f"      client_secret: {{env: {order.secret_env}}}", ""),
-        ("", ""),
-    ]
-
-
-def _derive_rows(order: Order) -> Rows:
-    coin = order.underlying
-    return [
-        (
-            f'    wallet: "{order.wallet}"' if order.wallet else f"    wallet: {{env: {WALLET_VARIABLE}}}",
-            "the owner's address, or where that is",
-        ),
-        (f"    session_key: {{env: {order.secret_env}}}", "where it is, never what it is; or {credential: NAME}"),
-        (f"    subaccount: {order.subaccount}", "of the wallet; the whole wallet is mmd's alone"),
-        (f"    order_valid_ms: {ORDER_VALID_MS}", "a request that takes longer to get there is refused there"),
-        (f"    order_life_seconds: {ORDER_LIFE_SECONDS}", "an order's signature ends then; renewed before"),
-        ("    maker_protection:", "the exchange pulls all our quotes of the coin"),
-        (f"      - currency: {coin}", "options and perpetual together"),
-        (f"        interval_ms: {PROTECTION_INTERVAL_MS}", "once within this time"),
-        (f"        max_amount: {order.max_exposure}", f"more than this much {coin} was bought and sold"),
-        (f"        max_delta: {order.max_position}", f"or the net delta moved by more than this much {coin};"),
-        (f"        frozen_ms: {PROTECTION_FROZEN_MS}", "it takes no quotes for so long then; 0: until a reset"),
-        ("        reset: manual", "and a person ends that, with mmdctl protection"),
-        ("", ""),
-    ]
-
-
-def _spread_rows(order: Order) -> Rows:
-    coin = order.underlying
-    style = [("    style: join", "at the best foreign price")]
-    if order.improve_by is not None:
-        step = f"by this much {coin} per {coin}; one tick is {COIN_TICK}"
-        if order.exchange == DERIVE:
-            step = f"by this many USDC per {coin}"
-        style = [
-            ("    style: improve", "better than the best foreign price"),
-            (f'    improve_by: "{order.improve_by}"', step),
-        ]
-    options = [
-        ("spreads:", ""),
-        ("  options:", ""),
-        ("    fair: mid", ""),
-        *style,
-        (f"    improve_min_size: {order.improve_min_size}", f"{coin}; thinner foreign levels are looked through"),
-        (f"    spread_bps: {order.spread_bps}", "whole distance from bid to ask, 100 bps = 1 %"),
-        (f"    min_spread_bps: {order.min_spread_bps}", "never less, evenly around the mid; the wider of both wins"),
-        (f"    band_bps: {WHOLE_BOOK_BPS}", "no quote further from the reference than this"),
-        (f"    size: {order.size}", f"{coin} on each side"),
-        (f"    refresh_seconds: {order.refresh_seconds}", "quotes tighten at most this often, and widen at once"),
-        ("    requote: amend", "replace: cancel first, then place anew"),
-    ]
-    return [*options, *(_perpetual_rows(order) if order.exchange == DERIVE else []), ("", "")]
-
-
-def _perpetual_rows(order: Order) -> Rows:
-    return [
-        ("  perpetual:", ""),
-        ("    fair: microprice", "the mid, drawn to the side with less on it"),
-        ("    style: around", "half the spread on each side of it"),
-        (f"    spread_bps: {PERPETUAL_SPREAD_BPS}", "the fee of a maker is paid twice out of this"),
-        (f"    min_spread_bps: {PERPETUAL_MIN_SPREAD_BPS}", "never less"),
-        (f"    band_bps: {PERPETUAL_BAND_BPS}", "no quote further from the reference than this"),
-        (f"    size: {order.size}", f"{order.underlying} on each side"),
-        (f"    refresh_seconds: {order.refresh_seconds}", "as above"),
-    ]
-
-
-def _instrument_rows(order: Order) -> Rows:
-    strikes = f"[{', '.join(str(strike) for strike in order.strikes)}]" if order.strikes else "all"
-    is_derive = order.exchange == DERIVE
-    perpetual = [
-        (f"  - exchange: {order.exchange}", ""),
-        (f"    symbol: {_perpetual(order)}", "the exchange's own name"),
-        ("    spread: perpetual", ""),
-    ]
-    return [
-        ("instruments:", ""),
-        ("  - select:", ""),
-        (f"      exchange: {order.exchange}", ""),
-        (f"      underlying: {order.underlying}", ""),
-        *([("      contract: linear", "settled in USDC, as all is there")] if is_derive else []),
-        (f"      expiry: {order.expiry}", "the day (UTC) on which they expire"),
-        (f"      strikes: {strikes}", "of those the exchange lists"),
-        ("      kinds: [call, put]", ""),
-        ("    spread: options", ""),
-        *(perpetual if is_derive else []),
-        ("", ""),
-    ]
-
-
-def _limit_rows(order: Order) -> Rows:
-    coin = order.underlying
-    return [
-        ("limits:", "only here can a limit be made wider; an instrument may narrow it"),
-        ("  per_symbol:", "in the symbol's own amount unit"),
-        (f"    max_position: {order.max_position}", f"{coin}, long or short; that side stops there"),
-        (f"    max_order_size: {order.size}", f"{coin}"),
-        (f"    max_order_value_usd: {order.max_notional_usd}", "for options the worth of the underlying counts"),
-        (f"    collar_bps: {COLLAR_BPS}", "an order further from the reference is refused"),
-        ("  per_kind:", "wins over per_symbol, key by key"),
-        ("    option:", ""),
-        (f"      collar_bps: {WHOLE_BOOK_BPS}", "options move more"),
-        ("  portfolio:", ""),
-        (f"    max_exposure: {{{coin}: {order.max_exposure}}}", f"{coin}, sum of absolute positions"),
-        (f"    max_notional_usd: {order.max_notional_usd}", "sum of absolute positions at the index price"),
-        (f"    max_drawdown_usd: {order.max_drawdown_usd}", "losing this much from the best moment halts everything"),
-    ]

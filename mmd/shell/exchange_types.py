@@ -272,6 +272,7 @@ class DeriveType(ExchangeType):
             network=network,
             base=http_base(self.url(config)),
             identity=derive_identity(config) if known else None,
+            domain=domain_of(config),
             wall_ns=wall_ns,
             transport=transport,
         )

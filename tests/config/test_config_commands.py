@@ -337,10 +337,13 @@ def test_show_config_of_a_bad_file(file: Path, capsys: pytest.CaptureFixture[str
     assert capsys.readouterr().out == ""
 
 
+@pytest.mark.parametrize("account", [("subaccount", "30769"), ("exchange", "deribit")])
 @pytest.mark.parametrize("dash", ["-", "--"])
-def test_init_prints_a_file_that_passes(tmp_path: Path, capsys: pytest.CaptureFixture[str], dash: str) -> None:
+def test_init_prints_a_file_that_passes(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], dash: str, account: tuple[str, str]
+) -> None:
     words = [f"{dash}expiry", "20261225", f"{dash}all-strikes", f"{dash}min-spread", "50", f"{dash}test"]
-    assert mmd("init", *words) == 0
+    assert mmd("init", *words, f"{dash}{account[0]}", account[1]) == 0
     path = tmp_path / "made.yaml"
     path.write_text(capsys.readouterr().out)
     assert mmd("check", "-c", str(path), "--strict") == 0
@@ -350,8 +353,19 @@ def test_init_refuses_with_64(capsys: pytest.CaptureFixture[str]) -> None:
     assert mmd("init", "--exchange", "binance", "--private-key", "0xabc") == 64
     said = capsys.readouterr()
     assert said.out == ""
-    assert "--exchange: is 'binance'; allowed: deribit, derive" in said.err
+    assert "--exchange: is 'binance'; allowed: derive, deribit" in said.err
     assert "0xabc" not in said.err
+
+
+def test_init_says_what_to_give(capsys: pytest.CaptureFixture[str]) -> None:
+    assert mmd("init") == 64
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert [line.split(":")[1].strip() for line in said.err.splitlines()] == ["--expiry", "--strikes", "--subaccount"]
+    assert all("; allowed: " in line for line in said.err.splitlines())
+
+
+ON_DERIBIT = ("init", "--exchange", "deribit", "--expiry", "20991225")
 
 
 def chain(exchange: str, network: str) -> tuple[dict[str, object], dict[str, float]]:
@@ -366,14 +380,14 @@ def chain(exchange: str, network: str) -> tuple[dict[str, object], dict[str, flo
 
 
 def test_a_dry_run_lists_what_would_be_traded(capsys: pytest.CaptureFixture[str]) -> None:
-    words = ["init", "--expiry", "20991225", "--strikes", "3000", "--network", "sandbox", "--dry-run"]
+    words = [*ON_DERIBIT, "--strikes", "3000", "--network", "sandbox", "--dry-run"]
     assert mmd(*words, lister=chain) == 0
     said = capsys.readouterr().out
     assert load_text(said).entries
     assert said.endswith("# 2 instruments would be traded:\n#   ETH-25DEC99-3000-C\n#   ETH-25DEC99-3000-P\n")
 
 
-def test_a_dry_run_asks_the_exchange_that_was_named(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_dry_run_asks_derive_where_none_was_named(capsys: pytest.CaptureFixture[str]) -> None:
     def on_derive(exchange: str, network: str) -> tuple[dict[str, object], dict[str, float]]:
         assert (exchange, network) == ("derive", "testnet")
         linear = {"exchange": "derive", "base": "ETH", "contract": Contract.LINEAR, "lot": Decimal("0.1")}
@@ -381,13 +395,13 @@ def test_a_dry_run_asks_the_exchange_that_was_named(capsys: pytest.CaptureFixtur
         option = make_instrument("ETH-20991225-3000-C", Kind.CALL, **linear, expiry_ns=day, strike=Decimal(3000))
         return {each.symbol: each for each in (option, make_instrument("ETH-PERP", Kind.PERPETUAL, **linear))}, {}
 
-    words = ["init", "--exchange", "derive", "--test", "--subaccount", "7", "--expiry", "20991225", "--dry-run"]
+    words = ["init", "--test", "--subaccount", "7", "--expiry", "20991225", "--dry-run"]
     assert mmd(*words, "--strikes", "3000", lister=on_derive) == 0
     assert capsys.readouterr().out.endswith("traded:\n#   ETH-20991225-3000-C\n#   ETH-PERP\n")
 
 
 def test_a_dry_run_says_what_does_not_fit(capsys: pytest.CaptureFixture[str]) -> None:
-    words = ["init", "--expiry", "20991225", "--strikes", "3100", "--network", "sandbox", "--size", "0.15", "--dry-run"]
+    words = [*ON_DERIBIT, "--strikes", "3100", "--network", "sandbox", "--size", "0.15", "--dry-run"]
     assert mmd(*words, lister=chain) == 78
     assert "no strike 3100 is listed; the nearest: 2800, 3000" in capsys.readouterr().err
 
@@ -396,7 +410,7 @@ def test_a_dry_run_without_an_exchange(capsys: pytest.CaptureFixture[str]) -> No
     def lost(exchange: str, network: str) -> tuple[dict[str, object], dict[str, float]]:
         raise LinkLost("connection refused")
 
-    words = ["init", "--expiry", "20991225", "--strikes", "3000", "--dry-run"]
+    words = [*ON_DERIBIT, "--strikes", "3000", "--dry-run"]
     assert mmd(*words, lister=lost) == 69
     assert mmd(*words) == 69
     assert "could not be asked: connection refused" in capsys.readouterr().err

@@ -8,7 +8,8 @@ from config_samples import GOOD
 
 from mmd.cli.mmd import main
 from mmd.config.advise import advise
-from mmd.config.init import InitRefused, Words, parse, to_yaml
+from mmd.config.init import InitRefused, Words, parse
+from mmd.config.init_file import to_yaml
 from mmd.config.limits import kinds_named
 from mmd.config.load import load, load_text
 from mmd.config.model import AllStrikes, Chain, Config, ExchangeConfig, Named, NetworkKind, Selection, Wallet
@@ -28,7 +29,6 @@ OWNER = "0xf39Fd6e51aad88F6F4ce6aB8827279cffFb92266"
 KEY = "59c6995e998f97a5a0044966f0945389dc9e86dae88c7a8412f4603b6b78690d"  # a well-known development key
 ACCOUNT = "wallet: {env: W}\n    session_key: {env: K}\n    subaccount: 30769"
 MADE_WITH: Words = {
-    "exchange": "derive",
     "test": True,
     "expiry": "20261225",
     "strikes": "2800,3000,3200",
@@ -227,9 +227,9 @@ def test_names_tell_kinds(symbol: str, kind: Kind) -> None:
 
 def test_everything_there_is_linear() -> None:
     """So a perpetual's amount is coins, and counts as exposure."""
-    text = EXAMPLE.read_text().replace("max_exposure: {ETH: 25}", "max_exposure: {ETH: 20}")
+    text = EXAMPLE.read_text().replace("max_exposure: {ETH: 10.0}", "max_exposure: {ETH: 6}")
     lines = advise(load_text(text), {}).warnings
-    assert [line for line in lines if "add up to at least 21 ETH" in line]
+    assert [line for line in lines if "add up to at least 7 ETH" in line]
 
 
 # --- the example, and mmd init -------------------------------------------------------------------
@@ -262,7 +262,7 @@ def test_the_example_quotes_options_and_the_perpetual() -> None:
             underlying="ETH",
             interval_seconds=5,
             frozen_seconds=60,
-            max_quantity=Decimal(25),
+            max_quantity=Decimal(10),
             max_delta=Decimal(3),
         ),
     )
@@ -294,10 +294,62 @@ def test_words_of_derive() -> None:
     assert advise(config, {}).warnings == []
 
 
+def test_the_sandbox_wants_no_account() -> None:
+    text = to_yaml(parse({**MADE_WITH, "test": None, "network": "sandbox", "subaccount": None}, {}))
+    config = load_text(text)
+    assert (config.exchanges["derive"].network, config.exchanges["derive"].wallet) == (NetworkKind.SANDBOX, None)
+    assert [line for line in advise(config, {}).notes if "not set" in line] == []
+    with pytest.raises(ConfigError) as caught:
+        load_text(text.replace("network: sandbox", "network: testnet"))
+    missing = {line.partition(" exchanges.derive.")[2].partition(":")[0] for line in caught.value.lines}
+    assert missing == {"wallet", "session_key", "subaccount"}
+
+
+def test_an_account_that_is_named_for_the_sandbox_stays_in_the_file() -> None:
+    words = {**MADE_WITH, "test": None, "network": "sandbox", "wallet": OWNER}
+    wallet = config_of(words).exchanges["derive"].wallet
+    assert wallet is not None
+    assert (wallet.address, wallet.subaccount) == (OWNER, 30769)
+    half = parse({**words, "subaccount": None}, {})
+    assert half.notes == ("--wallet has no meaning in the sandbox without --subaccount and was left out",)
+    assert load_text(to_yaml(half)).exchanges["derive"].wallet is None
+
+
+@pytest.mark.parametrize(
+    ("words", "size", "option_size"),
+    [
+        ({}, "1", "0.1"),
+        ({"size": "0.4"}, "1", "0.4"),
+        ({"size": "2", "max_position": "2"}, "2", "2"),
+        ({"underlying": "BTC"}, "0.1", "0.1"),
+    ],
+)
+def test_the_perpetual_is_quoted_with_what_it_takes(words: Words, size: str, option_size: str) -> None:
+    options, perpetual = config_of({**MADE_WITH, **words}).entries
+    assert perpetual.settings.profile.size == perpetual.settings.limits.max_order_size == Decimal(size)
+    assert options.settings.profile.size == options.settings.limits.max_order_size == Decimal(option_size)
+
+
+def test_a_perpetual_that_takes_more_than_may_be_held_is_left_out() -> None:
+    order = parse({**MADE_WITH, "max_position": "0.9"}, {})
+    assert order.notes == ("ETH-PERP takes no less than 1, more than --max-position 0.9: left out",)
+    text = to_yaml(order)
+    assert "# Note: ETH-PERP takes no less" in text
+    config = load_text(text)
+    assert [type(entry.target) for entry in config.entries] == [Selection]
+    assert advise(config, {}).warnings == []
+
+
+@pytest.mark.parametrize("network", ["mainnet", "testnet"])
+def test_elsewhere_the_subaccount_is_demanded(network: str) -> None:
+    (line,) = refused({**MADE_WITH, "test": None, "network": network, "subaccount": None})
+    assert line.startswith("--subaccount: is missing; allowed: the number of the wallet's subaccount")
+    assert "--network sandbox and --exchange deribit need none" in line
+
+
 @pytest.mark.parametrize(
     ("words", "text"),
     [
-        ({"subaccount": None}, "--subaccount: is missing; allowed: the number of a subaccount"),
         ({"subaccount": "0"}, "--subaccount: is '0'; allowed: a whole number from 1"),
         ({"wallet": KEY}, "--wallet: a text of 64 characters is no address"),
         ({"wallet": OWNER[:-1] + "7"}, "upper and lower case do not fit its digits"),

@@ -5,13 +5,15 @@ from decimal import Decimal
 import pytest
 
 from mmd.config.advise import advise
-from mmd.config.init import InitRefused, Words, parse, to_yaml
+from mmd.config.init import InitRefused, Words, parse
+from mmd.config.init_file import to_yaml
 from mmd.config.load import load_text
 from mmd.config.model import AllStrikes, Config, NetworkKind, Selection
 from mmd.domain.reasons import Mode
 from mmd.domain.settings import Style
 
-LEAST: dict[str, str | bool | None] = {"expiry": "20261225", "strikes": "2800,3000"}
+ASKED: dict[str, str | bool | None] = {"expiry": "20261225", "strikes": "2800,3000"}
+LEAST = {**ASKED, "exchange": "deribit"}
 
 
 def config_of(words: Words, environ: dict[str, str] | None = None) -> Config:
@@ -43,8 +45,24 @@ def test_the_defaults_are_atomizers() -> None:
     assert advise(config, {}).warnings == []
 
 
+def test_the_exchange_is_derive_and_the_figures_are_the_same() -> None:
+    config = config_of({**ASKED, "subaccount": "7"})
+    assert {name: (each.type, each.network) for name, each in config.exchanges.items()} == {
+        "derive": ("derive", NetworkKind.MAINNET)
+    }
+    options = config.entries[0].settings
+    profile = options.profile
+    assert (profile.spread_bps, profile.min_spread_bps, profile.size) == (10, 1000, Decimal("0.1"))
+    assert (profile.refresh_seconds, profile.style, profile.improve_by) == (1, Style.IMPROVE, Decimal("0.10"))
+    assert (options.limits.max_position, options.limits.max_order_size) == (1, Decimal("0.1"))
+    assert config.portfolio.max_exposure == {"ETH": Decimal(10)}
+    assert config.service.mode is Mode.SHADOW
+    assert advise(config, {}).warnings == []
+
+
 def test_every_flag_takes_effect() -> None:
     words: dict[str, str | bool | None] = {
+        "exchange": "deribit",
         "expiry": "2026-12-25",
         "all_strikes": True,
         "test": True,
@@ -89,7 +107,7 @@ def test_the_environment_stands_in_and_flags_win() -> None:
         "DRY_RUN": "true",
         "DERIBIT_PRIVATE_KEY": "secret",
     }
-    order = parse({"size": "0.4"}, environ)
+    order = parse({"size": "0.4", "exchange": "deribit"}, environ)
     assert (order.size, order.spread_bps, order.max_position) == (Decimal("0.4"), Decimal(30), Decimal(2))
     assert order.max_exposure == 20
     assert order.dry_run
@@ -110,7 +128,7 @@ def test_the_environment_stands_in_and_flags_win() -> None:
     ],
 )
 def test_a_flag_silences_the_other_environment_name(words: Words, environ: dict[str, str], strikes: int) -> None:
-    assert len(parse({"expiry": "20261225", **words}, environ).strikes) == strikes
+    assert len(parse({"expiry": "20261225", "exchange": "deribit", **words}, environ).strikes) == strikes
 
 
 @pytest.mark.parametrize(
@@ -123,7 +141,7 @@ def test_a_flag_silences_the_other_environment_name(words: Words, environ: dict[
         ({"all_strikes": True}, "--strikes and --all-strikes: allowed: one of the two"),
         ({"strikes": "2800,,x"}, "--strikes: is ''; allowed: a number"),
         ({"strikes": "0"}, "0 is no strike"),
-        ({"exchange": "binance"}, "--exchange: is 'binance'; allowed: deribit, derive"),
+        ({"exchange": "binance"}, "--exchange: is 'binance'; allowed: derive, deribit"),
         ({"underlying": "DOGE"}, "--underlying: is 'DOGE'; allowed: BTC, ETH"),
         ({"private_key": "0xabc"}, "--private-key: is never taken from the command line"),
         ({"private_key": ""}, "--private-key: is never taken from the command line"),

@@ -23,8 +23,10 @@ from mmd.exchanges.derive.messages import MmpConfig
 from mmd.exchanges.derive.pages import READINGS_MAX
 from mmd.exchanges.derive.preflight import DerivePreflight, list_public
 from mmd.exchanges.derive.protection import mmp_difference, mmp_params
+from mmd.exchanges.derive.signing import MAINNET, TESTNET
 from mmd.exchanges.http_rpc import open_rpc
 from mmd.exchanges.preflight import Finding
+from mmd.sandbox.derive import signing as verifying
 
 OWNER = "0xf39Fd6e51aad88F6F4ce6aB8827279cffFb92266"
 OWNERS_KEY = "ac0974bec39a17e36ba4a6b4d238ff944bacb478cbed5efcae784d7bf4f2ff80"
@@ -97,6 +99,8 @@ class Venue:
         self.signed: list[httpx.Headers] = []
         self.rows: dict[str, list[dict[str, Any]]] = {"perp": [perpetual()], "option": [option(3000), option(3200)]}
         self.page_size = 1000
+        self.chain_id = TESTNET.chain_id
+        self.changed_steps: dict[str, Any] = {}
         self.key: dict[str, Any] = {
             "public_session_key": SIGNER.lower(),
             "expiry_sec": int(time.time()) + 30 * DAY,
@@ -133,6 +137,7 @@ class Venue:
             "private/get_account": lambda params: self.account,
             "private/get_subaccount": lambda params: self.subaccount,
             "private/get_mmp_config": [MMP],
+            "private/order_debug": self.steps,
         }
 
     def instruments(self, params: dict[str, Any]) -> dict[str, Any]:
@@ -145,6 +150,36 @@ class Venue:
             "instruments": rows[(page - 1) * size : page * size],
             "pagination": {"count": len(rows), "num_pages": pages},
         }
+
+    def steps(self, params: dict[str, Any]) -> dict[str, Any]:
+        """Of the hash, by Ethereum's own libraries."""
+        symbol = params["instrument_name"]
+        row = next(row for rows in self.rows.values() for row in rows if row["instrument_name"] == symbol)
+        envelope = verifying.Envelope(
+            subaccount=params["subaccount_id"],
+            nonce=int(params["nonce"]),
+            expiry=params["signature_expiry_sec"],
+            owner=OWNER,
+            signer=params["signer"],
+        )
+        trade = verifying.Trade(
+            asset=row["base_asset_address"],
+            sub_id=int(row["base_asset_sub_id"]),
+            limit_price=Decimal(params["limit_price"]),
+            amount=Decimal(params["amount"]),
+            max_fee=Decimal(params["max_fee"]),
+            is_bid=params["direction"] == "buy",
+        )
+        separator = verifying.domain_separator(self.chain_id)
+        hashes = verifying.hash_trade(separator, envelope, trade)
+        is_good = verifying.recover(hashes.typed_data_hash, params["signature"]) == params["signer"]
+        assert is_good == (self.chain_id == TESTNET.chain_id)
+        told = {
+            "domain_separator": separator,
+            "encoded_data_hashed": hashes.data_hash,
+            "typed_data_hash": hashes.typed_data_hash,
+        }
+        return {name: f"0x{value.hex()}" for name, value in told.items()} | self.changed_steps
 
     def __call__(self, request: httpx.Request) -> httpx.Response:
         method = request.url.path.removeprefix("/v3/")
@@ -175,6 +210,7 @@ class Venue:
             network="testnet",
             base=BASE,
             identity=None if secret is None else Identity(SessionKey(secret), OWNER.lower(), subaccount),
+            domain=TESTNET,
             wall_ns=wall_ns,
             transport=httpx.MockTransport(self),
         )
@@ -209,6 +245,7 @@ async def test_all_is_well(venue: Venue) -> None:
         "cancel_on_disconnect": ["ok"],
         "account": ["ok"],
         "maker_protection": ["ok"],
+        "signature": ["ok"],
     }
     assert of(found, "login") == [("ok", f"session key {SIGNER} of wallet {OWNER}")]
     assert of(found, "subaccount") == [("ok", "30769 of 30769, 30770")]
@@ -219,13 +256,14 @@ async def test_all_is_well(venue: Venue) -> None:
 async def test_it_only_asks_and_logs_in_nowhere(venue: Venue) -> None:
     await venue.look(protections=(PROTECTION,))
     methods = {method for method, _ in venue.asked}
+    methods.remove("private/order_debug")  # which carries nothing out
     assert all(method.partition("/")[2].startswith(("get_", "session_keys")) for method in methods)
 
 
 async def test_every_private_call_is_signed_anew_with_the_exchanges_time(venue: Venue) -> None:
     venue.answers["public/get_time"] = lambda params: round(time.time() * 1000) + 3_600_000
     await venue.look(max_skew_ms=1e9)
-    assert len(venue.signed) == 4
+    assert len(venue.signed) == 5
     for headers in venue.signed:
         digits = headers["x-derivetimestamp"]
         assert headers["x-derivewallet"] == OWNER
@@ -497,6 +535,85 @@ async def test_what_is_left_to_quote_with(venue: Venue, change: dict[str, Any], 
     assert (found, text in told) == (grade, True)
 
 
+# --- signatures ----------------------------------------------------------------------------------
+
+
+async def test_an_order_is_shown_that_could_do_nothing(venue: Venue) -> None:
+    """An option whose sub id fills many bytes; what it signs is recovered to the session key."""
+    seen: list[dict[str, Any]] = []
+    steps = venue.steps
+    venue.answers["private/order_debug"] = lambda params: seen.append(params) or steps(params)
+    found = await venue.look(Chooser([CALL]))
+    assert of(found, "signature") == [
+        ("ok", "orders are verified there as they are signed, for testnet (chain id 11155111)")
+    ]
+    (params,) = seen
+    assert params["instrument_name"] == CALL
+    assert (params["direction"], params["limit_price"], params["amount"]) == ("buy", "0.1", "1")
+    assert (params["time_in_force"], params["reduce_only"], params["mmp"]) == ("ioc", True, False)
+    assert abs(int(params["nonce"]) / 1e9 - time.time()) < 60
+    assert not any(params["signature"].removeprefix("0x") in repr(each) for each in found)
+
+
+@pytest.mark.parametrize(
+    ("chain_id", "named", "wanted_text"),
+    [
+        (MAINNET.chain_id, "mainnet", "chain: mainnet, beside the url"),
+        (957, "another network", "chain: mainnet or testnet"),
+    ],
+)
+async def test_another_chain_is_found_out(venue: Venue, chain_id: int, named: str, wanted_text: str) -> None:
+    venue.chain_id = chain_id
+    (finding,) = [each for each in await venue.look(Chooser([CALL])) if each.check == "signature"]
+    assert finding.grade.value == "fail"
+    signed = "orders are signed for testnet (chain id 11155111)"
+    assert finding.found == f"{signed}, and verified there for {named}: each would be refused"
+    assert finding.wanted == wanted_text
+
+
+@pytest.mark.parametrize(
+    ("steps", "text"),
+    [
+        ({"typed_data_hash": "0x" + "11" * 32}, "all but the terms of an order are hashed otherwise"),
+        (
+            {"typed_data_hash": "0x" + "11" * 32, "encoded_data_hashed": "0x" + "22" * 32},
+            "the terms of an order are hashed otherwise",
+        ),
+    ],
+)
+async def test_another_hash_is_found_out(venue: Venue, steps: dict[str, str], text: str) -> None:
+    venue.changed_steps = steps
+    ((grade, found),) = of(await venue.look(Chooser([CALL])), "signature")
+    assert (grade, text in found) == ("fail", True)
+
+
+@pytest.mark.parametrize(
+    ("answer", "grade", "text"),
+    [
+        (Refusal(14014, "Signature invalid"), "fail", "Signature invalid"),
+        (Refusal(-32601, "Method not found"), "warn", "not told what is verified there: "),
+        ({"domain_separator": 1}, "warn", "no Steps"),
+    ],
+)
+async def test_what_is_not_told_is_said(venue: Venue, answer: object, grade: str, text: str) -> None:
+    venue.answers["private/order_debug"] = answer
+    ((found_grade, found),) = of(await venue.look(Chooser([CALL])), "signature")
+    assert (found_grade, text in found) == (grade, True)
+
+
+async def test_a_signature_that_is_repeated_is_not_shown(venue: Venue) -> None:
+    def repeat(params: dict[str, Any]) -> None:
+        raise Refusal(14014, f"signature {params['signature']} is not good")
+
+    venue.answers["private/order_debug"] = repeat
+    assert "signature 0x[secret] is not good" in of(await venue.look(Chooser([CALL])), "signature")[0][1]
+
+
+async def test_where_nothing_is_quoted_nothing_is_signed(venue: Venue) -> None:
+    await venue.look(Chooser([]), coins=("ETH",))
+    assert "private/order_debug" not in dict(venue.asked)
+
+
 # --- maker protection ----------------------------------------------------------------------------
 
 
@@ -560,7 +677,13 @@ async def test_the_clock_is_told_with_its_doubt(venue: Venue, autojump_clock: tr
 
     venue.key["expiry_sec"] = 30 * DAY
     room = DerivePreflight(
-        name="derive", network="x", base=BASE, identity=None, wall_ns=wall_ns, transport=httpx.MockTransport(slow)
+        name="derive",
+        network="x",
+        base=BASE,
+        identity=None,
+        domain=TESTNET,
+        wall_ns=wall_ns,
+        transport=httpx.MockTransport(slow),
     )
     found = await room.look(wanted(Chooser([ETH])))
     assert of(found, "clock") == [("warn", "ours is 500 ms behind the exchange's, give or take 1000 ms")]

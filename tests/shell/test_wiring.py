@@ -19,6 +19,7 @@ from mmd.shell import whereabouts
 from mmd.shell.exchange_types import TYPES, domain_of
 from mmd.shell.listing import list_instruments
 from mmd.shell.locks import account_holder, account_name, lock_accounts
+from mmd.shell.preflight import look
 from mmd.shell.reap import Place, Trouble, make_jobs
 from mmd.shell.whereabouts import account_of, former_names, keep, recall
 from mmd.shell.wiring import wire, wire_reaper
@@ -26,6 +27,7 @@ from mmd.shell.wiring import wire, wire_reaper
 OTHER = "0x70997970C51812dc3A010C7d01b50e0d17dc79C8"
 NOW_NS = 1_798_700_000 * 10**9
 ACCOUNT = "wallet: {env: WALLET}\n    session_key: {env: SESSION_KEY}\n    subaccount: 7"
+KNOWN_ACCOUNT = f'wallet: "{WALLET}"\n    session_key: {{env: SESSION_KEY}}\n    subaccount: {SUBACCOUNT}'
 TEXT = """\
 version: 1
 service: {{name: svc}}
@@ -223,9 +225,23 @@ async def test_a_reaper_asks_over_http_beside_the_websocket(nursery: trio.Nurser
     assert sandbox is not None
     await nursery.start(sandbox.run)
     port = await nursery.start(sandbox.serve_tcp, "127.0.0.1", 0)
-    wallet = f'wallet: "{WALLET}"\n    session_key: {{env: SESSION_KEY}}\n    subaccount: {SUBACCOUNT}'
-    config = derive(f'{{url: "ws://127.0.0.1:{port}/v3/ws", chain: testnet}}', wallet)
+    config = derive(f'{{url: "ws://127.0.0.1:{port}/v3/ws", chain: testnet}}', KNOWN_ACCOUNT)
     reaper = wire_reaper(config, "svc", now_ns, settled=True)
     await reaper.reap(only_look=False)
     assert (reaper.progress.proven, reaper.progress.account) == (True, f"{WALLET}/{SUBACCOUNT}")
+    nursery.cancel_scope.cancel()
+
+
+async def test_a_look_finds_out_for_which_chain_a_server_verifies(nursery: trio.Nursery) -> None:
+    sandbox = wire(derive("sandbox", ""), "svc", NOW_NS, now_ns).sandbox
+    assert sandbox is not None
+    await nursery.start(sandbox.run)
+    port = await nursery.start(sandbox.serve_tcp, "127.0.0.1", 0)
+    found = {}
+    for chain in ("mainnet", "testnet"):
+        config = load_text(text_of(f'{{url: "ws://127.0.0.1:{port}/v3/ws", chain: {chain}}}', KNOWN_ACCOUNT))
+        (report,) = await look(config, now_ns)
+        assert [each.grade.value for each in report.findings if each.check == "login"] == ["ok"]
+        found[chain] = [(each.grade.value, each.wanted) for each in report.findings if each.check == "signature"]
+    assert found == {"mainnet": [("fail", "chain: testnet, beside the url")], "testnet": [("ok", "")]}
     nursery.cancel_scope.cancel()

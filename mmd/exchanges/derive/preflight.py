@@ -13,11 +13,12 @@ import msgspec
 from mmd.domain.addresses import parse_address
 from mmd.domain.errors import ExchangeMalformed, ExchangeRefused
 from mmd.domain.instruments import Instrument
+from mmd.exchanges.derive import trial
 from mmd.exchanges.derive.account import order_limits, read_row
 from mmd.exchanges.derive.codec import read_ticker_answer, read_time
-from mmd.exchanges.derive.errors import ACCOUNT_UNKNOWN, KEY_UNKNOWN, SIGNER_UNKNOWN, WRONG_WALLET
+from mmd.exchanges.derive.errors import ACCOUNT_UNKNOWN, KEY_UNKNOWN, SIGNER_UNKNOWN, WRONG_SIGNATURE, WRONG_WALLET
 from mmd.exchanges.derive.expired import ended_ns
-from mmd.exchanges.derive.instruments import Page, decode_instruments
+from mmd.exchanges.derive.instruments import Listed, Page, decode_instruments
 from mmd.exchanges.derive.keys import Identity
 from mmd.exchanges.derive.lifetimes import KEY_NEEDS_SECONDS, KEY_SOON_SECONDS, duration
 from mmd.exchanges.derive.messages import (
@@ -32,6 +33,7 @@ from mmd.exchanges.derive.pages import KINDS, read_listing
 from mmd.exchanges.derive.private import PrivateRpc, encode_params
 from mmd.exchanges.derive.protection import decode_configs, find_config, mmp_difference, mmp_params
 from mmd.exchanges.derive.scopes import EVERYTHING, may_quote, may_trade
+from mmd.exchanges.derive.signing import Domain, Signer
 from mmd.exchanges.http_rpc import HttpRpc, open_rpc
 from mmd.exchanges.jsonrpc import Decoder
 from mmd.exchanges.preflight import (
@@ -80,14 +82,16 @@ class DerivePreflight:
         network: str,
         base: str,
         identity: Identity | None,
+        domain: Domain,
         wall_ns: Callable[[], int],
         transport: httpx.AsyncBaseTransport | None = None,
     ) -> None:
-        """`base`: as in https://api.derive.xyz/v3; `transport` replaces sockets."""
+        """`base`: as in https://api.derive.xyz/v3; `domain`: orders are signed for; `transport` replaces sockets."""
         self.name = name
         self.network = network
         self._base = base
         self._identity = identity
+        self._domain = domain
         self._wall_ns = wall_ns
         self._transport = transport
 
@@ -100,13 +104,16 @@ class DerivePreflight:
             incidents = await book.ask("status", asked(rpc, "public/get_live_incidents", _decode_incidents))
             for incident in incidents.incidents if incidents is not None else ():
                 book.warn("status", f"{incident.severity} incident: {incident.label} {incident.message}".strip())
-            choice = await self._instruments(book, rpc, wanted)
+            choice, example = await self._instruments(book, rpc, wanted)
             if self._identity is not None:
-                await _Private(book, rpc, self._identity, self._wall_ns, moment).look(choice, wanted)
+                private = _Private(book, rpc, self._identity, self._wall_ns, moment)
+                if await private.look(choice, wanted) and example is not None:
+                    await private.signature(self._domain, example)
         return book.findings
 
-    async def _instruments(self, book: Notebook, rpc: HttpRpc, wanted: Wanted) -> Choice:
-        listed: dict[str, Instrument] = {}
+    async def _instruments(self, book: Notebook, rpc: HttpRpc, wanted: Wanted) -> tuple[Choice, Listed | None]:
+        """What is to be quoted, and one of these as it is listed."""
+        listed: dict[str, Listed] = {}
         refused: list[Refused] = []
         prices: dict[str, float] = {}
         for coin in wanted.coins:
@@ -115,7 +122,7 @@ class DerivePreflight:
                     found, bad = await list_instruments(rpc, self.name, kind, coin)
                 except FAILURES as error:
                     book.fail("instruments", str(error))
-                    return Choice()
+                    return Choice(), None
                 listed |= found
                 refused += bad
             if f"{coin}-PERP" in listed:
@@ -127,9 +134,9 @@ class DerivePreflight:
                 book.fail("instruments", f"{row.symbol} cannot be quoted: {row.reason}")
         now_ns = self._wall_ns()
         ends = {name: at_ns for name in wanted.named if name not in listed and (at_ns := ended_ns(name, now_ns))}
-        choice = wanted.choose(listed, prices, ends)
+        choice = wanted.choose({symbol: each.instrument for symbol, each in listed.items()}, prices, ends)
         judge_choice(book, choice, prices)
-        return choice
+        return choice, next((listed[each.instrument.symbol] for each in choice.quoted), None)
 
 
 # --- what is public ------------------------------------------------------------------------------
@@ -140,20 +147,20 @@ async def list_public(exchange: str, base: str) -> dict[str, Instrument]:
     listed: dict[str, Instrument] = {}
     async with open_rpc(base, encode_params) as rpc:
         for kind in KINDS:
-            listed |= (await list_instruments(rpc, exchange, kind))[0]
+            found = (await list_instruments(rpc, exchange, kind))[0]
+            listed |= {symbol: each.instrument for symbol, each in found.items()}
     return listed
 
 
 async def list_instruments(
     rpc: HttpRpc, exchange: str, kind: str, coin: str | msgspec.UnsetType = msgspec.UNSET
-) -> tuple[dict[str, Instrument], list[Refused]]:
+) -> tuple[dict[str, Listed], list[Refused]]:
     """All pages of one type (perp, option), of one coin or of all. Raises as `HttpRpc.call` does."""
 
     async def ask(params: ListingParams) -> Page:
         return await asked(rpc, "public/get_all_instruments", lambda raw: decode_instruments(raw, exchange), params)
 
-    listed, refused = await read_listing(ask, kind, coin)
-    return {symbol: each.instrument for symbol, each in listed.items()}, refused
+    return await read_listing(ask, kind, coin)
 
 
 async def index_price(rpc: HttpRpc, coin: str) -> float:
@@ -188,13 +195,29 @@ class _Private:
         """A call, and its result as `read` has it. Raises as `PrivateRpc.call` does."""
         return read(await self._rpc.call(method, params))
 
-    async def look(self, choice: Choice, wanted: Wanted) -> None:
+    async def look(self, choice: Choice, wanted: Wanted) -> bool:
+        """Whether key, wallet and subaccount are good: then all the rest was looked at, but `signature`."""
         if not await self._log_in():
-            return
+            return False
         may_set = await self._rights(choice)
         await self._account(choice, wanted, may_set=may_set)
         await self._funds()
         await self._protection(wanted)
+        return True
+
+    async def signature(self, domain: Domain, example: Listed) -> None:
+        """Whether orders are verified there as they are signed here."""
+        signer = Signer(self._identity.key, domain, self._wallet, self._identity.subaccount)
+        params, ours = trial.trial(signer, example, self._now_ms() * NS_IN_MS)
+        self._book.hide(ours.signature.hex())
+        try:
+            steps = await self._asked(trial.METHOD, trial.read_steps, params)
+        except FAILURES as error:
+            refused = isinstance(error, ExchangeRefused) and error.code == WRONG_SIGNATURE
+            grade = Grade.FAIL if refused else Grade.WARN
+            self._book.note(trial.CHECK, grade, f"not told what is verified there: {error}")
+        else:
+            trial.judge(self._book, domain, ours, steps)
 
     async def _log_in(self) -> bool:
         """Whether key and wallet belong together, and the subaccount to them."""
