@@ -280,7 +280,7 @@ def run_list(args: argparse.Namespace, place: Place) -> int:
     found = listing(place.directory, place.settings)
     if args.json:
         print(msgspec.json.format(msgspec.json.encode(found), indent=1).decode())
-        return EX_OK
+        return status_of(found)
     page = page_of(sys.stdout, os.environ)
     heads = (
         Column("FILE"),
@@ -295,7 +295,15 @@ def run_list(args: argparse.Namespace, place: Place) -> int:
     for text in draw(page, heads, [file_cells(row) for row in found]):
         print(text)
     print(next_to_go(found, place))
-    return EX_OK
+    for row in found:
+        if row.damaged:
+            behind = f" behind record {row.last_seq}" if row.last_seq else ""
+            print(f"mmd: nothing{behind} can be read: {row.damaged}: look with `mmd verify`", file=sys.stderr)
+    return status_of(found)
+
+
+def status_of(found: list[Listed]) -> int:
+    return EX_BROKEN if any(row.damaged for row in found) else EX_OK
 
 
 def file_cells(row: Listed) -> list[Cell]:
@@ -319,7 +327,8 @@ def next_to_go(found: list[Listed], place: Place) -> str:
     rule += "" if place.configured else ", the defaults: no configuration was read"
     first = found[0]
     if first.deleted_ns is None:
-        return f"nothing is deleted next: a start needs what is there ({rule})"
+        why = "not all can be read" if any(row.damaged for row in found) else "a start needs what is there"
+        return f"nothing is deleted next: {why} ({rule})"
     when = f"after {utc(first.deleted_ns)[:19]}Z" if first.deleted_ns else "as soon as the daemon looks: it is too much"
     return f"{first.file} is deleted next, {when} ({rule})"
 

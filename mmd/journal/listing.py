@@ -8,14 +8,16 @@ from mmd.domain.settings import JournalSettings
 from mmd.journal.disk import Disk, OsDisk
 from mmd.journal.faults import at_of, seq_of
 from mmd.journal.keeping import DAY_NS, GIB, ends, paths, size_of
-from mmd.journal.reader import Walk, has_round, resume_at
+from mmd.journal.reader import Walk, is_round, resume_at
 from mmd.journal.segments import SegmentFile
+from mmd.journal.statefile import JournalFailed
 
 
 class Listed(msgspec.Struct, frozen=True, kw_only=True):
     """One file. Times are Unix ns; `size` in bytes on disk. `snapshots`: it has the state of every machine.
 
     `deleted_ns`: when the retention will delete it, 0 = as soon as it looks, null = not by what is there now.
+    `damaged`: why nothing behind `last_seq` can be read; empty = the whole file can.
     """
 
     number: int
@@ -29,19 +31,24 @@ class Listed(msgspec.Struct, frozen=True, kw_only=True):
     compressed: bool
     snapshots: bool
     deleted_ns: int | None
+    damaged: str
 
 
 def listing(directory: Path, settings: JournalSettings, disk: Disk | None = None) -> list[Listed]:
-    """Oldest first. Nothing is proven: that is `mmd verify`. Raises JournalFailed, OSError."""
+    """Oldest first. Nothing is proven: that is `mmd verify`. Raises JournalFailed where there is none, OSError."""
     disk = OsDisk() if disk is None else disk
     walk = Walk(disk, directory)
     files = walk.files()
     sizes = [sum(size_of(disk, path) for path in paths(file)) for file in files]
     total = sum(sizes)
-    needed = resume_at(directory, disk=disk)
+    try:
+        needed = resume_at(directory, disk=disk)
+    except JournalFailed:
+        needed = 0  # nothing is deleted while it is not known what a start needs
     found = []
     for file, size, after in zip(files, sizes, ends([walk.peek(file) for file in files]), strict=True):
-        first_seq, first_at, last_seq, last_at = _ends(walk, file)
+        first, last, snapshots, damaged = _read(walk, file)
+        first_seq, last_seq = seq_of(first) or 0, seq_of(last) or 0
         deleted: int | None = None
         if after is not None and after.seq <= needed:
             too_large = total > settings.keep_gib * GIB
@@ -53,22 +60,27 @@ def listing(directory: Path, settings: JournalSettings, disk: Disk | None = None
                 file=file.name,
                 first_seq=first_seq,
                 last_seq=last_seq,
-                first_at=first_at,
-                last_at=last_at,
+                first_at=at_of(first),
+                last_at=at_of(last),
                 records=last_seq - first_seq + 1 if last_seq else 0,
                 size=size,
                 compressed=file.compressed,
-                snapshots=has_round(walk, file),
+                snapshots=snapshots,
                 deleted_ns=deleted,
+                damaged=damaged,
             )
         )
     return found
 
 
-def _ends(walk: Walk, file: SegmentFile) -> tuple[int, int, int, int]:
-    """Number and time of the first and of the last whole line; zeros where there is none."""
-    first, last = b"", b""
-    for lot in walk.unproven(file):
-        if lot:
-            first, last = first or lot[0], lot[-1]
-    return seq_of(first) or 0, at_of(first), seq_of(last) or 0, at_of(last)
+def _read(walk: Walk, file: SegmentFile) -> tuple[bytes, bytes, bool, str]:
+    """First and last whole line (empty: there is none), whether all states are there, and what cannot be read."""
+    first, last, snapshots = b"", b"", False
+    try:
+        for lot in walk.unproven(file):
+            if lot:
+                first, last = first or lot[0], lot[-1]
+                snapshots = snapshots or is_round(lot)
+    except JournalFailed as failed:
+        return first, last, snapshots, str(failed)
+    return first, last, snapshots, ""

@@ -372,4 +372,9 @@ def resume_at(directory: Path, *, disk: Disk | None = None) -> int:
 
 def has_round(walk: Walk, file: SegmentFile) -> bool:
     """Whether every machine's state is in this file."""
-    return any(line.startswith(ROUND_DONE, BODY_AT) for lot in walk.unproven(file) for line in lot)
+    return any(is_round(lot) for lot in walk.unproven(file))
+
+
+def is_round(lines: list[bytes]) -> bool:
+    """Whether the record is among them that every machine's state was written."""
+    return any(line.startswith(ROUND_DONE, BODY_AT) for line in lines)

@@ -393,6 +393,37 @@ def test_the_files_are_listed(run: Run, tmp_path: Path) -> None:
     assert "the defaults: no configuration was read" in lines[-1]
 
 
+@pytest.mark.parametrize("number", [1, 3, 4])
+@pytest.mark.parametrize("half", [False, True])
+def test_a_damaged_file_is_listed_as_far_as_it_can_be_read_and_the_others_as_ever(
+    run: Run, tmp_path: Path, number: int, half: bool
+) -> None:
+    directory = tmp_path / "journal"
+    long_story(directory)
+    tidy(directory, 5, JournalSettings(), START_NS)
+    before = json.loads(run("list", "--json")[1])
+    path = directory / f"journal-{number:08}.jsonl.gz"
+    content = bytearray(path.read_bytes())
+    if half:
+        del content[-12:]
+    else:
+        content[0] ^= 1
+    path.write_bytes(content)
+    status, text, _ = run("list", "--json")
+    files = json.loads(text)
+    assert status == 1
+    assert [row["number"] for row in files] == [1, 2, 3, 4, 5]
+    assert [row["damaged"] != "" for row in files] == [row["number"] == number for row in files]
+    for was, now in zip(before, files, strict=True):
+        if now["damaged"]:
+            assert now["damaged"].startswith(f"{path}: it") and now["last_seq"] <= was["last_seq"]
+        else:
+            assert now | {"deleted_ns": None} == was | {"deleted_ns": None}
+    status, text, errors = run("list")
+    assert status == 1 and len(text.splitlines()) == 7
+    assert f"can be read: {path}: it" in errors and errors.count("\n") == 1
+
+
 def test_what_is_too_much_goes_at_once(tmp_path: Path) -> None:
     long_story(tmp_path / "journal")
     rules = JournalSettings(keep_gib=0.00001)
