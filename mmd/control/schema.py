@@ -3,6 +3,7 @@
 `#/$defs/result.NAME` is the shape of the result of one method, and of `mmdctl --json NAME`.
 """
 
+import inspect
 import json
 import sys
 from typing import Any
@@ -41,7 +42,7 @@ def control_schema() -> dict[str, Any]:
             event,
             failure,
         ],
-        "$defs": {name: _numbers(defs[name]) for name in sorted(defs)},
+        "$defs": {name: _plain(defs[name]) for name in sorted(defs)},
     }
 
 
@@ -75,14 +76,16 @@ def _answer(method: Method) -> dict[str, Any]:
     }
 
 
-def _numbers(node: Any) -> Any:
-    """Decimals travel as JSON numbers here; msgspec describes them as strings."""
+def _plain(node: Any) -> Any:
+    """Decimals travel as JSON numbers here, docstrings without their indentation; msgspec has neither everywhere."""
     if isinstance(node, dict):
+        if isinstance(node.get("description"), str):
+            node = node | {"description": inspect.cleandoc(node["description"])}
         if node.get("type") == "string" and node.get("format") == "decimal":
             node = {key: value for key, value in node.items() if key != "format"} | {"type": "number"}
-        return {key: _numbers(value) for key, value in node.items()}
+        return {key: _plain(value) for key, value in node.items()}
     if isinstance(node, list):
-        return [_numbers(value) for value in node]
+        return [_plain(value) for value in node]
     return node
 
 

@@ -18,8 +18,9 @@ from mmd.domain.actions import Decision
 from mmd.domain.events import Mail
 from mmd.domain.settings import FsyncPolicy, JournalSettings
 from mmd.domain.totals import PortfolioAction
-from mmd.journal.chain import BODY_AT, GENESIS, digest, follow, line_of, link
+from mmd.journal.chain import BODY_AT, GENESIS, follow, line_of, link
 from mmd.journal.disk import Disk, OsDisk, read_all, write_all
+from mmd.journal.encoding import encode, encode_batch, encode_totals
 from mmd.journal.opening import look
 from mmd.journal.records import FORMAT, Lost, Record, Segment, Snapshot, Told, Torn
 from mmd.journal.reserve import MIB, Reserve
@@ -30,34 +31,6 @@ from mmd.journal.torn import Cut, cut_off, untold
 BUFFER_BYTES_MAX = 8 << 20
 HOUR_NS = 3_600_000_000_000
 ROTATE_AGAIN_NS = 1_000_000_000
-NOTHING = msgspec.Raw(b"")
-NO_ACTIONS = digest(b"[]")
-_encode = msgspec.json.Encoder().encode
-
-
-class _Batch(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag_field="kind", tag="batch", gc=False):
-    """`mmd.journal.records.Batch` with its actions encoded already."""
-
-    seq: int
-    at: int
-    key: str
-    events: Sequence[Mail]
-    digest: str
-    actions: msgspec.Raw = NOTHING
-    error: str = ""
-    called_off: bool = False
-    shadow: bool = False
-
-
-class _Totals(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag_field="kind", tag="totals", gc=False):
-    """`mmd.journal.records.Totals` with its actions encoded already."""
-
-    seq: int
-    at: int
-    told: Sequence[Told] = ()
-    valued: tuple[str, ...] | None = None
-    digest: str
-    actions: msgspec.Raw = NOTHING
 
 
 class _Reached(msgspec.Struct, frozen=True, gc=False):
@@ -176,43 +149,20 @@ class Journal:
         called_off: bool = False,
     ) -> None:
         """A machine handled these events at `at` (Unix ns) and returned these actions. Buffered only."""
-        if actions:
-            encoded = _encode(actions)
-            raw, hashed = msgspec.Raw(encoded), digest(encoded)
-        else:
-            raw, hashed = NOTHING, NO_ACTIONS
-        body = _encode(
-            _Batch(
-                seq=self.seq + 1,
-                at=at,
-                key=key,
-                events=events,
-                digest=hashed,
-                actions=raw,
-                error=error,
-                called_off=called_off,
-                shadow=shadow,
-            )
-        )
+        seq = self.seq + 1
+        body = encode_batch(seq, at, key, events, actions, shadow=shadow, error=error, called_off=called_off)
         self._append(body, at)
 
     def totals(
         self, at: int, told: Sequence[Told], valued: tuple[str, ...] | None, actions: Sequence[PortfolioAction]
     ) -> None:
         """The portfolio machine was told these events, then the value of these symbols. Buffered only."""
-        encoded = _encode(actions)
-        raw = msgspec.Raw(encoded) if actions else NOTHING
-        self._append(
-            _encode(
-                _Totals(seq=self.seq + 1, at=at, told=told or (), valued=valued, digest=digest(encoded), actions=raw)
-            ),
-            at,
-        )
+        self._append(encode_totals(self.seq + 1, at, told, valued, actions), at)
 
     def put(self, kind: type[Record], at: int, **fields: Any) -> int:
         """Any other record; returns its sequence number, 0 if it had to be given up. Buffered only."""
         record = kind(seq=self.seq + 1, at=at, **fields)
-        body = _encode(record)
+        body = encode(record)
         assert b"\n" not in body, f"{kind.__name__} with a newline in its raw JSON"
         if kind is Snapshot:
             self._snapshot_bytes += len(body)
@@ -433,7 +383,7 @@ class Journal:
             version=self.version,
             code=self.code,
         )
-        body = _encode(record)
+        body = encode(record)
         head = link(self.head, body)
         line = line_of(head, body)
         path = self.directory / plain_name(number)

@@ -35,7 +35,7 @@ from journal_kit import (
 from mmd.domain.settings import FsyncPolicy, JournalSettings
 from mmd.domain.totals import BoundsAcked, GrantBounds
 from mmd.journal import writer
-from mmd.journal.chain import digest_of, line_of, link, parts
+from mmd.journal.chain import digest, digest_of, line_of, link, parts
 from mmd.journal.keeping import tidy
 from mmd.journal.reader import verify
 from mmd.journal.records import Batch, Left, Lost, Note, Segment, Snapshot, Started, Torn, Totals
@@ -88,7 +88,7 @@ def test_batches_totals_and_others_are_read_back_as_what_they_were() -> None:
             at=NOW + 3,
             told=told,
             valued=(KEY,),
-            digest=writer.digest(msgspec.json.encode(granted)),
+            digest=digest(msgspec.json.encode(granted)),
             actions=granted,
         ),
         Totals(seq=6, at=NOW + 4, digest=digest_of([])),
