@@ -204,9 +204,8 @@ class World:
                 self.fail(broken)
 
     def look(self) -> None:
-        daemon = self.daemon
-        if daemon is not None:
-            self.variant = self.variants.get(daemon.in_force.sha256, self.variant)
+        if self.life is not None and self.life.daemon is not None:  # also a dead one's: what it sent may arrive yet
+            self.variant = self.variants.get(self.life.daemon.in_force.sha256, self.variant)
         sides = glance(self)
         try:
             for judge in self._lookers:
