@@ -83,11 +83,17 @@ def same_orders(daemon: Daemon, exchange: DeriveExchange) -> bool:
     return known(daemon) == resting(exchange) == known(daemon)
 
 
-def test_the_example_quotes_in_the_sandbox(tmp_path: Path, programs: list[Program]) -> None:
+def example(folder: Path) -> Path:
+    """The example's configuration, live in a sandbox of the daemon's own."""
     text = EXAMPLE.read_text().replace("network: testnet", "network: sandbox").replace("mode: shadow", "mode: live")
     kept = [line for line in text.splitlines() if "DERIVE_" not in line and "subaccount:" not in line]
-    config = tmp_path / "mmd.yaml"
+    config = folder / "mmd.yaml"
     config.write_text("\n".join(kept).replace("name: mmd ", "name: mmd\n  metrics: {listen: null} "))
+    return config
+
+
+def test_the_example_quotes_in_the_sandbox(tmp_path: Path, programs: list[Program]) -> None:
+    config = example(tmp_path)
     daemon = Daemon(tmp_path, config)
     programs.append(daemon)
     daemon.ready()
