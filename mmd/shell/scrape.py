@@ -148,5 +148,6 @@ async def serve(
     try:
         listeners = await trio.open_tcp_listeners(port, host=host)
     except OSError as error:
-        raise OSError(error.errno, error.strerror, f"{host}:{port}") from error  # with the address that it is about
+        why = f"service.metrics.listen (null: no metrics): {error.strerror}"
+        raise OSError(error.errno, why, f"{host}:{port}") from error
     await trio.serve_listeners(handle, listeners, task_status=task_status)
