@@ -68,6 +68,7 @@ class Replayer:
         self.past_accounts: dict[str, str] = {}  # of the process of `past_portfolio`
         self.past_owners: dict[str, str] = {}  # accounts of `past`, by symbol's key
         self.past_doubts: dict[str, str] = {}  # of `past`, and of `past_portfolio`
+        self.past_broken: set[str] = set()  # of `past`: they are not what the record had
         self.broken: dict[str, str] = {}
         self.stops: list[Stop] = []  # every one that ever broke
         self.compared = 0  # digests, errors and states that were held against the record
@@ -148,6 +149,14 @@ class Replayer:
             return None
         if self.other_code:
             return None
+        found = self._state_differs(record, machine)
+        if found is not None:
+            self._break(record, key, f"its state differs: {found.where.removeprefix('state: ')}")
+            self._load(record)
+        return found
+
+    def _state_differs(self, record: rec.Snapshot | rec.Unclaimed, machine: Machine) -> Difference | None:
+        """Its state held against the record's."""
         self.compared += 1
         state = memory.save(machine)
         if state == bytes(record.state):
@@ -156,16 +165,46 @@ class Replayer:
         if found is None:
             return None
         where, recorded, replayed = found
-        self._break(record, key, f"its state differs: {where}")
-        self._load(record)
         return Difference(
             seq=record.seq,
             at=record.at,
-            key=key,
+            key=record.key,
             where=f"state: {where}",
             recorded=shortened(recorded),
             replayed=shortened(replayed),
         )
+
+    def _unclaimed(self, record: rec.Unclaimed) -> Difference | None:
+        """A machine of a process before, as the present one has it: it waits for its heir."""
+        key, machine = record.key, self.past.get(record.key)
+        found = None
+        if machine is not None and not record.doubt and key not in self.past_broken:
+            found = None if self.other_code else self._state_differs(record, machine)
+            if found is None:
+                return None
+        self.past_owners[key] = record.account
+        self.past_broken.discard(key)
+        doubts = [record.doubt] if record.doubt else []
+        if record.state != rec.NO_STATE:
+            try:
+                self.past[key], lost = self._read(record.state)
+            except memory.CannotLoad as wrong:
+                doubts.append(f"its state cannot be read: {wrong}")
+            else:
+                doubts += [f"written by another version: {'; '.join(lost)}"] if lost else []
+                self.past_broken |= {key} if self.other_code else set()
+        if doubts:
+            self.past_doubts[key] = "; ".join(doubts)
+        return found
+
+    def _read(self, state: msgspec.Raw) -> tuple[SymbolMachine, list[str]]:
+        """A symbol's machine, and what of it could not be read. CannotLoad."""
+        if self.other_code:
+            return memory.salvage(state)
+        machine = memory.load(state)
+        if not isinstance(machine, SymbolMachine):
+            raise memory.CannotLoad("it is no symbol's")
+        return machine, []
 
     def _load(self, record: rec.Snapshot) -> None:
         key = record.key
@@ -197,6 +236,7 @@ class Replayer:
         portfolio, accounts = self.last_portfolio()
         self.past_owners |= {key: self.owner(key) for key in (*self.machines, *found)}
         self.past_doubts |= found
+        self.past_broken = self.past_broken - self.machines.keys() | self.broken.keys() | self._taken_out
         self.past.update(self.machines)
         self.past_portfolio, self.past_accounts = portfolio, accounts
         self.machines, self.portfolio, self._told = {}, None, False
@@ -214,6 +254,7 @@ class Replayer:
         key = record.key
         past = self.past.pop(key, None)
         self.past_owners.pop(key, None)
+        self.past_broken.discard(key)
         if record.inherits and past is None and self.waiting:
             self._unknown(record, key)
             return None
@@ -366,6 +407,7 @@ class Replayer:
 HANDLERS: dict[type, Callable[[Replayer, Any], Difference | None]] = {
     rec.Segment: Replayer._segment,
     rec.Snapshot: Replayer._snapshot,
+    rec.Unclaimed: Replayer._unclaimed,
     rec.SnapshotsDone: Replayer._snapshots_done,
     rec.Lost: Replayer._lost,
     rec.Started: Replayer._started,

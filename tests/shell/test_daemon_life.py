@@ -1,6 +1,6 @@
 """The daemon's own duties on fakes: what it waits for, how it stops when it has only begun, what it refuses then."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from decimal import Decimal
 from pathlib import Path
 
@@ -27,9 +27,10 @@ from mmd.domain.events import (
 from mmd.domain.reasons import Side
 from mmd.exchanges.api import Sink
 from mmd.shell import daemon as daemon_module
-from mmd.shell.daemon import DRAIN_SECONDS, RECONCILE_SECONDS, Daemon, Farewell, indexes
+from mmd.shell.daemon import DRAIN_SECONDS, RECONCILE_SECONDS, Daemon, Farewell
 from mmd.shell.desk import Caller, Outcome
 from mmd.shell.metrics import DaemonCollector, slices
+from mmd.shell.selecting import indexes
 from mmd.shell.wiring import Wired
 
 CALLER = Caller(uid=1, pid=1, name="ann")
@@ -158,7 +159,7 @@ async def test_it_runs_once_every_symbol_is_reconciled(autojump_clock: MockClock
     assert venue.watched == [BTC, ETH]
     await venue.reconcile(BTC)
     await wait_all_tasks_blocked()
-    assert (daemon.phase, daemon.unreconciled()) == ("starting", ["deribit/ETH-PERPETUAL"])
+    assert (daemon.phase, daemon.unreconciled(["deribit"])) == ("starting", ["deribit/ETH-PERPETUAL"])
     await venue.reconcile(ETH)
     await daemon.running.wait()
     assert (daemon.phase, daemon.not_ready(), daemon.stuck()) == ("running", "", [])
@@ -419,10 +420,11 @@ def test_an_empty_farewell_is_none_left() -> None:
 
 
 def test_only_indexes_that_a_selection_speaks_of_are_asked_for() -> None:
-    listed: Mapping[str, Mapping[str, object]] = {"deribit": FakeExchange().instruments}
-    assert indexes(load_text(TEXT), listed) == set()
+    listed = FakeExchange().instruments
+    assert indexes(load_text(TEXT), "deribit", listed) == set()
     chosen = TEXT.replace(
         "  - {exchange: deribit, symbol: ETH-PERPETUAL, spread: near}",
         "  - {select: {exchange: deribit, underlying: BTC, kinds: [perpetual]}, spread: near}",
     ).replace("  - {exchange: deribit, symbol: BTC-PERPETUAL, spread: near}\n", "")
-    assert indexes(load_text(chosen), listed) == {("deribit", "BTC", "btc_usd")}
+    assert indexes(load_text(chosen), "deribit", listed) == {("BTC", "btc_usd")}
+    assert indexes(load_text(chosen), "derive", listed) == set()
