@@ -1,6 +1,6 @@
 """A fake exchange that a whole daemon can live on: it lists, reconciles and answers when a test lets it."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from decimal import Decimal
 
 import trio
@@ -31,6 +31,7 @@ class Venue(FakeExchange):
         super().__init__(name)
         self.instruments = {symbol: instrument(symbol, exchange=name) for symbol in MID_TICKS}
         self.sink: Sink | None = None
+        self.now_ns: Callable[[], int] = lambda: START_NS
         self.listed = trio.Event()
         self.answers = True
         self.left: dict[str, list[OpenOrder]] | Exception = {}
@@ -56,14 +57,15 @@ class Venue(FakeExchange):
     async def reconcile(self, *symbols: str) -> None:
         assert self.sink is not None
         for symbol in symbols:
+            now_ns = self.now_ns()
             mid, mark, lots = MID_TICKS[symbol], MID_TICKS[symbol] / 2, self.lots.get(symbol, 0)
             for event in (
-                DataLinkUp(START_NS),
-                TradeLinkUp(True, START_NS),
-                OrdersReported((), START_NS),
-                PositionReported(lots, Decimal(mark if lots else 0), START_NS),
-                BookTop(((mid - 1, 5),), ((mid + 1, 5),), 1, START_NS, START_NS),
-                Ticker(mark, mark, mark, 0.0, 0.0, 0.0, 0.0, START_NS, START_NS),
+                DataLinkUp(now_ns),
+                TradeLinkUp(True, now_ns),
+                OrdersReported((), now_ns),
+                PositionReported(lots, Decimal(mark if lots else 0), now_ns),
+                BookTop(((mid - 1, 5),), ((mid + 1, 5),), 1, now_ns, now_ns),
+                Ticker(mark, mark, mark, 0.0, 0.0, 0.0, 0.0, now_ns, now_ns),
             ):
                 self.sink.post(symbol, event)
         await self.sink.deliver()
@@ -87,6 +89,10 @@ class Venue(FakeExchange):
         if isinstance(self.left, Exception):
             raise self.left
         return self.left
+
+    async def expired_ns(self, symbol: str) -> int | None:
+        await trio.lowlevel.checkpoint()
+        return None
 
     async def index_price(self, index: str) -> float:
         await trio.lowlevel.checkpoint()
