@@ -6,8 +6,7 @@ fed, because it is the best there is to recover from, but it is compared no more
 known for sure again, by a snapshot or because a new process has begun with it.
 """
 
-import itertools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import msgspec
@@ -20,13 +19,13 @@ from mmd.journal import records as rec
 from mmd.journal.chain import digest
 from mmd.journal.statefile import JournalFailed
 from mmd.replay import memory
+from mmd.replay.differing import between, first_difference, shortened, words
 from mmd.replay.forced import take_out
 from mmd.replay.valuing import valued
 
 Machine = SymbolMachine | PortfolioMachine
 # Of a machine from a snapshot of another version: what it decides next says nothing about the record.
 SALVAGED = "its snapshot is of another version, and part of it had to begin anew"
-SHOWN_MAX = 300  # characters of one value in a difference
 _encode = msgspec.json.Encoder().encode
 
 
@@ -445,60 +444,3 @@ def decode(body: bytes, seq: int) -> rec.AnyRecord:
 def error_text(bug: Exception) -> str:
     """What a machine raised, as `Batch.error` has it."""
     return f"{type(bug).__name__}: {bug}"
-
-
-# --- in words ---------------------------------------------------------------------------------------
-
-
-def words(value: msgspec.Struct) -> str:
-    """An event or an action on one line: its name, then its fields as the journal has them."""
-    fields = (f"{name}={_text(getattr(value, name))}" for name in value.__struct_fields__)
-    return " ".join((type(value).__name__, *fields))
-
-
-def _text(value: object) -> str:
-    return value if isinstance(value, str) else msgspec.json.encode(value).decode()
-
-
-def shortened(text: str) -> str:
-    return text if len(text) <= SHOWN_MAX else f"{text[:SHOWN_MAX]}… ({len(text)} characters)"
-
-
-def between(
-    recorded: Sequence[Decision | PortfolioAction], replayed: Sequence[Decision | PortfolioAction]
-) -> tuple[str, str, str]:
-    """Where two lists of actions part: which one, what was recorded, what came out."""
-    count = f"{len(recorded)} recorded, {len(replayed)} replayed"
-    for number, (ours, theirs) in enumerate(itertools.zip_longest(recorded, replayed), 1):
-        if ours != theirs or type(ours) is not type(theirs):
-            return (
-                f"action {number} ({count})",
-                words(ours) if ours is not None else "nothing more",
-                words(theirs) if theirs is not None else "nothing more",
-            )
-    return ("the digest, not the actions", "a digest of other actions than those beside it", "these actions")
-
-
-def first_difference(recorded: Any, replayed: Any) -> tuple[str, str, str] | None:
-    """The path in two trees of JSON at which they part, and both values there; None if they are equal."""
-    for path, ours, theirs in _differing(recorded, replayed, ""):
-        return (path.removeprefix(".machine").removeprefix("."), _json(ours), _json(theirs))
-    return None
-
-
-MISSING = object()
-
-
-def _json(value: object) -> str:
-    return "nothing" if value is MISSING else msgspec.json.encode(value).decode()
-
-
-def _differing(ours: Any, theirs: Any, path: str) -> Iterator[tuple[str, Any, Any]]:
-    if isinstance(ours, dict) and isinstance(theirs, dict):
-        for name in [*ours, *(name for name in theirs if name not in ours)]:
-            yield from _differing(ours.get(name, MISSING), theirs.get(name, MISSING), f"{path}.{name}")
-    elif isinstance(ours, list) and isinstance(theirs, list):
-        for at, (one, other) in enumerate(itertools.zip_longest(ours, theirs, fillvalue=MISSING)):
-            yield from _differing(one, other, f"{path}[{at}]")
-    elif ours != theirs or type(ours) is not type(theirs):
-        yield (path, ours, theirs)

@@ -122,13 +122,8 @@ class Daemon(Front):
         self.register.inherit(self.past.halted)
         self.lookout = Lookout(config.switches, self.pump)
         self.prover = Prover(self.pump)
-        self.sinks = {
-            name: ExchangeSink(name, self.pump, self.counters.exchange(name), self.lookout.disconnected)
-            for name in exchanges
-        }
         self.arrivals = Arrivals(exchanges, self.past, self.alarms)
-        for sink in self.sinks.values():
-            sink.refused = self.arrivals.refuses_login
+        self.sinks = {name: self._sink(name) for name in exchanges}
         inherited = self.past.carried or carried_losses(state)
         self.treasury = Treasury(config.portfolio, config.switches, self.pump, inherited)
         self.remnants = Remnants(self.treasury, exchanges, self.diary, config.reconciliation.interval_seconds)
@@ -203,6 +198,11 @@ class Daemon(Front):
         begin(journal, config, self.past, accounts, self.started_ns)
         self.former = merged(former_names(state, config), self.past.former)
         return journal
+
+    def _sink(self, name: str) -> ExchangeSink:
+        sink = ExchangeSink(name, self.pump, self.counters.exchange(name), self.lookout.disconnected)
+        sink.refused = self.arrivals.refuses_login
+        return sink
 
     def _brief(self, config: Config) -> None:
         """Tell every exchange what is known already, and how often to compare."""
