@@ -19,7 +19,7 @@ from mmd.cli.verify import moment, places
 from mmd.config.locate import state_directory
 from mmd.domain.errors import ConfigError
 from mmd.journal.faults import Broken
-from mmd.journal.records import AnyRecord, Batch, Began, Joined, Left, Snapshot, TakenOut, Totals
+from mmd.journal.records import AnyRecord, Batch, Began, Joined, Left, Snapshot, TakenOut, Totals, Unclaimed
 from mmd.journal.statefile import JournalFailed
 from mmd.replay.collector import no_collector
 from mmd.replay.replayer import Difference, Replayer, Stop
@@ -161,6 +161,8 @@ def concerns(record: AnyRecord, tape: Tape) -> bool:
     """Whether a record is about one of the symbols that were asked for, or about the file or the process."""
     match record:
         case Batch(key=key) | Snapshot(key=key) | Joined(key=key) | Left(key=key) | TakenOut(key=key):
+            return bool(key) and tape.wants(key)
+        case Unclaimed(key=key):
             return bool(key) and tape.wants(key)
         case Totals() | Began():
             return False

@@ -195,10 +195,12 @@ async def serve(
 
 
 async def announce(daemon: Daemon, notifier: notify.Notifier) -> None:
-    """READY=1 once every symbol is reconciled."""
+    """READY=1 once every symbol of the exchanges that came is reconciled."""
     await daemon.running.wait()
-    notifier.ready(f"ready, {len(daemon.pump.workers)} symbols PAUSED: mmdctl resume all")
-    log.info("service.ready", symbols=len(daemon.pump.workers))
+    awaited = daemon.arrivals.awaited
+    without = f", without {', '.join(awaited)}" if awaited else ""
+    notifier.ready(f"ready{without}, {len(daemon.pump.workers)} symbols PAUSED: mmdctl resume all")
+    log.info("service.ready", symbols=len(daemon.pump.workers), awaited=", ".join(awaited) or "nobody")
 
 
 async def guard(daemon: Daemon, lock: StateLock, accounts: AccountLocks) -> None:

@@ -26,7 +26,16 @@ from mmd.cli.tables import (
     state_cell,
 )
 from mmd.domain.reasons import Mode, Severity, State
-from mmd.shell.desk import AlertLine, ExchangeStatus, JournalStatus, ShadowStatus, SideStatus, Status, SymbolStatus
+from mmd.shell.desk import (
+    WAITING,
+    AlertLine,
+    ExchangeStatus,
+    JournalStatus,
+    ShadowStatus,
+    SideStatus,
+    Status,
+    SymbolStatus,
+)
 
 ALERTS_SHOWN = 3
 LEFT_OUT_SHOWN = 3
@@ -45,14 +54,18 @@ def status_lines(page: Page, status: Status, now: float) -> list[str]:
     for exchange in status.exchanges:
         style = Style.PLAIN if exchange.data_link and exchange.trade_link else Style.BAD
         lines += [page.paint(line, style) for line in fold(_exchange(exchange), page.width)]
+        if exchange.waiting:
+            text = f"{exchange.name} {exchange.waiting}: its symbols wait for it"
+            lines += [page.paint(line, Style.BAD) for line in fold(text, page.width)]
     lines += _worst_alerts(page, status.alerts, now)
-    if not status.symbols:
+    if not status.symbols and not status.waiting:
         return [*lines, "no symbols"]
     return [*lines, "", *_symbol_table(page, status)]
 
 
 def _service(status: Status, now: float) -> list[tuple[str, Style]]:
     counts = Counter(shown_word(row) for row in status.symbols)
+    counts.update(WAITING for _ in status.waiting)
     texts = [
         (
             f"{status.service} {status.version}, {status.mode}, up {age(status.uptime_seconds)}, "
@@ -150,7 +163,7 @@ def _exchange(exchange: ExchangeStatus) -> str:
 
 
 def _symbol_table(page: Page, status: Status) -> list[str]:
-    one_exchange = all_one([row.exchange for row in status.symbols])
+    one_exchange = all_one([*(row.exchange for row in status.symbols), *(one.exchange for one in status.waiting)])
     one_mode = all_one([status.mode, *(row.mode for row in status.symbols)])
     shadow = any(row.shadow is not None for row in status.symbols)
     columns = [
@@ -180,6 +193,11 @@ def _symbol_table(page: Page, status: Status) -> list[str]:
         ]
         for row in status.symbols
     ]
+    nothing = [Cell("") if one_mode else Cell("-"), *[Cell("-")] * 5]
+    for one in status.waiting:
+        words = f"{one.entry}: {one.reason}"
+        where_ = "" if one_exchange else one.exchange
+        rows.append([Cell(one.symbol), Cell(where_), state_cell(WAITING), *nothing, Cell(words)])
     return draw(page, columns, rows)
 
 
@@ -301,6 +319,8 @@ def degradations(status: Status, asked: Sequence[str] = ("all",)) -> list[str]:
             faults.append(f"{exchange.name}: the data link is down")
         if not exchange.trade_link:
             faults.append(f"{exchange.name}: the order link is down")
+        if exchange.waiting:
+            faults.append(f"{exchange.name}: its symbols are not in service: it {exchange.waiting}")
     if cases := sum(row.open_cases for row in status.symbols):
         faults.append(f"{counted(cases, 'open case')}: see `mmdctl cases`")
     if status.config_error is not None:

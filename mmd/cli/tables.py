@@ -31,7 +31,7 @@ class Style(StrEnum):
     TITLE = "1"
 
 
-STATES = {"ACTIVE": Style.GOOD, "PAUSED": Style.WARN, "DRAINING": Style.WARN, "HALTED": Style.BAD}
+STATES = {"ACTIVE": Style.GOOD, "PAUSED": Style.WARN, "WAITING": Style.BAD, "DRAINING": Style.WARN, "HALTED": Style.BAD}
 
 
 class Cell(NamedTuple):

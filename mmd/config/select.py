@@ -71,11 +71,19 @@ class Resolution(msgspec.Struct, frozen=True):
     """By instrument key, entries in file order, symbols of a selection by kind, expiry and strike.
 
     `expired`, by key too: what is left out because its time is over. `notes` tells of that as well.
+    `awaited`: entries whose exchange has not said what it lists.
     """
 
     symbols: dict[str, Resolved]
     notes: list[str]
     expired: dict[str, Expired] = {}
+    awaited: tuple[Entry, ...] = ()
+
+    def completed(self, part: "Resolution", exchange: str) -> "Resolution":
+        """With what an awaited exchange has turned out to list; `part` is about its entries alone."""
+        awaited = tuple(entry for entry in self.awaited if entry.target.exchange != exchange)
+        symbols, expired = self.symbols | part.symbols, self.expired | part.expired
+        return Resolution(symbols, [*self.notes, *part.notes], expired, awaited)
 
 
 def resolve(
@@ -83,11 +91,12 @@ def resolve(
 ) -> Resolution:
     """Every symbol to quote. Raises ConfigError with one line for each thing that does not fit.
 
+    Entries of an exchange that is not in `listed` are awaited: nothing is said of them.
     What has expired is left out with a note: a configuration does not become wrong by the passing of time.
     A name that is neither listed nor `ended` does not fit.
     """
     work = _Work(config, listed, index_prices, now_ns, ended)
-    found = [(entry, work.find(entry)) for entry in config.entries]
+    found = [(entry, work.find(entry)) for entry in config.entries if entry.target.exchange in listed]
     named = {
         instrument.key: entry.path
         for entry, instruments in found
@@ -108,7 +117,8 @@ def resolve(
             symbols[instrument.key] = Resolved(instrument, settings[instrument.key], entry.path)
     if work.findings:
         raise ConfigError([str(finding) for finding in sorted(set(work.findings))])
-    return Resolution(symbols, work.notes, work.expired)
+    awaited = tuple(entry for entry in config.entries if entry.target.exchange not in listed)
+    return Resolution(symbols, work.notes, work.expired, awaited)
 
 
 def expiry_day(instrument: Instrument) -> date | None:

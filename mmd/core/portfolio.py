@@ -19,6 +19,8 @@ from mmd.domain.totals import (
     BoundsAcked,
     CarriedLosses,
     ClearSwitch,
+    ExchangeAwaited,
+    ExchangeTold,
     GrantBounds,
     LeftCounted,
     LimitChanged,
@@ -53,7 +55,10 @@ class Totals(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class PortfolioMachine:
-    """`handle` events, get grants and trips. Pure: same events, same actions. `held`: trips until their reset."""
+    """`handle` events, get grants and trips. Pure: same events, same actions. `held`: trips until their reset.
+
+    `awaited`: exchanges that have not told yet what is held there, and whether an earlier process knew.
+    """
 
     def __init__(
         self, limits: PortfolioLimits, switches: KillSwitches, now_ns: int, carried: CarriedLosses | None = None
@@ -63,6 +68,7 @@ class PortfolioMachine:
         self.switches = switches
         self.shares: dict[str, Share] = {}
         self.left_behind: dict[str, Share] = {}
+        self.awaited: dict[str, bool] = {}
         self.held: dict[tuple[Switch, str], TripSwitch] = {}
         self._day_ns = day_start_ns(now_ns, limits.day_starts_hour)
         self.losses = Losses(self._day_ns, carried.everything if carried else None)
@@ -126,6 +132,10 @@ class PortfolioMachine:
                 self._leave(key, lots, now_ns, out)
             case LeftCounted(key=key, lots=lots):
                 return self._count_left(key, lots)
+            case ExchangeAwaited():
+                self._await(event, now_ns)
+            case ExchangeTold(exchange=exchange):
+                self._told(exchange)
             case LimitChanged(key=key, max_lots=max_lots, losses=losses):
                 self.shares[key].max_lots = max_lots
                 self.accounts[key].limits = losses
@@ -176,12 +186,30 @@ class PortfolioMachine:
         share = self.left_behind.get(key)
         if share is None or share.lots == lots:
             return False
-        if lots:
-            share.depart(lots)
+        if lots or share.acked:
+            share.depart(lots, share.acked)
         else:
             del self.left_behind[key]
         self._rooms = []
         return True
+
+    def _await(self, event: ExchangeAwaited, now_ns: int) -> None:
+        """Orders that may be out there fill or not: until it tells, nobody else gets the room that they may need."""
+        self.awaited[event.exchange] = event.known
+        for left in event.left:
+            if not is_over(left.instrument.expiry_ns, now_ns):
+                self.left_behind[left.instrument.key] = Share.of(left)
+        self._rooms = []
+
+    def _told(self, exchange: str) -> None:
+        """What nobody has taken over is held there without orders."""
+        self.awaited.pop(exchange, None)
+        for key, share in list(self.left_behind.items()):
+            if share.instrument.exchange == exchange and share.acked:
+                share.depart(share.lots)
+                if not share.lots:
+                    del self.left_behind[key]
+        self._rooms = []
 
     def _value(self, event: Valued) -> bool:
         share = self.shares.get(event.key)
@@ -244,7 +272,7 @@ class PortfolioMachine:
         rooms = self._made_rooms()
         for share in self._everybody():
             share.weight = share.latest
-        if any(share.missing for share in self._everybody()):
+        if not all(self.awaited.values()) or any(share.missing for share in self._everybody()):
             targets = dict.fromkeys(self.shares, 0)  # it may be any size, and lose anything: no room for anybody
         else:
             targets = targets_for(rooms, self.shares)
@@ -383,6 +411,11 @@ class PortfolioMachine:
         if share is None or account is None or (share.lots and not share.pnl_known):
             return None
         return account.losses
+
+    def worth(self, key: str) -> tuple[float, float]:
+        """Of one lot, as last known: coins and USD; 0.0 = never known."""
+        share = self.shares.get(key) or self.left_behind.get(key)
+        return share.latest[:2] if share is not None else (0.0, 0.0)
 
     def carried(self) -> CarriedLosses:
         """For the next run."""

@@ -154,9 +154,9 @@ class Share:
             unknown = [name for name, price in (("mark", mark), ("index", index)) if not price > 0.0]
             self.missing = tuple(unknown or ["profit"])
 
-    def depart(self, lots: int) -> None:
-        """The symbol is gone and leaves this position."""
-        self.lots, self.max_lots, self.granted, self.acked, self.parted = lots, 0, 0, 0, True
+    def depart(self, lots: int, worst_lots: int = 0) -> None:
+        """The symbol is gone and leaves this position, which may become `worst_lots` through orders that are out."""
+        self.lots, self.max_lots, self.granted, self.acked, self.parted = lots, 0, 0, worst_lots, True
         self.missing = () if self.latest[0] and self.latest[1] else ("mark", "index")
 
     def left(self) -> LeftBehind:
@@ -169,12 +169,12 @@ class Share:
         """A position that the last run left."""
         share = cls(left.instrument, 0)
         share.latest = (left.coins, left.usd, share.weight[2])
-        share.depart(left.lots)
+        share.depart(left.lots, left.worst_lots)
         return share
 
     def follow(self, left: "Share") -> None:
-        """The symbol is back: its old position counts until it says what it has."""
-        self.lots, self.weight, self.latest = left.lots, left.weight, left.latest
+        """The symbol is back: its old position counts until it says what it has, at worst until it acknowledges."""
+        self.lots, self.weight, self.latest, self.acked = left.lots, left.weight, left.latest, left.acked
         self.missing, self.pnl_known = left.missing, not left.missing
 
     @property
@@ -237,7 +237,9 @@ class Room:
         at = self.at
         used = wanted = 0.0
         for share in self.members:
-            if share.parted or share.instrument.key in beyond:
+            if share.parted:
+                used += share.worst_lots * share.weight[at]
+            elif share.instrument.key in beyond:
                 used += abs(share.lots) * share.weight[at]
             elif share.priced:
                 wanted += share.max_lots * share.weight[at]

@@ -30,13 +30,17 @@ class Carried(msgspec.Struct, frozen=True, kw_only=True):
     expiry_ns: int | None = None
 
 
-class LeftBehind(msgspec.Struct, frozen=True, kw_only=True):
-    """A position as it was last known. `coins`, `usd`: what one lot was worth; 0.0 = never known."""
+class LeftBehind(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A position as it was last known. `coins`, `usd`: what one lot was worth; 0.0 = never known.
+
+    `worst_lots`: the largest that it may be by now, long or short, where orders may have filled since; 0 = as known.
+    """
 
     instrument: Instrument
     lots: int
     coins: float
     usd: float
+    worst_lots: int = 0
 
 
 class CarriedLosses(msgspec.Struct, frozen=True, kw_only=True):
@@ -70,6 +74,23 @@ class LeftCounted(msgspec.Struct, frozen=True, tag=True):
 
     key: str
     lots: int
+
+
+class ExchangeAwaited(msgspec.Struct, frozen=True, tag=True):
+    """It has not answered since the start. `left`: what an earlier process may have there, at worst.
+
+    `known` False: nobody can say what is held there, so it may be anything.
+    """
+
+    exchange: str
+    left: tuple[LeftBehind, ...]
+    known: bool
+
+
+class ExchangeTold(msgspec.Struct, frozen=True, tag=True):
+    """An exchange that was awaited is there: its symbols have joined, and it has told what is held."""
+
+    exchange: str
 
 
 class LimitChanged(msgspec.Struct, frozen=True, tag=True):
@@ -107,7 +128,16 @@ class OperatorReset(msgspec.Struct, frozen=True, tag=True):
 
 
 PortfolioEvent = (
-    SymbolJoined | SymbolLeft | LeftCounted | LimitChanged | TotalsChanged | BoundsAcked | Valued | OperatorReset
+    SymbolJoined
+    | SymbolLeft
+    | LeftCounted
+    | ExchangeAwaited
+    | ExchangeTold
+    | LimitChanged
+    | TotalsChanged
+    | BoundsAcked
+    | Valued
+    | OperatorReset
 )
 
 

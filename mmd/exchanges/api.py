@@ -118,6 +118,9 @@ class Exchange(Protocol):
     async def run(self, sink: Sink, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Keep the links alive until cancelled. Started once instruments are known and both links are up."""
 
+    def endure(self) -> None:
+        """From now on a refused login ends `run` no more, also before the first time that both links were up."""
+
     def watch(self, symbols: Sequence[str]) -> None:
         """The symbols to follow from now on: subscribes and unsubscribes as needed, on running links too."""
 

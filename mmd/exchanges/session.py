@@ -46,7 +46,7 @@ class RpcExchange:
         self._stats = {"data": feed.stats, "trade": trading.stats}
         self._refused_here = trio.Event()
         self._fatal: LoginRefused | None = None
-        self._started = False
+        self._lenient = False  # a refused login is tried again
         self._scope: trio.CancelScope
 
     # --- what is known ---
@@ -88,7 +88,7 @@ class RpcExchange:
         """Keep both links alive until cancelled.
 
         LoginRefused if the exchange refuses the credentials before the first time both links were
-        up; later it is reported and tried again.
+        up (or `endure`); later it is reported and tried again.
         """
         self._house.sink = sink
         async with trio.open_nursery() as nursery:
@@ -98,13 +98,13 @@ class RpcExchange:
             nursery.start_soon(self._deliver_refusals)
             await self._feed.listed.wait()
             await self._trading.first_up.wait()
-            self._started = True
+            self._lenient = True
             task_status.started()
         if self._fatal is not None:
             raise self._fatal
 
     def _login_refused(self, error: LoginRefused) -> None:
-        if not self._started:
+        if not self._lenient:
             self._fatal = error
             self._scope.cancel()
 
@@ -116,6 +116,10 @@ class RpcExchange:
             await self._house.sink.deliver()
 
     # --- commands ---
+
+    def endure(self) -> None:
+        """Bear refused logins from now on, although the links were never up."""
+        self._lenient = True
 
     def watch(self, symbols: Sequence[str]) -> None:
         """The symbols to follow from now on. Names that are not listed are reported and left out."""

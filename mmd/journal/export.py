@@ -113,10 +113,10 @@ class Exporter(OrderLife):
         self._stamp["service"] = record.service
         self._stamp["version"] = self._stamp["version"] or record.version
 
-    def snapshot(self, record: rec.Snapshot) -> None:
+    def snapshot(self, record: rec.Snapshot | rec.Unclaimed) -> None:
         """Only where the records before it are not there any more, or were not read."""
         found = self._symbols.get(record.key)
-        if record.key and (found is None or not found.begun):
+        if record.key and record.state != rec.NO_STATE and (found is None or not found.begun):
             inherited = self._peek(bytes(record.state))
             if inherited is not None:
                 self._symbol(record.key).take_over(inherited)
@@ -275,6 +275,7 @@ class Exporter(OrderLife):
 RECORDS: dict[type, Callable[[Exporter, Any], None]] = {
     rec.Segment: Exporter.segment,
     rec.Snapshot: Exporter.snapshot,
+    rec.Unclaimed: Exporter.snapshot,
     rec.Torn: Exporter.torn,
     rec.Lost: Exporter.lost,
     rec.Started: Exporter.started,

@@ -15,6 +15,8 @@ from mmd.domain.settings import KillSwitches, PortfolioLimits, SymbolSettings
 from mmd.domain.totals import (
     BoundsAcked,
     CarriedLosses,
+    ExchangeAwaited,
+    ExchangeTold,
     LeftCounted,
     LimitChanged,
     OperatorReset,
@@ -56,6 +58,18 @@ class Snapshot(Record, frozen=True, kw_only=True):
 
     key: str
     state: msgspec.Raw
+
+
+class Unclaimed(Record, frozen=True, kw_only=True):
+    """The state of a machine of an earlier process, which nobody has inherited from yet: its exchange is absent.
+
+    `account`: whose it was. `state` null: it could not be read back. `doubt`: what of it is not sure.
+    """
+
+    key: str
+    account: str
+    state: msgspec.Raw
+    doubt: str = ""
 
 
 class SnapshotsDone(Record, frozen=True, kw_only=True):
@@ -172,7 +186,18 @@ class TakenOut(Record, frozen=True, kw_only=True):
     detail: str
 
 
-Told = SymbolJoined | SymbolLeft | LeftCounted | LimitChanged | TotalsChanged | BoundsAcked | OperatorReset
+NO_STATE = msgspec.Raw(b"null")
+Told = (
+    SymbolJoined
+    | SymbolLeft
+    | LeftCounted
+    | ExchangeAwaited
+    | ExchangeTold
+    | LimitChanged
+    | TotalsChanged
+    | BoundsAcked
+    | OperatorReset
+)
 
 
 class Totals(Record, frozen=True, kw_only=True):
@@ -228,6 +253,7 @@ class Alerted(Record, frozen=True, kw_only=True):
 AnyRecord = (
     Segment
     | Snapshot
+    | Unclaimed
     | SnapshotsDone
     | Torn
     | Lost

@@ -22,7 +22,7 @@ from mmd.journal.chain import BODY_AT, GENESIS, follow, line_of, link
 from mmd.journal.disk import Disk, OsDisk, read_all, write_all
 from mmd.journal.encoding import encode, encode_batch, encode_totals
 from mmd.journal.opening import look
-from mmd.journal.records import FORMAT, Lost, Record, Segment, Snapshot, Told, Torn
+from mmd.journal.records import FORMAT, Lost, Record, Segment, Snapshot, Told, Torn, Unclaimed
 from mmd.journal.reserve import MIB, Reserve
 from mmd.journal.segments import LINE_BYTES_MAX, plain_name
 from mmd.journal.statefile import JournalFailed
@@ -31,6 +31,7 @@ from mmd.journal.torn import Cut, cut_off, untold
 BUFFER_BYTES_MAX = 8 << 20
 HOUR_NS = 3_600_000_000_000
 ROTATE_AGAIN_NS = 1_000_000_000
+STATES = (Snapshot, Unclaimed)
 
 
 class _Reached(msgspec.Struct, frozen=True, gc=False):
@@ -164,7 +165,7 @@ class Journal:
         record = kind(seq=self.seq + 1, at=at, **fields)
         body = encode(record)
         assert b"\n" not in body, f"{kind.__name__} with a newline in its raw JSON"
-        if kind is Snapshot:
+        if kind in STATES:
             self._snapshot_bytes += len(body)
         return self.seq if self._append(body, at) else 0
 

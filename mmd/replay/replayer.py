@@ -6,8 +6,7 @@ fed, because it is the best there is to recover from, but it is compared no more
 known for sure again, by a snapshot or because a new process has begun with it.
 """
 
-import itertools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import msgspec
@@ -20,13 +19,13 @@ from mmd.journal import records as rec
 from mmd.journal.chain import digest
 from mmd.journal.statefile import JournalFailed
 from mmd.replay import memory
+from mmd.replay.differing import between, first_difference, shortened, words
 from mmd.replay.forced import take_out
 from mmd.replay.valuing import valued
 
 Machine = SymbolMachine | PortfolioMachine
 # Of a machine from a snapshot of another version: what it decides next says nothing about the record.
 SALVAGED = "its snapshot is of another version, and part of it had to begin anew"
-SHOWN_MAX = 300  # characters of one value in a difference
 _encode = msgspec.json.Encoder().encode
 
 
@@ -68,6 +67,7 @@ class Replayer:
         self.past_accounts: dict[str, str] = {}  # of the process of `past_portfolio`
         self.past_owners: dict[str, str] = {}  # accounts of `past`, by symbol's key
         self.past_doubts: dict[str, str] = {}  # of `past`, and of `past_portfolio`
+        self.past_broken: set[str] = set()  # of `past`: they are not what the record had
         self.broken: dict[str, str] = {}
         self.stops: list[Stop] = []  # every one that ever broke
         self.compared = 0  # digests, errors and states that were held against the record
@@ -148,6 +148,14 @@ class Replayer:
             return None
         if self.other_code:
             return None
+        found = self._state_differs(record, machine)
+        if found is not None:
+            self._break(record, key, f"its state differs: {found.where.removeprefix('state: ')}")
+            self._load(record)
+        return found
+
+    def _state_differs(self, record: rec.Snapshot | rec.Unclaimed, machine: Machine) -> Difference | None:
+        """Its state held against the record's."""
         self.compared += 1
         state = memory.save(machine)
         if state == bytes(record.state):
@@ -156,16 +164,46 @@ class Replayer:
         if found is None:
             return None
         where, recorded, replayed = found
-        self._break(record, key, f"its state differs: {where}")
-        self._load(record)
         return Difference(
             seq=record.seq,
             at=record.at,
-            key=key,
+            key=record.key,
             where=f"state: {where}",
             recorded=shortened(recorded),
             replayed=shortened(replayed),
         )
+
+    def _unclaimed(self, record: rec.Unclaimed) -> Difference | None:
+        """A machine of a process before, as the present one has it: it waits for its heir."""
+        key, machine = record.key, self.past.get(record.key)
+        found = None
+        if machine is not None and not record.doubt and key not in self.past_broken:
+            found = None if self.other_code else self._state_differs(record, machine)
+            if found is None:
+                return None
+        self.past_owners[key] = record.account
+        self.past_broken.discard(key)
+        doubts = [record.doubt] if record.doubt else []
+        if record.state != rec.NO_STATE:
+            try:
+                self.past[key], lost = self._read(record.state)
+            except memory.CannotLoad as wrong:
+                doubts.append(f"its state cannot be read: {wrong}")
+            else:
+                doubts += [f"written by another version: {'; '.join(lost)}"] if lost else []
+                self.past_broken |= {key} if self.other_code else set()
+        if doubts:
+            self.past_doubts[key] = "; ".join(doubts)
+        return found
+
+    def _read(self, state: msgspec.Raw) -> tuple[SymbolMachine, list[str]]:
+        """A symbol's machine, and what of it could not be read. CannotLoad."""
+        if self.other_code:
+            return memory.salvage(state)
+        machine = memory.load(state)
+        if not isinstance(machine, SymbolMachine):
+            raise memory.CannotLoad("it is no symbol's")
+        return machine, []
 
     def _load(self, record: rec.Snapshot) -> None:
         key = record.key
@@ -197,6 +235,7 @@ class Replayer:
         portfolio, accounts = self.last_portfolio()
         self.past_owners |= {key: self.owner(key) for key in (*self.machines, *found)}
         self.past_doubts |= found
+        self.past_broken = self.past_broken - self.machines.keys() | self.broken.keys() | self._taken_out
         self.past.update(self.machines)
         self.past_portfolio, self.past_accounts = portfolio, accounts
         self.machines, self.portfolio, self._told = {}, None, False
@@ -214,6 +253,7 @@ class Replayer:
         key = record.key
         past = self.past.pop(key, None)
         self.past_owners.pop(key, None)
+        self.past_broken.discard(key)
         if record.inherits and past is None and self.waiting:
             self._unknown(record, key)
             return None
@@ -366,6 +406,7 @@ class Replayer:
 HANDLERS: dict[type, Callable[[Replayer, Any], Difference | None]] = {
     rec.Segment: Replayer._segment,
     rec.Snapshot: Replayer._snapshot,
+    rec.Unclaimed: Replayer._unclaimed,
     rec.SnapshotsDone: Replayer._snapshots_done,
     rec.Lost: Replayer._lost,
     rec.Started: Replayer._started,
@@ -403,60 +444,3 @@ def decode(body: bytes, seq: int) -> rec.AnyRecord:
 def error_text(bug: Exception) -> str:
     """What a machine raised, as `Batch.error` has it."""
     return f"{type(bug).__name__}: {bug}"
-
-
-# --- in words ---------------------------------------------------------------------------------------
-
-
-def words(value: msgspec.Struct) -> str:
-    """An event or an action on one line: its name, then its fields as the journal has them."""
-    fields = (f"{name}={_text(getattr(value, name))}" for name in value.__struct_fields__)
-    return " ".join((type(value).__name__, *fields))
-
-
-def _text(value: object) -> str:
-    return value if isinstance(value, str) else msgspec.json.encode(value).decode()
-
-
-def shortened(text: str) -> str:
-    return text if len(text) <= SHOWN_MAX else f"{text[:SHOWN_MAX]}… ({len(text)} characters)"
-
-
-def between(
-    recorded: Sequence[Decision | PortfolioAction], replayed: Sequence[Decision | PortfolioAction]
-) -> tuple[str, str, str]:
-    """Where two lists of actions part: which one, what was recorded, what came out."""
-    count = f"{len(recorded)} recorded, {len(replayed)} replayed"
-    for number, (ours, theirs) in enumerate(itertools.zip_longest(recorded, replayed), 1):
-        if ours != theirs or type(ours) is not type(theirs):
-            return (
-                f"action {number} ({count})",
-                words(ours) if ours is not None else "nothing more",
-                words(theirs) if theirs is not None else "nothing more",
-            )
-    return ("the digest, not the actions", "a digest of other actions than those beside it", "these actions")
-
-
-def first_difference(recorded: Any, replayed: Any) -> tuple[str, str, str] | None:
-    """The path in two trees of JSON at which they part, and both values there; None if they are equal."""
-    for path, ours, theirs in _differing(recorded, replayed, ""):
-        return (path.removeprefix(".machine").removeprefix("."), _json(ours), _json(theirs))
-    return None
-
-
-MISSING = object()
-
-
-def _json(value: object) -> str:
-    return "nothing" if value is MISSING else msgspec.json.encode(value).decode()
-
-
-def _differing(ours: Any, theirs: Any, path: str) -> Iterator[tuple[str, Any, Any]]:
-    if isinstance(ours, dict) and isinstance(theirs, dict):
-        for name in [*ours, *(name for name in theirs if name not in ours)]:
-            yield from _differing(ours.get(name, MISSING), theirs.get(name, MISSING), f"{path}.{name}")
-    elif isinstance(ours, list) and isinstance(theirs, list):
-        for at, (one, other) in enumerate(itertools.zip_longest(ours, theirs, fillvalue=MISSING)):
-            yield from _differing(one, other, f"{path}[{at}]")
-    elif ours != theirs or type(ours) is not type(theirs):
-        yield (path, ours, theirs)

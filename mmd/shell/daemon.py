@@ -3,17 +3,17 @@
 What must stop last stands outermost: links outside, symbols within, helpers inmost.
 """
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Iterable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import trio
 
-from mmd.config.model import Config, Named, Selection
-from mmd.config.select import Resolution, resolve
-from mmd.domain.errors import ExchangeRefused, MmdError
-from mmd.domain.instruments import Instrument
+from mmd.config.model import Config
+from mmd.config.select import Resolution
+from mmd.domain.errors import ConfigError, MmdError
 from mmd.domain.reasons import Why
 from mmd.exchanges.api import Exchange, settle_seconds
 from mmd.journal.disk import Disk
@@ -25,6 +25,7 @@ from mmd.journal.writer import Journal
 from mmd.replay.recover import nobody_waits
 from mmd.shell import expired, logs
 from mmd.shell.alerts import Alerts
+from mmd.shell.arrivals import Arrivals
 from mmd.shell.cases import CaseBook
 from mmd.shell.clock import Clock
 from mmd.shell.counters import Counters
@@ -43,6 +44,7 @@ from mmd.shell.reload import Generation, Reloader
 from mmd.shell.remnants import Remnants
 from mmd.shell.renamed import Names, lay_to_rest, merged
 from mmd.shell.roster import Roster, nobody_minds
+from mmd.shell.selecting import Listing, listing, select
 from mmd.shell.sink import ExchangeSink
 from mmd.shell.totals import Treasury
 from mmd.shell.whereabouts import former_names, settle
@@ -52,6 +54,7 @@ RECONCILE_SECONDS = 30.0
 DRAIN_SECONDS = 20.0
 PROOF_SECONDS = 8.0  # more than any exchange's budget is empty
 PROOF_PAUSE_SECONDS = 0.5
+AGAIN_SECONDS = 1.0  # after a question to an exchange that had just come failed
 log = logs.get("mmd.daemon")
 
 
@@ -119,10 +122,8 @@ class Daemon(Front):
         self.register.inherit(self.past.halted)
         self.lookout = Lookout(config.switches, self.pump)
         self.prover = Prover(self.pump)
-        self.sinks = {
-            name: ExchangeSink(name, self.pump, self.counters.exchange(name), self.lookout.disconnected)
-            for name in exchanges
-        }
+        self.arrivals = Arrivals(exchanges, self.past, self.alarms)
+        self.sinks = {name: self._sink(name) for name in exchanges}
         inherited = self.past.carried or carried_losses(state)
         self.treasury = Treasury(config.portfolio, config.switches, self.pump, inherited)
         self.remnants = Remnants(self.treasury, exchanges, self.diary, config.reconciliation.interval_seconds)
@@ -149,13 +150,13 @@ class Daemon(Front):
     # --- life ------------------------------------------------------------------------------------
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        """Until `stop`. Started once every symbol is reconciled (or had its time to be)."""
+        """Until `stop`. Started once every symbol of the exchanges that came is reconciled (or had its time to be)."""
         async with trio.open_nursery() as links:
             with self._starting:
                 await self._connect(links)
                 async with trio.open_nursery() as symbols:
                     self._nursery = symbols
-                    await self._enlist(symbols)
+                    here = await self._enlist(symbols)
                     symbols.start_soon(self.treasury.run)
                     symbols.start_soon(self.register.run)
                     symbols.start_soon(self.lookout.run)
@@ -163,7 +164,7 @@ class Daemon(Front):
                     symbols.start_soon(self.remnants.run)
                     if self.keeper is not None:
                         symbols.start_soon(self.keeper.run, self.treasury.machine)
-                    await self._reconciled()
+                    await self._reconciled(here)
                     self.treasury.value_all()  # who is ready has its bounds, and quotes as soon as it is resumed
                     await self.pump.deliver()
                     if not self._stop_requested.is_set():
@@ -197,6 +198,11 @@ class Daemon(Front):
         begin(journal, config, self.past, accounts, self.started_ns)
         self.former = merged(former_names(state, config), self.past.former)
         return journal
+
+    def _sink(self, name: str) -> ExchangeSink:
+        sink = ExchangeSink(name, self.pump, self.counters.exchange(name), self.lookout.disconnected)
+        sink.refused = self.arrivals.refuses_login
+        return sink
 
     def _brief(self, config: Config) -> None:
         """Tell every exchange what is known already, and how often to compare."""
@@ -256,24 +262,31 @@ class Daemon(Front):
         self.pump.turned.unpark_all()
 
     async def _connect(self, links: trio.Nursery) -> None:
-        """All exchanges at once; returns when each has listed its instruments."""
-        async with trio.open_nursery() as starting:
-            for name, wired in self.wired.items():
-                starting.start_soon(self._connect_one, name, wired, links)
+        """All exchanges at once; returns when each has listed its instruments, or the others have waited enough."""
+        for name, wired in self.wired.items():
+            links.start_soon(self._connect_one, name, wired, links)
+        here = await self.arrivals.gather()
+        for name in self.wired.keys() - here:
+            self.pump.exchanges[name].endure()
 
     async def _connect_one(self, name: str, wired: Wired, links: trio.Nursery) -> None:
         if wired.sandbox is not None:
             await links.start(wired.sandbox.run)
         await links.start(wired.exchange.run, self.sinks[name])
+        self.arrivals.answered(name)
 
-    async def _enlist(self, symbols: trio.Nursery) -> None:
-        resolution = await self._resolve(self._config)
-        past = self.past
+    async def _enlist(self, symbols: trio.Nursery) -> list[str]:
+        """Symbols of the exchanges that came in time; returns which these are. The others follow, each for itself."""
+        listings = await self._listings(self._config, self.arrivals.here)
+        resolution = select(self._config, listings, self.clock.now_ns())
+        past, here = self.past, list(listings)
         roster = Roster(self.pump, self.treasury, self.register, self.lookout, symbols, past.machines, past.doubts)
         workers = roster.prepare(resolution.symbols.values())
         first = Generation(1, self._config, resolution)
         parts = (self.pump, roster, self.treasury)
-        self._reloader = Reloader(self.path, first, self._resolve, parts, self._adopt, self._committed)
+        self._reloader = Reloader(self.path, first, here, self._resolve, parts, self._adopt, self._committed)
+        if self.keeper is not None:
+            self.keeper.orphans = roster.orphans
         self.counters.config_applied_at = self.clock.now_ns() * 1e-9
         if past.told:
             self.diary.note("service.recovered", past.told)
@@ -282,38 +295,95 @@ class Daemon(Front):
             self.diary.note("service.renamed", detail, exchange=name)
         for note in resolution.notes:
             self.diary.note("config.note", note)
-        gone = expired.gone(past, resolution, self.clock.now_ns())
-        symbols.start_soon(expired.tell, gone, self.pump.exchanges, self.diary)
+        self._await([name for name in self.wired if name not in here])
+        for name in here:
+            self._joined(name, resolution)
         roster.enlist(workers)
+        roster.forget_past(self.arrivals.awaited)
+        for name in self.arrivals.awaited:
+            symbols.start_soon(self._until_stopped, partial(self._follow, name))
         await self.pump.deliver()
+        return here
 
-    async def _resolve(self, config: Config) -> Resolution:
-        """Select instruments with what the exchanges list now."""
-        listed = {name: exchange.instruments for name, exchange in self.pump.exchanges.items()}
-        prices = {}
-        for name, base, index in sorted(indexes(config, listed)):
+    def _await(self, late: list[str]) -> None:
+        """The others go on without these. What may be held and rest there counts from now on."""
+        if not late:
+            return
+        self.treasury.await_exchanges([self.past.awaited(name) for name in late])
+        for name in late:
+            self.arrivals.late(name)
+            resting = self.past.may_rest(name)
+            self.pump.outbox.elsewhere[name] = [machine.instrument.base for _, machine in resting]
+
+    def _joined(self, name: str, resolution: Resolution) -> None:
+        """Symbols of this exchange come into service; what of them expired meanwhile is told."""
+        self.arrivals.joining(name)
+        assert self._nursery is not None, "symbols have somewhere to live"
+        gone = expired.gone(self.past, resolution, self.clock.now_ns(), name)
+        self._nursery.start_soon(expired.tell, gone, self.pump.exchanges, self.diary)
+
+    async def _follow(self, name: str) -> None:
+        """An exchange that is late: once it is there, what the configuration in force wants of it is in service."""
+        await self.arrivals.wait(name)
+        first = True
+        while True:
+            changed = self.reconfigured
+            if first or self.reloader.lacks(name):
+                first = not await self._admit(name)
+            await changed.wait()
+
+    async def _admit(self, name: str) -> bool:
+        """Bring its symbols into service as a start does. False: its entries do not fit."""
+        why = ""
+        while True:
             try:
-                prices[(name, base)] = await self.pump.exchanges[name].index_price(index)
-            except ExchangeRefused as refused:
-                self.diary.note("exchange.no_index", f"{index}: {refused}", exchange=name)
-        ended: dict[tuple[str, str], int] = {}
-        for entry in config.entries:
-            target = entry.target
-            if isinstance(target, Named) and target.symbol not in listed[target.exchange]:
-                ended_ns = await self.pump.exchanges[target.exchange].expired_ns(target.symbol)
-                if ended_ns is not None:
-                    ended[target.exchange, target.symbol] = ended_ns
-        return resolve(config, listed, prices, self.clock.now_ns(), ended)
+                await self.reloader.admit(name, partial(self._joined, name))
+                break
+            except ConfigError as wrong:
+                self.arrivals.refused(name, "; ".join(wrong.lines))
+                return False
+            except MmdError as failed:  # its link was lost again
+                if why != (why := str(failed)):
+                    self.diary.note("exchange.not_asked", why, exchange=name)
+                await trio.sleep(AGAIN_SECONDS)
+        self.reloader.roster.forget_past(self.arrivals.awaited)
+        self.pump.outbox.elsewhere.pop(name, None)
+        await self._reconciled([name])
+        self.treasury.told(name)
+        self.treasury.value_all()
+        await self.pump.deliver()
+        return True
 
-    async def _reconciled(self) -> None:
-        """Every symbol knows its orders and its position, or the time for it is up."""
+    async def _listings(self, config: Config, names: Iterable[str]) -> dict[str, Listing]:
+        """Of those that answer. Raises MmdError where none does."""
+        found: dict[str, Listing] = {}
+        error: MmdError | None = None
+        for name in names:
+            try:
+                found[name] = await listing(config, name, self.pump.exchanges[name], self.diary)
+            except MmdError as failed:
+                error = failed
+                self.diary.note("exchange.not_asked", str(failed), exchange=name)
+        if error is not None and not found:
+            raise error
+        return found
+
+    async def _resolve(self, config: Config, names: Collection[str]) -> Resolution:
+        """Select instruments with what these exchanges list now; the others are awaited."""
+        listings = {name: await listing(config, name, self.pump.exchanges[name], self.diary) for name in names}
+        return select(config, listings, self.clock.now_ns())
+
+    async def _reconciled(self, names: Collection[str]) -> None:
+        """Every symbol of these exchanges knows its orders and its position, or the time for it is up."""
         with trio.move_on_after(RECONCILE_SECONDS) as waited:
             waiting = ["positions of symbols that are gone"]
-            await self._until_stopped(self.remnants.settle)
-            while (waiting := self.unreconciled()) and not self._stop_requested.is_set():
+            await self._until_stopped(partial(self.remnants.settle, names))
+            while (waiting := self.unreconciled(names)) and not self._stop_requested.is_set():
                 await self.pump.wait_turn()
         if waited.cancelled_caught:
             self.diary.note("service.unreconciled", f"started without knowing orders of: {', '.join(waiting)}")
+        for name in names:
+            self.arrivals.served(name)
 
     async def _until_stopped(self, work: Callable[[], Awaitable[None]]) -> None:
         """Do it, or leave it once a stop is requested."""
@@ -327,12 +397,13 @@ class Daemon(Front):
             await work()
             nursery.cancel_scope.cancel()
 
-    def unreconciled(self) -> list[str]:
-        """Symbols whose orders or position are not known."""
+    def unreconciled(self, names: Collection[str]) -> list[str]:
+        """Symbols of these exchanges whose orders or position are not known."""
         return [
             worker.key
             for worker in self.pump.workers.values()
-            if not (worker.machine.told_here and worker.machine.reconciled and worker.machine.position.known)
+            if worker.exchange in names
+            and not (worker.machine.told_here and worker.machine.reconciled and worker.machine.position.known)
         ]
 
     async def _drain(self) -> Farewell:
@@ -357,6 +428,9 @@ class Daemon(Front):
                 try:
                     left[name] = sum(len(orders) for orders in (await exchange.open_orders()).values())
                 except MmdError as failed:  # a link that was lost comes back in a moment
+                    if self.arrivals.nothing_begun(name):
+                        left[name] = 0
+                        return
                     if why != (why := str(failed)):
                         self.diary.note("service.orders_unknown", why, exchange=name)
                     await trio.sleep(PROOF_PAUSE_SECONDS)
@@ -392,18 +466,3 @@ class Daemon(Front):
         """A reload took effect, or was undone."""
         self.reconfigured.set()
         self.reconfigured = trio.Event()
-
-
-def indexes(config: Config, listed: Mapping[str, Mapping[str, Instrument]]) -> set[tuple[str, str, str]]:
-    """(exchange, coin, index) of every underlying that the configuration speaks of."""
-    wanted = {
-        (entry.target.exchange, entry.target.underlying, entry.target.contract)
-        for entry in config.entries
-        if isinstance(entry.target, Selection)
-    }
-    return {
-        (name, instrument.base, instrument.index)
-        for name, instruments in listed.items()
-        for instrument in instruments.values()
-        if (name, instrument.base, instrument.contract) in wanted
-    }

@@ -81,6 +81,19 @@ class ExchangeStatus(msgspec.Struct, frozen=True, kw_only=True):
     cancel_on_disconnect: bool
     subscriptions: int
     round_trip_ms: float | None
+    waiting: str = ""  # why its symbols are not in service since the start; empty: they are
+
+
+WAITING = "WAITING"  # shown as the state of what waits for its exchange
+
+
+class WaitingLine(msgspec.Struct, frozen=True, kw_only=True):
+    """An entry of `instruments:` whose exchange is not in service since the start. `symbol`: or what it selects."""
+
+    symbol: str
+    exchange: str
+    entry: str
+    reason: str
 
 
 class AlertLine(msgspec.Struct, frozen=True, kw_only=True):
@@ -152,6 +165,7 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     symbols: list[SymbolStatus]
     journal: JournalStatus | None = None  # none is kept
     left_behind: list[PositionLine] = []  # positions whose symbols are not in service
+    waiting: list[WaitingLine] = []  # what comes into service, PAUSED, once its exchange is there
     left_out: list[str] = []  # instruments that are named and have expired: where, which, when
 
 

@@ -29,16 +29,17 @@ class Gone(msgspec.Struct, frozen=True):
     doubt: str = ""
 
 
-def gone(past: Past, resolution: Resolution, now_ns: int) -> list[Gone]:
+def gone(past: Past, resolution: Resolution, now_ns: int, exchange: str) -> list[Gone]:
     """Whom nobody inherits from because the instrument expired: those that are named, and those that held something.
 
+    Of one exchange, which `resolution` is about (among others).
     Not whom a process before told of, and could ask: the machine is read back for as long as its records are.
     """
     found = []
     notes = (note for note in past.notes if note.name == EVENT and UNASKED not in note.detail)
     told = {f"{note.exchange}/{note.symbol}" for note in notes}
     for key, machine in past.machines.items():
-        if key in told:
+        if key in told or machine.instrument.exchange != exchange:
             continue
         expiry_ns, doubt = machine.instrument.expiry_ns, past.doubts.get(key, "")
         over = expiry_ns is not None and expiry_ns <= now_ns and key not in resolution.symbols

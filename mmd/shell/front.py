@@ -16,10 +16,12 @@ from mmd.journal.writer import Journal
 from mmd.shell import books, logs, views
 from mmd.shell import flatten as flat
 from mmd.shell.alerts import Alerts
+from mmd.shell.arrivals import Arrivals
 from mmd.shell.cases import ABSENT, Case, CaseBook, about, matches
 from mmd.shell.clock import Clock
 from mmd.shell.counters import Counters
 from mmd.shell.desk import (
+    WAITING,
     AlertLine,
     Caller,
     CaseLine,
@@ -41,11 +43,12 @@ from mmd.shell.desk import (
     SwitchLine,
     SymbolResult,
     TotalLine,
+    WaitingLine,
 )
 from mmd.shell.diary import Diary
 from mmd.shell.history import History
 from mmd.shell.lookout import Lookout
-from mmd.shell.office import Office, caller_name, matching, stopping
+from mmd.shell.office import Office, caller_name, matching, stopping, summed
 from mmd.shell.pump import Pump
 from mmd.shell.register import HaltRegister
 from mmd.shell.reload import Reloader
@@ -79,6 +82,7 @@ class Front:
     lookout: Lookout
     register: HaltRegister
     alarms: Alerts
+    arrivals: Arrivals
     wired: dict[str, Wired]
     sinks: dict[str, ExchangeSink]
     started_ns: int
@@ -108,7 +112,8 @@ class Front:
 
     def status(self, symbols: list[str]) -> Status:
         now_ns = self.clock.now_ns()
-        workers = matching(self.pump.workers.values(), symbols)
+        waiting = self._waiting(symbols)
+        workers = self._matching(symbols)
         totals = self.treasury.totals()
         counted = self.counted()
         generation = self._reloader.current if self._reloader else None
@@ -145,6 +150,7 @@ class Front:
             ],
             journal=books.journal_status(self.journal) if self.journal is not None else None,
             left_behind=list(self._left_behind(symbols).values()),
+            waiting=waiting,
             left_out=[str(one) for one in generation.resolution.expired.values()] if generation else [],
         )
 
@@ -170,16 +176,34 @@ class Front:
             cancel_on_disconnect=bool(workers) and all(worker.machine.market.cod_armed for worker in workers),
             subscriptions=self.pump.exchanges[name].subscriptions,
             round_trip_ms=None if last is None else last * 1e3,
+            waiting=self.arrivals.why(name) if self._reloader else "",
         )
+
+    def _waiting(self, symbols: list[str]) -> list[WaitingLine]:
+        """Entries of exchanges that are not in service since the start, of those that these patterns name."""
+        if self._reloader is None:
+            return []
+        rows = self.arrivals.waiting(self._reloader.current.resolution.awaited)
+        return [row for row in rows if any(matches(f"{row.exchange}/{row.symbol}", one) for one in symbols)]
+
+    def _matching(self, symbols: list[str]) -> list[Worker]:
+        """As `matching`; a pattern that names only what waits for its exchange is no error."""
+        waiting = self._waiting(symbols)
+        keys = [f"{row.exchange}/{row.symbol}" for row in waiting]
+        here = [one for one in symbols if not any(matches(key, one) for key in keys) or self._is_here(one)]
+        return matching(self.pump.workers.values(), here)
+
+    def _is_here(self, pattern: str) -> bool:
+        return any(matches(key, pattern) for key in self.pump.workers)
 
     def explain(self, symbols: list[str]) -> list[Explanation]:
         now_ns = self.clock.now_ns()
-        found = matching(self.pump.workers.values(), symbols)
+        found = self._matching(symbols)
         return [views.explanation(worker, self.pump.outbox, now_ns) for worker in found]
 
     def orders(self, symbols: list[str]) -> list[OrderLine]:
         now_ns = self.clock.now_ns()
-        found = matching(self.pump.workers.values(), symbols)
+        found = self._matching(symbols)
         return [line for worker in found for line in views.order_lines(worker, now_ns)]
 
     def positions(self, symbols: list[str]) -> list[PositionLine]:
@@ -193,9 +217,18 @@ class Front:
 
     def _left_behind(self, symbols: list[str]) -> dict[str, PositionLine]:
         """Positions that these symbols left, by key; patterns that match none are no error."""
-        why = "stopped" if self._stop_requested.is_set() else "removed" if self._reloader else "not in service yet"
-        left = sorted(self.treasury.machine.left_behind.items())
-        return {key: views.left_line(share, why) for key, share in left if any(matches(key, one) for one in symbols)}
+        left = sorted((key, share) for key, share in self.treasury.machine.left_behind.items() if share.lots)
+        return {
+            key: views.left_line(share, self._why_left(key))
+            for key, share in left
+            if any(matches(key, one) for one in symbols)
+        }
+
+    def _why_left(self, key: str) -> str:
+        if self._stop_requested.is_set():
+            return "stopped"
+        is_awaited = self._reloader is None or key.partition("/")[0] in self.arrivals.awaited
+        return "not in service yet" if is_awaited else "removed"
 
     def _found(self, symbols: list[str]) -> list[Worker]:
         """The workers that a change is about. Raises KeyError, or MmdError while there are none yet, or no more."""
@@ -204,21 +237,40 @@ class Front:
         if self._reloader is None:
             down = [row.name for row in map(self._exchange_status, self.wired) if not row.data_link]
             raise MmdError(f"still starting: waiting for {', '.join(down) or 'the instruments'}")
-        return matching(self.pump.workers.values(), symbols)
+        found = self._matching(symbols)
+        if not found and (waiting := self._waiting(symbols)):
+            raise MmdError(f"{waiting[0].symbol} is not in service: {waiting[0].reason}; it will be PAUSED then")
+        return found
+
+    def _also(self, result: ChangeResult, symbols: list[str], *, pulls: bool) -> ChangeResult:
+        """With what waits for its exchange. `pulls`: the change wants none of our orders to rest; else quotes."""
+        waiting = self._waiting(symbols)
+        if not waiting:
+            return result
+        rows = []
+        for one in waiting:
+            labels = self.arrivals.may_rest(one.exchange)
+            outcome = Outcome.REFUSED if not pulls else Outcome.TIMED_OUT if labels else Outcome.DONE
+            detail = f"{one.reason}; {self.arrivals.at_stake(one.exchange)}; it comes into service PAUSED"
+            rows.append(SymbolResult(symbol=one.symbol, outcome=outcome, state=WAITING, detail=detail, checks=[]))
+        return summed([*result.symbols, *rows])
 
     async def pause(self, symbols: list[str], reason: str, caller: Caller, timeout_seconds: float) -> ChangeResult:
         found = self._found(symbols)
-        return await self.office.pause(found, reason, caller_name(caller), timeout_seconds)
+        done = await self.office.pause(found, reason, caller_name(caller), timeout_seconds)
+        return self._also(done, symbols, pulls=True)
 
     async def resume(self, symbols: list[str], reason: str, caller: Caller, timeout_seconds: float) -> ChangeResult:
         found = self._found(symbols)
-        return await self.office.resume(found, reason, caller_name(caller), timeout_seconds)
+        done = await self.office.resume(found, reason, caller_name(caller), timeout_seconds)
+        return self._also(done, symbols, pulls=False)
 
     async def halt(self, symbols: list[str], reason: str, caller: Caller, timeout_seconds: float) -> ChangeResult:
         by = caller_name(caller)
         if self._stop_requested.is_set():
             return self._kept(await self.office.halt_at_the_stop(symbols, reason, by, timeout_seconds))
-        return self._kept(await self.office.halt(self._found(symbols), reason, by, timeout_seconds))
+        halted = await self.office.halt(self._found(symbols), reason, by, timeout_seconds)
+        return self._kept(self._also(halted, symbols, pulls=True))
 
     def _kept(self, result: ChangeResult) -> ChangeResult:
         """What is done and cannot be written is not done: a restart would forget it."""
@@ -246,7 +298,7 @@ class Front:
         return self.treasury.lines()
 
     def ledger(self, symbols: list[str]) -> list[LedgerLine]:
-        found = matching(self.pump.workers.values(), symbols)
+        found = self._matching(symbols)
         losses = self.treasury.losses()
         return [line for worker in found for line in ledgers_of(worker, *losses.get(worker.key, (None, None)))]
 
@@ -318,8 +370,10 @@ class Front:
 
     async def _accept_absent(self, case: Case, by: str, reason: str) -> ChangeResult:
         """Its symbol expired or was removed: nobody else can end the case."""
-        if self._stop_requested.is_set() or self._reloader is None:
-            when = "the daemon stops" if self._stop_requested.is_set() else "still starting"
+        absent = case.key.partition("/")[0]
+        if self._stop_requested.is_set() or self._reloader is None or absent in self.arrivals.awaited:
+            starting = "still starting" if self._reloader is None else f"{absent} {self.arrivals.why(absent)}"
+            when = "the daemon stops" if self._stop_requested.is_set() else starting
             raise MmdError(f"{when}: {case.key} is not in service, so case {case.number} is not decided now")
         self._book().accept_absent(case, by, reason)
         await self.pump.deliver()  # the book is written

@@ -11,16 +11,16 @@ import mmd
 from mmd.config.model import Config
 from mmd.config.render import for_the_record
 from mmd.core.machine import SymbolMachine
-from mmd.core.portfolio import PORTFOLIO
+from mmd.core.portfolio import PORTFOLIO, PortfolioMachine
 from mmd.domain.ids import parse_label
-from mmd.domain.reasons import Mode
-from mmd.domain.totals import CarriedLosses
+from mmd.domain.reasons import Mode, Side
+from mmd.domain.totals import CarriedLosses, ExchangeAwaited, LeftBehind
 from mmd.journal.disk import Disk
 from mmd.journal.records import Configured, Note, Started
 from mmd.journal.statefile import JournalFailed
 from mmd.journal.writer import Journal
 from mmd.replay.memory import CODE
-from mmd.replay.recover import nobody_waits, recover
+from mmd.replay.recover import Recovered, nobody_waits, recover
 
 JOURNAL = "journal"
 NS_PER_MS = 1_000_000
@@ -31,7 +31,8 @@ class Past(msgspec.Struct, frozen=True, kw_only=True):
 
     `doubts`: of which of them something could not be read back. `told`: for people. `number`: of the last
     note. `sha256`: of the last configuration. `at`: the last record's time. `former`: by exchange,
-    other names of the service on orders that may be out.
+    other names of the service on orders that may be out. `held`: by exchange, what we have there at worst; who is
+    not in it, of that nobody knows.
     """
 
     machines: Mapping[str, SymbolMachine]
@@ -44,6 +45,16 @@ class Past(msgspec.Struct, frozen=True, kw_only=True):
     at: int
     told: str
     former: Mapping[str, Sequence[str]] = {}
+    held: Mapping[str, Sequence[LeftBehind]] = {}
+
+    def awaited(self, exchange: str) -> ExchangeAwaited:
+        """What the totals are told of an exchange that does not answer."""
+        return ExchangeAwaited(exchange, tuple(self.held.get(exchange, ())), exchange in self.held)
+
+    def may_rest(self, exchange: str) -> list[tuple[str, SymbolMachine]]:
+        """Labels of orders that are or may be there, and whose they are."""
+        machines = [machine for machine in self.machines.values() if machine.instrument.exchange == exchange]
+        return [(label, machine) for machine in machines for label in may_rest(machine)]
 
     def known_ms(self, exchange: str) -> dict[str, int]:
         """Up to when all fills are known, by symbol: when exchange and journal last agreed on the position."""
@@ -127,7 +138,41 @@ def read_back(
         at=found.at,
         told=told,
         former=other_names(machines.values(), journal.service),
+        held=held_at_worst(found, machines, doubts, accounts) if carried is not None else {},
     )
+
+
+def held_at_worst(
+    found: Recovered, machines: Mapping[str, SymbolMachine], doubts: Iterable[str], accounts: Mapping[str, str]
+) -> dict[str, list[LeftBehind]]:
+    """By exchange: what we have there if everything filled that may be out.
+
+    Only exchanges of which the last process knew everything, with this account: in no doubt, and no position unknown.
+    """
+    portfolio = found.portfolio
+    assert portfolio is not None, "who has no portfolio knows nothing"
+    unsure = {key.partition("/")[0] for key in doubts}
+    unsure |= {machine.instrument.exchange for machine in machines.values() if not machine.position.known}
+    unsure |= {name for name, known in portfolio.awaited.items() if not known}
+    held: dict[str, list[LeftBehind]] = {
+        name: [] for name, account in accounts.items() if name not in unsure and found.accounts.get(name) == account
+    }
+    for machine in machines.values():
+        left = at_worst(machine, portfolio)
+        if left is not None and machine.instrument.exchange in held:
+            held[machine.instrument.exchange].append(left)
+    return held
+
+
+def at_worst(machine: SymbolMachine, portfolio: PortfolioMachine) -> LeftBehind | None:
+    """What a machine of the last process may hold by now, None where that is nothing."""
+    lots, own = machine.position.lots, machine.own
+    out = own.worst if machine.mode is Mode.LIVE else own.stray_lots
+    worst = max(abs(lots + out(Side.BID)), abs(lots - out(Side.ASK)))
+    coins, usd = portfolio.worth(machine.instrument.key)
+    if not worst:
+        return None
+    return LeftBehind(instrument=machine.instrument, lots=lots, coins=coins, usd=usd, worst_lots=worst)
 
 
 def other_names(machines: Iterable[SymbolMachine], service: str) -> dict[str, tuple[str, ...]]:

@@ -13,11 +13,12 @@ from typing import Protocol
 import msgspec
 import trio
 
+from mmd.core.machine import SymbolMachine
 from mmd.core.portfolio import PortfolioMachine
 from mmd.domain.settings import FsyncPolicy, JournalSettings
 from mmd.journal.disk import Disk
 from mmd.journal.keeping import Kept, tidy
-from mmd.journal.records import Snapshot, SnapshotsDone
+from mmd.journal.records import NO_STATE, Snapshot, SnapshotsDone, Unclaimed
 from mmd.journal.statefile import JournalFailed
 from mmd.journal.writer import Journal
 from mmd.replay.memory import save
@@ -33,6 +34,18 @@ class InThread(Protocol):
     """Runs slow work where it keeps nobody waiting; what it raises comes back."""
 
     async def __call__(self, work: Callable[[], None], /) -> None: ...
+
+
+class Orphan(msgspec.Struct, frozen=True):
+    """What an earlier process left of a symbol that nobody has inherited from yet. `doubt`: as `Unclaimed` has it."""
+
+    machine: SymbolMachine | None
+    doubt: str = ""
+
+
+def no_orphans() -> dict[str, Orphan]:
+    """Until somebody knows of any."""
+    return {}
 
 
 def begun() -> None:
@@ -85,6 +98,7 @@ class Keeper:
         self._pump = pump
         self._in_thread = in_thread
         self.opened: Callable[[], None] = begun  # called when a new file has begun
+        self.orphans: Callable[[], Mapping[str, Orphan]] = no_orphans  # by symbol's key
         self._waiting: list[str] = []  # keys of machines that are to be written
         self._round = False
         self._tidying = False
@@ -96,7 +110,7 @@ class Keeper:
 
     def begin_round(self) -> None:
         """Write every machine's state from here on."""
-        self._waiting = [*self._pump.workers, PORTFOLIO]
+        self._waiting = [*self._pump.workers, *self.orphans(), PORTFOLIO]
         self._round = True
 
     async def run(self, portfolio: PortfolioMachine) -> None:
@@ -152,6 +166,11 @@ class Keeper:
                 return
             if worker is not None:
                 self._journal.put(Snapshot, now_ns, key=key, state=msgspec.Raw(save(worker.machine)))
+                return
+            if (orphan := self.orphans().get(key)) is not None:
+                machine, account = orphan.machine, self._accounts.get(key.partition("/")[0], "")
+                state = NO_STATE if machine is None else msgspec.Raw(save(machine))
+                self._journal.put(Unclaimed, now_ns, key=key, account=account, state=state, doubt=orphan.doubt)
                 return
         self._round = False
         self._journal.put(SnapshotsDone, now_ns, accounts=self._accounts, note=self._pump.diary.last)

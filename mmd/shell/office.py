@@ -117,14 +117,7 @@ class Office:
             await self.pump.deliver()
             while not all(until(worker) or overtaken(worker) for worker in waiting):
                 await self.pump.wait_turn()
-        return self._summed([self._row(worker, replies[worker.key], until, overtaken) for worker in workers])
-
-    @staticmethod
-    def _summed(rows: list[SymbolResult]) -> ChangeResult:
-        worst = max((row.outcome for row in rows), key=WORST.index, default=Outcome.DONE)
-        bad = sum(row.outcome is not Outcome.DONE for row in rows)
-        detail = f"{len(rows)} symbols" if not bad else f"{bad} of {len(rows)} symbols: {worst.replace('_', ' ')}"
-        return ChangeResult(outcome=worst, detail=detail, symbols=rows)
+        return summed([self._row(worker, replies[worker.key], until, overtaken) for worker in workers])
 
     @staticmethod
     def _row(
@@ -180,7 +173,7 @@ class Office:
             listed = await self._listed(wanted)
         rows = [self._row(worker, pulled(worker), rests_nothing) for worker in workers]
         left = [f"{row.symbol}: {row.detail}" for row in rows if row.outcome is Outcome.TIMED_OUT] + listed
-        outcome = Outcome.TIMED_OUT if left else self._summed(rows).outcome if rows else Outcome.REFUSED
+        outcome = Outcome.TIMED_OUT if left else summed(rows).outcome if rows else Outcome.REFUSED
         text = f"may be left: {'; '.join(left)}" if left else "the exchanges list none of ours"
         return ChangeResult(outcome=outcome, detail=f"{STOPPING}; {text}; {AFTERWARDS}", symbols=rows)
 
@@ -223,7 +216,7 @@ class Office:
         ripe = [worker for worker in workers if worker.key not in rows]
         done = await self.change(ripe, make, rests_nothing, timeout - (trio.current_time() - began))
         rows.update({worker.key: row for worker, row in zip(ripe, done.symbols, strict=True)})
-        return self._summed([rows[worker.key] for worker in workers])
+        return summed([rows[worker.key] for worker in workers])
 
     async def accept(
         self, worker: Worker, case: CaseKind, subject: str, reason: str, by: str, timeout: float
@@ -266,6 +259,14 @@ class Office:
         ]
         worst = max((row.outcome for row in rows), key=WORST.index, default=Outcome.DONE)
         return ChangeResult(outcome=worst, detail=f"{len(rows)} symbols", symbols=rows)
+
+
+def summed(rows: list[SymbolResult]) -> ChangeResult:
+    """All rows in one word, the worst."""
+    worst = max((row.outcome for row in rows), key=WORST.index, default=Outcome.DONE)
+    bad = sum(row.outcome is not Outcome.DONE for row in rows)
+    detail = f"{len(rows)} symbols" if not bad else f"{bad} of {len(rows)} symbols: {worst.replace('_', ' ')}"
+    return ChangeResult(outcome=worst, detail=detail, symbols=rows)
 
 
 def stopping(workers: Iterable[Worker]) -> str:

@@ -38,6 +38,7 @@ class Outbox:
         self._workers = workers
         self.closed = False  # the journal cannot be written: nothing but cancels and questions leaves
         self.limits: PortfolioLimits | None = None  # until the totals are connected; then nothing is placed without
+        self.elsewhere: dict[str, list[str]] = {}  # by exchange that is awaited: coins of orders that may be out there
         self._exchanges = exchanges
         self._post = post
         self._first: dict[str, list[tuple[str, Request]]] = {}
@@ -76,7 +77,8 @@ class Outbox:
         if limits is None:
             return (0, 0, "max_open_orders")
         base, exchange = worker.machine.instrument.base, worker.exchange
-        total = there = coin = -1  # the one in question is among them
+        away = [each for bases in self.elsewhere.values() for each in bases] if self.elsewhere else []
+        total, there, coin = len(away) - 1, -1, away.count(base) - 1  # the one in question is among them
         for each in self._workers():
             resting = each.machine.own.resting
             if resting:

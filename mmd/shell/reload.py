@@ -1,6 +1,6 @@
 """Reload is parse, plan, commit: any error leaves everything as it was; a confirmed reload can undo itself."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection, Iterable
 from pathlib import Path
 
 import msgspec
@@ -20,7 +20,7 @@ from mmd.shell.roster import Roster
 from mmd.shell.totals import Treasury
 from mmd.shell.worker import Worker
 
-Resolve = Callable[[Config], Awaitable[Resolution]]
+Resolve = Callable[[Config, Collection[str]], Awaitable[Resolution]]
 
 
 class Generation(msgspec.Struct, frozen=True):
@@ -41,18 +41,21 @@ class Reloader:
         self,
         path: Path,
         first: Generation,
+        here: Iterable[str],
         resolve: Resolve,
         parts: tuple[Pump, Roster, Treasury],
         adopt: Callable[[Config], None],
         committed: Callable[[], None],
     ) -> None:
-        """`adopt` takes over what is not about symbols, or raises MmdError and changes nothing.
+        """`here`: exchanges that have come; `resolve` selects from what some of these list.
 
+        `adopt` takes over what is not about symbols, or raises MmdError and changes nothing.
         `committed` is called whenever another configuration has come into force.
         """
         self.path = path
         self.current = first
         self.error: str | None = None
+        self.here = list(here)
         self._resolve = resolve
         self._pump, self.roster, self._treasury = parts
         self._adopt = adopt
@@ -74,7 +77,7 @@ class Reloader:
 
     async def _read(self) -> tuple[Generation, PlanResult]:
         config = await trio.to_thread.run_sync(load, self.path)
-        resolution = await self._resolve(config)
+        resolution = await self._resolve(config, self.here)
         candidate = Generation(self.current.number + 1, config, resolution)
         return candidate, self._compare(candidate)
 
@@ -85,7 +88,7 @@ class Reloader:
             PlanLine(path=line.path, effect=str(line.effect), old=line.old, new=line.new, symbols=line.symbols)
             for line in plan.lines
         ]
-        lines += self._left_out(candidate.resolution)
+        lines += self._left_out(candidate.resolution) + self._not_there(candidate.config)
         if held := [key for key in plan.removed if self._holds(key)]:
             old_text, new_text = "positions are looked after", "they stay, count towards the totals, and nobody does"
             lines.append(PlanLine(path="instruments", effect="drain", old=old_text, new=new_text, symbols=held))
@@ -111,6 +114,12 @@ class Reloader:
                 effect, old = ("drain", key) if key in self._pump.workers else ("live", None)
                 lines.append(PlanLine(path=f"{one.entry}.symbol", effect=effect, old=old, new=str(one), symbols=[key]))
         return lines
+
+    def _not_there(self, config: Config) -> list[PlanLine]:
+        """Exchanges whose entries nobody can judge yet."""
+        old, new = "not in service since the start", "its entries are selected and judged when it comes"
+        absent = [name for name in config.exchanges if name not in self.here]
+        return [PlanLine(path=f"exchanges.{name}", effect="live", old=old, new=new, symbols=[]) for name in absent]
 
     def _holds(self, key: str) -> bool:
         worker = self._pump.workers.get(key)
@@ -203,6 +212,41 @@ class Reloader:
         counters.config_applied_at = self._pump.clock.now_ns() * 1e-9
         self._committed()
 
+    def lacks(self, exchange: str) -> bool:
+        """Whether the configuration in force wants something of this exchange that was never selected."""
+        return any(entry.target.exchange == exchange for entry in self.current.resolution.awaited)
+
+    async def admit(self, exchange: str, joined: Callable[[Resolution], None]) -> None:
+        """An exchange that was absent is there: what the configuration in force wants of it comes into service.
+
+        `joined` is called as it does. ConfigError, or what a question raises: then nothing has changed.
+        """
+        async with self._busy:
+            part = await self._resolve(self.current.config, [exchange])
+            before = await self._earlier(exchange)
+            there = self._pump.workers
+            workers = self.roster.prepare([found for key, found in part.symbols.items() if key not in there])
+            # No await from here on: who looks in between sees all of it or nothing.
+            if exchange not in self.here:
+                self.here.append(exchange)
+            self.current = _completed(self.current, part, exchange)
+            if self._before is not None and before is not None:
+                self._before = _completed(self._before, before, exchange)
+            joined(part)
+            self.roster.enlist(workers)
+            for note in part.notes:
+                self._pump.diary.note("config.note", note)
+            await self._pump.deliver()
+
+    async def _earlier(self, exchange: str) -> Resolution | None:
+        """What the configuration that an unconfirmed reload goes back to wants there; None where that does not fit."""
+        if self._before is None:
+            return None
+        try:
+            return await self._resolve(self._before.config, [exchange])
+        except ConfigError:
+            return None
+
     def _take_back(self, key: str) -> None:
         """A removed symbol is gone. Where the configuration in force has it, its removal was undone: it returns."""
         found = self.current.resolution.symbols.get(key)
@@ -261,6 +305,11 @@ class Reloader:
             outcome, detail = Outcome.DONE, f"generation {self.current.number} stays"
             self._pump.diary.note("config.confirmed", detail, by=by)
         return ReloadResult(outcome=outcome, detail=detail, generation=self.current.number, plan=NOTHING)
+
+
+def _completed(generation: Generation, part: Resolution, exchange: str) -> Generation:
+    """With what an exchange has turned out to list."""
+    return msgspec.structs.replace(generation, resolution=generation.resolution.completed(part, exchange))
 
 
 def summary(plan: PlanResult, generation: Generation) -> str:

@@ -4,7 +4,7 @@ Nobody hears of fills of a symbol that is not in service: orders that a dead pro
 and people close what was left.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import trio
 
@@ -27,9 +27,9 @@ class Remnants:
         self._exchanges = exchanges
         self._diary = diary
 
-    async def settle(self) -> None:
-        """Until every exchange has told once what was left there."""
-        waiting = list(self._exchanges)
+    async def settle(self, exchanges: Iterable[str]) -> None:
+        """Until each of these has told once what was left there."""
+        waiting = list(exchanges)
         while waiting:
             waiting = [name for name in waiting if not await self._count(name)]
             if waiting:

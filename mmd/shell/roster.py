@@ -1,6 +1,6 @@
 """One nursery per symbol: its timer lives in it, its end ends it."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Container, Iterable, Mapping
 from types import MappingProxyType
 
 import trio
@@ -12,6 +12,7 @@ from mmd.domain.events import JournalDoubted, RemovalRequested, SettingsChanged,
 from mmd.domain.ids import base36
 from mmd.domain.reasons import Why
 from mmd.journal.records import Joined, Left
+from mmd.shell.keeper import Orphan
 from mmd.shell.lookout import Lookout
 from mmd.shell.pump import Pump
 from mmd.shell.register import HaltRegister
@@ -78,12 +79,21 @@ class Roster:
             self._put_on_record(worker)
             self._pump.add(worker)
             self._nursery.start_soon(self._live, worker)
-        self._past.clear()  # only who is there at the start inherits
-        self._doubts.clear()
         self._register.restore(workers)
         self._lookout.brief(workers)
         self._treasury.join(workers)
         self.watch()
+
+    def orphans(self) -> dict[str, Orphan]:
+        """Whom nobody has inherited from yet, by symbol's key."""
+        keys = dict.fromkeys((*self._past, *self._doubts))
+        return {key: Orphan(self._past.get(key), self._doubts.get(key, "")) for key in keys}
+
+    def forget_past(self, awaited: Container[str]) -> None:
+        """Only who is there when its exchange comes inherits. `awaited`: exchanges that have not come."""
+        for past in (self._past, self._doubts):
+            for key in [key for key in past if key.partition("/")[0] not in awaited]:
+                del past[key]
 
     def _put_on_record(self, worker: Worker) -> None:
         """That it came into service, what it took over, and what it could not."""

@@ -9,7 +9,12 @@ from mmd.shell.counters import ExchangeCounters
 from mmd.shell.pump import Pump
 from mmd.shell.worker import Worker
 
+LOGIN_REFUSED = "login.refused"
 LINK_LOST = frozenset({DataLinkDown, TradeLinkDown})
+
+
+def nobody_minds(_exchange: str, _detail: str) -> None:
+    """Until somebody wants to know."""
 
 
 class ExchangeSink:
@@ -17,6 +22,7 @@ class ExchangeSink:
 
     def __init__(self, name: str, pump: Pump, counters: ExchangeCounters, disconnected: Callable[[str], None]) -> None:
         """`disconnected`: told of every link of this exchange that breaks."""
+        self.refused: Callable[[str, str], None] = nobody_minds  # told of every login that is refused, and why
         self._disconnected = disconnected
         self._name = name
         self._pump = pump
@@ -54,3 +60,5 @@ class ExchangeSink:
 
     def report(self, name: str, detail: str) -> None:
         self._pump.diary.note(name, detail, exchange=self._name)
+        if name == LOGIN_REFUSED:
+            self.refused(self._name, detail)

@@ -14,6 +14,8 @@ from mmd.domain.totals import (
     BoundsAcked,
     CarriedLosses,
     ClearSwitch,
+    ExchangeAwaited,
+    ExchangeTold,
     GrantBounds,
     LeftCounted,
     LimitChanged,
@@ -84,6 +86,14 @@ class Treasury:
         if news:
             self._handle(news, [])
         return [one.key for one in news]
+
+    def await_exchanges(self, awaited: Sequence[ExchangeAwaited]) -> None:
+        """These have not answered: what may be held there counts. Before the first symbol joins."""
+        self._handle(awaited, [])
+
+    def told(self, exchange: str) -> None:
+        """An exchange that was awaited has told what is held there."""
+        self._handle([ExchangeTold(exchange)], [])
 
     def change_limits(self, limits: PortfolioLimits, switches: KillSwitches, workers: Iterable[Worker]) -> None:
         """`workers`: those whose own settings are others now."""

@@ -10,7 +10,7 @@ from msgspec.structs import replace
 from mmd.cli import risk_views, status_views, views
 from mmd.cli.tables import Cell, Column, Page, Style, age, amount, clean, draw, money, number, page_of
 from mmd.control.verdict import explained
-from mmd.shell.desk import ChangeResult, Outcome
+from mmd.shell.desk import ChangeResult, Outcome, WaitingLine
 
 WIDE = Page(width=100, colour=False)
 
@@ -177,6 +177,40 @@ def test_a_position_that_a_symbol_left_is_marked_in_status_and_positions():
     desk.left = []
     assert "SERVICE" not in views.position_lines(WIDE, desk.positions(["all"]))[0]
     assert not any("looked after" in line for line in status_views.status_lines(WIDE, status(), NOW))
+
+
+# --- what waits for its exchange -------------------------------------------------------------------
+
+
+def awaited(**changes):
+    """Derive has not come; two entries wait for it."""
+    (there,) = status().exchanges
+    derive = replace(
+        there, name="derive", data_link=False, trade_link=False, waiting="has not answered since the start"
+    )
+    rows = [
+        WaitingLine(symbol=name, exchange="derive", entry=entry, reason="derive has not answered since the start")
+        for name, entry in (("ETH-PERP", "instruments[4]"), ("selection of BTC", "instruments[5]"))
+    ]
+    return status(exchanges=[there, derive], waiting=rows, **changes)
+
+
+def test_what_waits_for_its_exchange_has_a_row_and_the_exchange_says_why():
+    lines = status_views.status_lines(Page(160, False), awaited(), NOW)
+    assert "2 ACTIVE, 1 HALTING, 1 PAUSED, 2 WAITING" in lines
+    at = next(at for at, line in enumerate(lines) if line.startswith("derive (sandbox): data DOWN, orders DOWN"))
+    assert lines[at + 1] == "derive has not answered since the start: its symbols wait for it"
+    *_, perpetual, selection = lines
+    assert perpetual.split()[:3] == ["ETH-PERP", "derive", "WAITING"]
+    assert perpetual.endswith("-  instruments[4]: derive has not answered since the start")
+    assert selection.startswith("selection of BTC  ") and "instruments[5]: derive has not" in selection
+    nobody = status_views.status_lines(Page(160, False), awaited(symbols=[]), NOW)
+    assert nobody[-1].startswith("selection of BTC") and "no symbols" not in nobody
+
+
+def test_a_check_shouts_about_an_exchange_that_is_not_in_service():
+    faults = status_views.degradations(awaited(alerts=[], symbols=[]))
+    assert faults[-1] == "derive: its symbols are not in service: it has not answered since the start"
 
 
 def test_a_change_of_no_symbol_is_its_detail_and_no_done():

@@ -57,6 +57,7 @@ limits:
 kill_switches: {{ack_timeout: {{max_timeouts: 1000}}, disconnect_storm: {{max_disconnects: 1000}}}}
 reconciliation: {{interval_seconds: 5}}
 """
+PERPETUALS = "".join(line for line in CONFIG.splitlines(keepends=True) if "select:" not in line)
 OPTIONS = "expiries: {nearest: 4}, strikes: {nearest_to_money: 6}, kinds: [call, put]"
 
 
@@ -64,9 +65,18 @@ class Both:
     """Both exchanges, the daemon beside them, and what each says. Symbols by exchange."""
 
     def __init__(
-        self, folder: Path, programs: list[Program], exchanges: Sequence[Exchange], stale_seconds: float
+        self,
+        folder: Path,
+        programs: list[Program],
+        exchanges: Sequence[Exchange],
+        stale_seconds: float,
+        *,
+        text: str = CONFIG,
+        each: int = EACH,
     ) -> None:
+        """`text`: the configuration, with `each` symbols on each exchange."""
         self.folder = folder
+        self.each = each
         self.programs = programs
         self.exchanges = dict(zip(TYPES, exchanges, strict=True))
         programs += exchanges
@@ -76,7 +86,7 @@ class Both:
             + ENTRIES["derive"].format(network=f'{{url: "{urls["derive"]}", chain: mainnet}}')
         ).rstrip()
         config = folder / "mmd.yaml"
-        config.write_text(CONFIG.format(exchanges=entries, options=OPTIONS, stale_seconds=stale_seconds))
+        config.write_text(text.format(exchanges=entries, options=OPTIONS, stale_seconds=stale_seconds))
         self.daemon = Daemon(folder, config)
         programs.append(self.daemon)
 
@@ -103,7 +113,7 @@ class Both:
 
     def same_orders(self, name: str) -> bool:
         """Both say the same, twice: nothing came or went in between."""
-        return len(self.known(name)) == 2 * EACH and self.known(name) == self.resting(name) == self.known(name)
+        return len(self.known(name)) == 2 * self.each and self.known(name) == self.resting(name) == self.known(name)
 
     def positions(self, name: str) -> dict[str, Decimal]:
         """Those of the daemon that are not flat."""
@@ -136,7 +146,7 @@ class Both:
     def quoting(self, name: str) -> bool:
         """Both sides of every symbol there rest, and all are ACTIVE."""
         rows = self.rows(name)
-        assert len(rows) == EACH, sorted(rows)
+        assert len(rows) == self.each, sorted(rows)
         return all(
             row["state"] == "ACTIVE" and row[side]["phase"] == "LIVE"
             for row in rows.values()
@@ -144,9 +154,9 @@ class Both:
         )
 
     def start(self) -> None:
-        """All hundred quote on both sides."""
+        """All quote on both sides."""
         self.daemon.ready()
-        self.until(lambda: all(len(self.rows(name)) == EACH for name in TYPES), f"{EACH} symbols of each")
+        self.until(lambda: all(len(self.rows(name)) == self.each for name in TYPES), f"{self.each} symbols of each")
         self.until(lambda: self.daemon.ask("resume", symbols=["all"])["outcome"] == "done", "resume")
         self.until(lambda: all(self.quoting(name) for name in TYPES), "both sides of every symbol")
 
@@ -165,9 +175,10 @@ class Both:
         return subprocess.run([*MMD, *words], capture_output=True, text=True, check=False, env=environment({}))
 
 
-def plain(folder: Path, programs: list[Program]) -> Both:
+def plain(folder: Path, programs: list[Program], *, text: str = CONFIG, each: int = EACH) -> Both:
     """Two exchanges that can be killed, and started anew on their ports."""
-    return Both(folder, programs, [Exchange(folder, *MARKET), DeriveExchange(folder, *MARKET)], 20.0)
+    made = [Exchange(folder, *MARKET), DeriveExchange(folder, *MARKET)]
+    return Both(folder, programs, made, 20.0, text=text, each=each)
 
 
 def again(both: Both, name: str) -> Exchange:
@@ -190,14 +201,16 @@ class _RigDerive(_Rig, RiggedDerive):
     """The same, of Derive."""
 
 
-def rigged(folder: Path, programs: list[Program], stale_seconds: float) -> Both:
+def rigged(
+    folder: Path, programs: list[Program], stale_seconds: float, *, text: str = CONFIG, each: int = EACH
+) -> Both:
     """Two exchanges that can be provoked: `Rigged.rig`."""
     places = [folder / name for name in TYPES]
     for place in places:
         place.mkdir()
     kinds = (_Rig, _RigDerive)
     made = [kind(place, ACCOUNTS[name], SEED) for kind, place, name in zip(kinds, places, TYPES, strict=True)]
-    return Both(folder, programs, made, stale_seconds)
+    return Both(folder, programs, made, stale_seconds, text=text, each=each)
 
 
 def pace(both: Both, name: str, seconds: float) -> float:

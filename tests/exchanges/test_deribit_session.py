@@ -150,6 +150,17 @@ async def test_wrong_key_later_is_reported_and_tried_again(autojump_clock: Clock
     await stage.until(lambda: stage.sink.of(TradeLinkUp))
 
 
+async def test_a_wrong_key_that_is_endured_is_tried_again(autojump_clock: Clock, stage: Stage) -> None:
+    """The others went on without this exchange: its key ends nothing any more."""
+    good = stage.peer.handlers["public/auth"]
+    stage.peer.on("public/auth", Refuse(13004, "invalid_credentials"))
+    stage.deribit.endure()
+    stage.nursery.start_soon(stage.deribit.run, stage.sink)
+    await stage.until(lambda: len(stage.sink.named("login.refused")) > 2)
+    stage.peer.on("public/auth", good)
+    await stage.until(lambda: stage.deribit.stats["trade"].up)
+
+
 async def test_no_user_changes_no_trading(autojump_clock: Clock, stage: Stage) -> None:
     stage.peer.forbidden = {"user.changes.any.any.raw", "user.changes.any.any.100ms"}
     stage.nursery.start_soon(stage.deribit.run, stage.sink)

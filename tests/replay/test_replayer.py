@@ -18,7 +18,8 @@ from mmd.journal import records as rec
 from mmd.journal.reader import records
 from mmd.replay import form, memory
 from mmd.replay import replayer as replaying
-from mmd.replay.replayer import SALVAGED, Difference, Replayer, between, first_difference, words
+from mmd.replay.differing import between, first_difference, words
+from mmd.replay.replayer import SALVAGED, Difference, Replayer
 
 PERP, OPTION = "deribit/BTC-PERPETUAL", "deribit/BTC-31DEC21-34000-C"
 Feed = tuple[Replayer, list[Difference]]

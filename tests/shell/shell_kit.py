@@ -28,9 +28,11 @@ from mmd.domain.settings import (
 from mmd.domain.units import Grid
 from mmd.exchanges.api import Capabilities, LinkStats, ProtectionStatus
 from mmd.shell.alerts import Alerts
+from mmd.shell.arrivals import Arrivals
 from mmd.shell.clock import Clock
 from mmd.shell.counters import Counters
 from mmd.shell.diary import Diary
+from mmd.shell.heritage import NO_PAST
 from mmd.shell.lookout import Lookout
 from mmd.shell.prover import Prover
 from mmd.shell.pump import Pump
@@ -118,6 +120,9 @@ class FakeExchange:
 
     def watch(self, symbols: Sequence[str]) -> None:
         self.watched = list(symbols)
+
+    def endure(self) -> None:
+        self.lenient = True
 
     def known_until(self, known_ms: Mapping[str, int], from_ms: Mapping[str, int] | None = None) -> None:
         self.known_ms = dict(known_ms)
@@ -273,6 +278,15 @@ class Room:
         )
         self.pump.post(worker, event)
         return event
+
+
+def all_came(alerts: Alerts, *exchanges: str) -> Arrivals:
+    """A start is over to which these exchanges came."""
+    arrivals = Arrivals(exchanges, NO_PAST, alerts)
+    for name in exchanges:
+        arrivals.joining(name)
+        arrivals.served(name)
+    return arrivals
 
 
 def resolve_named(config: Config) -> Resolution:

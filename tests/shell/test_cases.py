@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import msgspec
 import pytest
 import trio
-from shell_kit import BTC, ETH, NS, Room
+from shell_kit import BTC, ETH, NS, Room, all_came
 from trio.testing import MockClock
 
 from mmd.core.symbol import Difference
@@ -36,6 +36,7 @@ class Counter(Front):
         self.register = room.register
         self.office = Office(room.pump)
         self._reloader = SimpleNamespace()  # type: ignore[assignment]  # there is one: it is not asked anything
+        self.arrivals = all_came(room.alerts, "deribit")
         self._stop_requested = trio.Event()
 
 

@@ -1,38 +1,30 @@
 """The daemon's own duties on fakes: what it waits for, how it stops when it has only begun, what it refuses then."""
 
-from collections.abc import Callable, Mapping, Sequence
-from decimal import Decimal
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import trio
-from shell_kit import BTC, ETH, MID_TICKS, START_NS, FakeExchange
+from daemon_kit import CALLER, Venue
+from shell_kit import BTC, ETH, START_NS, FakeExchange
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from mmd.config.load import load_text
 from mmd.config.model import Config, ExchangeConfig
-from mmd.domain.actions import CancelOrder, PlaceOrder, Request
+from mmd.domain.actions import CancelOrder
 from mmd.domain.errors import LinkLost, MmdError
 from mmd.domain.events import (
-    BookTop,
-    DataLinkUp,
     OpenOrder,
-    OrderAcked,
     OrderClosed,
-    OrdersReported,
-    PositionReported,
-    Ticker,
-    TradeLinkUp,
 )
 from mmd.domain.reasons import Side
-from mmd.exchanges.api import Sink
 from mmd.shell import daemon as daemon_module
-from mmd.shell.daemon import DRAIN_SECONDS, RECONCILE_SECONDS, Daemon, Farewell, indexes
-from mmd.shell.desk import Caller, Outcome
+from mmd.shell.daemon import DRAIN_SECONDS, RECONCILE_SECONDS, Daemon, Farewell
+from mmd.shell.desk import Outcome
 from mmd.shell.metrics import DaemonCollector, slices
+from mmd.shell.selecting import indexes
 from mmd.shell.wiring import Wired
 
-CALLER = Caller(uid=1, pid=1, name="ann")
 TEXT = """\
 version: 1
 service: {name: kit, mode: live, metrics: {listen: null}}
@@ -46,74 +38,6 @@ limits:
   per_symbol: {max_position: 100, max_order_size: 50, collar_bps: 1000}
   portfolio: {max_exposure: {BTC: 10, ETH: 100}, max_notional_usd: 1000000, max_drawdown_usd: 100}
 """
-
-
-class Venue(FakeExchange):
-    """An exchange that lists and reconciles when a test lets it, and answers orders at once unless it is mute."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.sink: Sink | None = None
-        self.listed = trio.Event()
-        self.answers = True
-        self.left: dict[str, list[OpenOrder]] | Exception = {}
-        self.asked = 0
-        self.thinks_seconds = 0.0
-        self.lots: dict[str, int] = {}
-        self._to_post: list[tuple[str, OrderAcked | OrderClosed]] = []
-        self._wake = trio.Event()
-
-    async def run(self, sink: Sink, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        self.sink = sink
-        await self.listed.wait()
-        self.stats["data"].up = self.stats["trade"].up = True
-        task_status.started()
-        while True:
-            await self._wake.wait()
-            self._wake = trio.Event()
-            for symbol, event in self._to_post:
-                sink.post(symbol, event)
-            self._to_post.clear()
-            await sink.deliver()
-
-    async def reconcile(self, *symbols: str) -> None:
-        assert self.sink is not None
-        for symbol in symbols:
-            mid, mark, lots = MID_TICKS[symbol], MID_TICKS[symbol] / 2, self.lots.get(symbol, 0)
-            for event in (
-                DataLinkUp(START_NS),
-                TradeLinkUp(True, START_NS),
-                OrdersReported((), START_NS),
-                PositionReported(lots, Decimal(mark if lots else 0), START_NS),
-                BookTop(((mid - 1, 5),), ((mid + 1, 5),), 1, START_NS, START_NS),
-                Ticker(mark, mark, mark, 0.0, 0.0, 0.0, 0.0, START_NS, START_NS),
-            ):
-                self.sink.post(symbol, event)
-        await self.sink.deliver()
-
-    def submit(self, requests: Sequence[tuple[str, Request]]) -> None:
-        super().submit(requests)
-        if not self.answers:
-            return
-        for symbol, request in requests:
-            if isinstance(request, PlaceOrder):
-                size = request.size_lots
-                acked = OrderAcked(request.label, request.label[-3:], request.price_ticks, size, size, START_NS)
-                self._to_post.append((symbol, acked))
-            elif isinstance(request, CancelOrder):
-                self._to_post.append((symbol, OrderClosed(request.label, "", "user_request", 0, START_NS)))
-        self._wake.set()
-
-    async def open_orders(self) -> dict[str, list[OpenOrder]]:
-        self.asked += 1
-        await trio.sleep(self.thinks_seconds)
-        if isinstance(self.left, Exception):
-            raise self.left
-        return self.left
-
-    async def index_price(self, index: str) -> float:
-        await trio.lowlevel.checkpoint()
-        return 80_000.0
 
 
 class Life:
@@ -158,7 +82,7 @@ async def test_it_runs_once_every_symbol_is_reconciled(autojump_clock: MockClock
     assert venue.watched == [BTC, ETH]
     await venue.reconcile(BTC)
     await wait_all_tasks_blocked()
-    assert (daemon.phase, daemon.unreconciled()) == ("starting", ["deribit/ETH-PERPETUAL"])
+    assert (daemon.phase, daemon.unreconciled(["deribit"])) == ("starting", ["deribit/ETH-PERPETUAL"])
     await venue.reconcile(ETH)
     await daemon.running.wait()
     assert (daemon.phase, daemon.not_ready(), daemon.stuck()) == ("running", "", [])
@@ -419,10 +343,11 @@ def test_an_empty_farewell_is_none_left() -> None:
 
 
 def test_only_indexes_that_a_selection_speaks_of_are_asked_for() -> None:
-    listed: Mapping[str, Mapping[str, object]] = {"deribit": FakeExchange().instruments}
-    assert indexes(load_text(TEXT), listed) == set()
+    listed = FakeExchange().instruments
+    assert indexes(load_text(TEXT), "deribit", listed) == set()
     chosen = TEXT.replace(
         "  - {exchange: deribit, symbol: ETH-PERPETUAL, spread: near}",
         "  - {select: {exchange: deribit, underlying: BTC, kinds: [perpetual]}, spread: near}",
     ).replace("  - {exchange: deribit, symbol: BTC-PERPETUAL, spread: near}\n", "")
-    assert indexes(load_text(chosen), listed) == {("deribit", "BTC", "btc_usd")}
+    assert indexes(load_text(chosen), "deribit", listed) == {("BTC", "btc_usd")}
+    assert indexes(load_text(chosen), "derive", listed) == set()

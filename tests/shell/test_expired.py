@@ -72,7 +72,7 @@ def doubtful() -> SymbolMachine:
     ],
 )
 def test_of_whom_it_is_told(made: SymbolMachine, resolution: Resolution, doubt: str, told: bool) -> None:
-    assert bool(gone(past(made, doubt), resolution, START_NS)) is told
+    assert bool(gone(past(made, doubt), resolution, START_NS, "deribit")) is told
 
 
 def note(detail: str, **changes: object) -> Note:
@@ -93,14 +93,14 @@ def note(detail: str, **changes: object) -> Note:
 def test_it_is_told_once(said: Note, again: bool) -> None:
     """The old machine is read back at every start until its records are behind a whole set of states."""
     before = msgspec.structs.replace(past(machine(5)), notes=[said])
-    assert bool(gone(before, NONE_LEFT, START_NS)) is again
-    assert bool(gone(before, named(), START_NS)) is again
+    assert bool(gone(before, NONE_LEFT, START_NS, "deribit")) is again
+    assert bool(gone(before, named(), START_NS, "deribit")) is again
 
 
 def test_who_is_in_service_is_not_gone() -> None:
     made = machine(5)
     back = Resolution({KEY: Resolved(made.instrument, made.settings, "instruments[1]")}, [])
-    assert gone(past(made), back, START_NS) == []
+    assert gone(past(made), back, START_NS, "deribit") == []
 
 
 DELIVERY = CashMoved("1", CashKind.SETTLEMENT, Decimal("-0.0012500"), "BTC", 5, START_NS, START_NS)
@@ -122,7 +122,7 @@ LEFT = "expired at 2023-11-14 22:13 UTC, when no daemon ran, and is left out; th
 )
 async def test_what_was_left_and_what_became_of_it(venue: Venue, says: str) -> None:
     diary = Diary(Clock(lambda: START_NS))
-    await tell(gone(past(machine(5), "torn"), named(), START_NS), {"deribit": venue}, diary)
+    await tell(gone(past(machine(5), "torn"), named(), START_NS, "deribit"), {"deribit": venue}, diary)
     (line,) = diary.since(0, 9)
     assert (line.name, line.symbol, line.exchange) == ("instrument.expired", NAME, "deribit")
     assert line.detail.startswith(f"{LEFT} at 40000 on average") and "; in doubt: torn; " in line.detail
@@ -131,6 +131,6 @@ async def test_what_was_left_and_what_became_of_it(venue: Venue, says: str) -> N
 
 async def test_a_position_that_nobody_knew_is_said_to_be_unknown() -> None:
     diary = Diary(Clock(lambda: START_NS))
-    await tell(gone(past(machine(None)), named(), START_NS), {"deribit": Venue()}, diary)
+    await tell(gone(past(machine(None)), named(), START_NS, "deribit"), {"deribit": Venue()}, diary)
     assert "the last process did not know its position" in diary.since(0, 9)[0].detail
     assert BTC not in diary.since(0, 9)[0].detail

@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 import pytest
 import trio
-from shell_kit import BTC, ETH, LIMITS, NS, Room
+from shell_kit import BTC, ETH, LIMITS, NS, Room, all_came
 from trio.testing import MockClock
 
 from mmd.domain import events as ev
@@ -32,7 +32,9 @@ def front(room: Room) -> Front:
     made.pump, made.treasury, made.lookout, made.register = room.pump, room.treasury, room.lookout, room.register
     made.alarms, made.office, made.phase = room.alerts, Office(room.pump), "running"
     made.sinks = {"deribit": room.sink}
-    made._reloader = SimpleNamespace()  # type: ignore[assignment]  # there is one: it is not asked anything
+    made.arrivals = all_came(room.alerts, "deribit")
+    nothing = SimpleNamespace(resolution=SimpleNamespace(awaited=()))
+    made._reloader = SimpleNamespace(current=nothing)  # type: ignore[assignment]  # it is asked nothing else
     made._stop_requested = trio.Event()
     made.wired = {"deribit": SimpleNamespace(network="test")}  # type: ignore[dict-item]  # only its name is shown
     return made

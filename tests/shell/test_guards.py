@@ -339,6 +339,30 @@ async def test_the_fullest_total_of_open_orders_counts(
     assert refusal.key == (key or "limits.portfolio.per_underlying.BTC.max_open_orders")
 
 
+@pytest.mark.parametrize(
+    ("limits", "both_places"),
+    [
+        ({"max_open_orders": 6}, True),
+        ({"max_open_orders": 5}, False),
+        ({"per_underlying": {"BTC": ScopeLimits(max_open_orders=4)}}, True),
+        ({"per_underlying": {"BTC": ScopeLimits(max_open_orders=3)}}, False),
+        ({"per_underlying": {"ETH": ScopeLimits(max_open_orders=2)}}, True),
+        ({"per_exchange": {"deribit": ScopeLimits(max_open_orders=4)}}, True),
+    ],
+)
+async def test_orders_that_may_be_out_at_an_exchange_that_is_awaited_count(
+    autojump_clock: MockClock, limits: dict[str, object], both_places: bool
+) -> None:
+    room = Room(limits=msgspec.structs.replace(LIMITS, **limits))
+    room.pump.outbox.elsewhere["other"] = ["BTC", "BTC"]
+    workers = [room.worker(BTC), room.worker(ETH)]
+    for worker in workers:
+        room.connect(worker)
+        room.resume(worker)
+    room.pump.run()
+    assert all(worker.machine.own.resting == 2 for worker in workers) is both_places
+
+
 # --- the sentinel -------------------------------------------------------------------------------------
 
 

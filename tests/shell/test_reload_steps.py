@@ -1,6 +1,6 @@
 """Reload step by step: parse, plan, commit; nothing half, nothing lost, and the way back."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 
 import msgspec
@@ -51,7 +51,9 @@ class Works:
         resolution = resolve_named(config)
         parts = (room.pump, room.roster, room.treasury)
         self.adopted: list[Config] = []
-        self.reloader = Reloader(path, Generation(1, config, resolution), self.resolve, parts, self.adopt, self.commit)
+        self.reloader = Reloader(
+            path, Generation(1, config, resolution), ["deribit"], self.resolve, parts, self.adopt, self.commit
+        )
         room.roster.enlist(room.roster.prepare(resolution.symbols.values()))
         for worker in room.pump.workers.values():
             room.connect(worker)
@@ -63,7 +65,7 @@ class Works:
             raise CredentialError("alerts.webhooks.pager: no token")
         self.adopted.append(config)
 
-    async def resolve(self, config: Config) -> Resolution:
+    async def resolve(self, config: Config, names: Collection[str]) -> Resolution:
         await trio.lowlevel.checkpoint()
         if self.link_is_down:
             raise LinkLost("the data link of deribit is down")

@@ -47,7 +47,7 @@ async def test_a_start_waits_until_the_exchange_has_told(
     settled = trio.Event()
 
     async def settle() -> None:
-        await leaving.remnants.settle()
+        await leaving.remnants.settle(["deribit"])
         settled.set()
 
     nursery.start_soon(settle)
