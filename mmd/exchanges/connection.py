@@ -145,10 +145,15 @@ class Dialect(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Duty(Protocol):
-    """What a link is for."""
+    """What a link is for.
+
+    `deaf_after`: so many requests without an answer, and nothing answered meanwhile, and the link is lost, whatever
+    still comes in; inf where it is up to others what silence means.
+    """
 
     name: str
     stats: LinkStats
+    deaf_after: float
 
     async def work(self, connection: "Connection") -> None:
         """Everything after the login; runs until cancelled."""
@@ -181,7 +186,8 @@ class Connection:
         self._seconds = trio.lowlevel.current_clock().current_time
         self._scope = trio.CancelScope()
         self._why = ""
-        self._heard_at = trio.current_time()
+        self._heard_at = self._answered_at = trio.current_time()
+        self._unanswered = 0  # since then
         self._probe_at = float("-inf")
         self._probe_pause = PROBE_FIRST_SECONDS
         self._garbled_at = -REPORT_SECONDS
@@ -337,8 +343,12 @@ class Connection:
             late = self._rpc.ledger.expire(now)
             for sent in late:
                 self._give_up(sent, str(overdue(sent)))
+                self._unanswered += sent.sent_at >= self._answered_at
             if late:
                 await self._house.sink.deliver()
+            if self._unanswered >= self._duty.deaf_after:
+                waited = now - self._answered_at
+                raise LinkLost(f"nothing was answered for {waited:.0f} s, {self._unanswered} requests are overdue")
 
     async def _work(self) -> None:
         dialect = self._dialect
@@ -381,7 +391,9 @@ class Connection:
         try:
             head = decode_head(message)
         except ExchangeMalformed as error:
-            if not self._dialect.beat.took(message):
+            if self._dialect.beat.took(message):
+                self._note_answer()
+            else:
                 self._malformed("", str(error))
             return
         if head.method == "subscription" and head.params is not None:
@@ -405,6 +417,7 @@ class Connection:
         if sent is None:
             self.malformed(f"an answer to a request that was not made (id {head.id})")
             return
+        self._note_answer()
         times = self._dialect.times(sent, head)
         if times is not None:
             self._house.clock.heard(sent.sent_at, self._heard_at, received_ns, *times)
@@ -415,6 +428,10 @@ class Connection:
             return
         self._house.sink.round_trip(self._heard_at - sent.sent_at)
         self._duty.answered(sent, head, received_ns)
+
+    def _note_answer(self) -> None:
+        """What we send arrives."""
+        self._answered_at, self._unanswered = self._heard_at, 0
 
     def _note_throttling(self, error: RpcError, what: str, received_ns: int) -> None:
         if error.code in self._house.errors.throttled:

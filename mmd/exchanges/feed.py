@@ -143,6 +143,7 @@ class Feed:
     """Implements LongDuty for market data."""
 
     name = "data"
+    deaf_after = 2.0  # instruments, states and subscriptions are asked for here: what only streams grows old unseen
 
     def __init__(self, house: House, market: Market) -> None:
         self.stats = LinkStats()

@@ -6,6 +6,7 @@ answer about an order is posted in the order of the stream; a closing that overt
 held back until then.
 """
 
+import math
 from collections.abc import Sequence
 from typing import Protocol
 
@@ -85,6 +86,7 @@ class Trading:
     """Implements LongDuty for orders."""
 
     name = "trade"
+    deaf_after = math.inf  # what of an order is not known has its own clock and its own switches
 
     def __init__(self, house: House, known: Known, calls: TradeCalls) -> None:
         self.stats = LinkStats()

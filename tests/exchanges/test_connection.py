@@ -4,6 +4,7 @@ No exchange of its own: what is proven here is that nothing of Deribit is left i
 """
 
 import json
+import math
 import socket
 from collections.abc import AsyncIterator, Callable
 from random import Random
@@ -20,7 +21,16 @@ from mmd.core.budget import Budget
 from mmd.domain.errors import ExchangeRefused, LinkLost
 from mmd.domain.reasons import Fault
 from mmd.exchanges.api import LinkStats
-from mmd.exchanges.connection import THROTTLED_SECONDS, THROTTLED_TRIES, Connection, Dialect, House, Login, LoginRefused
+from mmd.exchanges.connection import (
+    CALL_SECONDS,
+    THROTTLED_SECONDS,
+    THROTTLED_TRIES,
+    Connection,
+    Dialect,
+    House,
+    Login,
+    LoginRefused,
+)
 from mmd.exchanges.faults import ErrorTable
 from mmd.exchanges.jsonrpc import Decoder, Head, Sent
 from mmd.exchanges.link import open_link
@@ -85,6 +95,7 @@ class Idle:
     name = "data"
 
     def __init__(self) -> None:
+        self.deaf_after = 2.0
         self.stats = LinkStats()
         self.told: list[tuple[str, bytes]] = []
         self.up = trio.Event()
@@ -140,7 +151,7 @@ class Other:
         self.answers: dict[str, Any] = {"public/get_time": self.now_ms, "public/login": [30769]}
         self.ahead_ms = 0
         self.asked: list[str] = []
-        self.mute = False
+        self.mute = self.deaf = False
         self.reading = Gate()
         self.wire: Wire
         self.beat = Pings()
@@ -215,7 +226,7 @@ class Other:
                         await self._answer(event.data)
 
     async def _answer(self, text: str) -> None:
-        if self.mute:
+        if self.mute or (self.deaf and text != "ping"):
             return
         if text == "ping":
             self.asked.append(text)
@@ -251,6 +262,41 @@ async def test_a_link_on_which_nothing_comes_is_lost(autojump_clock: Clock, othe
     other.mute = True
     await trio.sleep(other.beat.silent_seconds + 1)
     assert str(other.ended) == "silent for 25 s"
+
+
+async def stream(other: Other) -> None:
+    """What was subscribed comes in, whatever becomes of our requests."""
+    while True:
+        await trio.sleep(3)
+        await other.wire.send_text('{"method": "subscription", "params": {"channel": "book", "data": 1}}')
+
+
+async def test_a_link_that_streams_and_answers_nothing_is_lost(
+    autojump_clock: Clock, other: Other, nursery: trio.Nursery
+) -> None:
+    await other.start()
+    await other.duty.up.wait()
+    nursery.start_soon(stream, other)
+    other.mute = True
+    await trio.sleep(2 * CLOCK_SECONDS + CALL_SECONDS - 1)
+    assert other.ended is None, "one request without an answer is not enough"
+    await trio.sleep(2)
+    assert str(other.ended) == "nothing was answered for 70 s, 2 requests are overdue"
+    nursery.cancel_scope.cancel()
+
+
+@pytest.mark.parametrize("by_others", [True, False])
+async def test_a_link_that_answers_pings_or_whose_silence_others_judge_is_kept(
+    autojump_clock: Clock, other: Other, nursery: trio.Nursery, by_others: bool
+) -> None:
+    other.duty.deaf_after = math.inf if by_others else 2.0
+    await other.start()
+    await other.duty.up.wait()
+    nursery.start_soon(stream, other)
+    other.mute, other.deaf = by_others, True
+    await trio.sleep(600)
+    assert other.ended is None
+    nursery.cancel_scope.cancel()
 
 
 async def test_who_flushes_does_not_wait_for_a_peer_that_takes_nothing(autojump_clock: Clock, other: Other) -> None:

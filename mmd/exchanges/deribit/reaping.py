@@ -1,5 +1,6 @@
 """Reaping on Deribit, over a connection of its own: no subscription, no cancel-on-disconnect, no maker protection."""
 
+import math
 from collections.abc import Awaitable, Callable
 from random import Random
 
@@ -51,6 +52,7 @@ class Errand:
     def __init__(self, name: str, work: Callable[[], Awaitable[None]], note: Callable[[str], None]) -> None:
         self.name = name
         self.stats = LinkStats()
+        self.deaf_after = math.inf  # the reaper has its own clock
         self._work = work
         self._note = note
 
