@@ -128,11 +128,11 @@ class Outbox:
         """Its state is another: what it may not send any more has not left yet, and goes back to the machine."""
         leaving = self._then.get(worker.exchange, [])
         for entry in [entry for entry in leaving if entry[0] == worker.symbol]:
-            order, state = entry[1], worker.machine.state
+            order, state, allowed = entry[1], worker.machine.state, str(State.ACTIVE)
             if isinstance(order, PlaceOrder | AmendOrder) and state is not State.ACTIVE:
                 leaving.remove(entry)
                 count(worker.counters.refused, Rule.STATE)
-                self._post(worker, GateRefused(order.label, order.side, Rule.STATE, state, State.ACTIVE, "", now_ns))
+                self._post(worker, GateRefused(order.label, order.side, Rule.STATE, str(state), allowed, "", now_ns))
 
     def withhold(self, now_ns: int) -> None:
         """What was decided could not be written: only cancels and questions may leave; the rest goes back."""

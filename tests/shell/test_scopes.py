@@ -480,6 +480,9 @@ async def test_orders_that_have_not_left_stay_when_their_symbol_may_not_quote_an
     assert (first.machine.state, first.machine.why) == (State.HALTED, Why.DRAWDOWN)
     assert room.exchange.taken() == [] and first.machine.own.resting == 0
     assert room.counters.symbol(first.key).refused == {Rule.STATE: 2}
+    refusal = first.machine.refusal
+    assert refusal is not None and (refusal.number, refusal.limit) == ("HALTED", "ACTIVE")
+    assert type(refusal.number) is type(refusal.limit) is str, "a replay gets texts, and its machine has to be equal"
 
 
 async def test_a_question_is_asked_although_nobody_has_mail(autojump_clock: MockClock) -> None:
