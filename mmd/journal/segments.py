@@ -25,7 +25,7 @@ PIECE = re.compile(r"journal-(\d{8})\.torn-(\d{1,18})\.(\d{1,18})", re.ASCII)
 FRESH = ".new"
 MIB = 1 << 20
 READ_SIZE = MIB
-SMALL_READ = 1 << 14
+SMALL_READ = 1 << 13
 """Of who gives way to others between two pieces: a fraction of a millisecond is spent on each."""
 LINE_BYTES_MAX = 32 * MIB
 """No record is longer: the writer refuses it. So no file takes much memory to read, whatever is in it."""

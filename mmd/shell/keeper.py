@@ -25,7 +25,7 @@ from mmd.replay.memory import save
 from mmd.shell.pump import Pump
 
 LOOK_SECONDS = 0.1
-REST = 4.0  # times as long as it worked a thread rests that others must not notice
+REST = 9.0  # times as long as it worked a thread rests that others must not notice
 PORTFOLIO = ""
 NO_ACCOUNTS: Mapping[str, str] = MappingProxyType({})
 
@@ -58,7 +58,7 @@ async def inline(work: Callable[[], None], /) -> None:
 
 
 class Unhurried:
-    """Keeps slow work in a thread from taking more than a fifth of a processor, or of the interpreter.
+    """Keeps slow work in a thread from taking more than a tenth of a processor, or of the interpreter.
 
     Called by that thread after each small piece of it. A machine may have one processor only: a piece that takes
     milliseconds is a decision that comes so much later. Whoever works `inline` rests for nobody.

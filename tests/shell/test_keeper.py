@@ -131,7 +131,7 @@ def spend(seconds: float) -> None:
         hashlib.sha256(b"0" * 65536).digest()
 
 
-def test_who_works_beside_a_machine_rests_four_times_as_long_as_it_worked() -> None:
+def test_who_works_beside_a_machine_rests_much_longer_than_it_worked() -> None:
     rests = Rests()
     unhurried = Unhurried(rests)
     answers: list[bool] = []
