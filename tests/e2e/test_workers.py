@@ -177,7 +177,7 @@ async def test_it_starts_without_what_the_exchange_does_not_tell_and_says_so(
         assert refused.outcome is Outcome.REFUSED and "orders_known" in refused.symbols[0].detail
         for _ in range(1000):
             house.faults.next_answer("private/get_open_orders")
-        await house.until(lambda: not house.daemon.unreconciled())
+        await house.until(lambda: not house.daemon.unreconciled(house.daemon.arrivals.here))
         await house.quote()
 
 
