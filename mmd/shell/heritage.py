@@ -138,7 +138,7 @@ def read_back(
         at=found.at,
         told=told,
         former=other_names(machines.values(), journal.service),
-        held=held_at_worst(found, machines, doubts, accounts) if carried is not None else {},
+        held=held_at_worst(found, machines, doubts, accounts) if carried is not None and found.told else {},
     )
 
 
