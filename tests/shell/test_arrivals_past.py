@@ -2,7 +2,7 @@
 
 import trio
 from shell_kit import BTC
-from test_arrivals import A, B, Place, alerts, bounds, place
+from test_arrivals import TEXT, A, B, Place, alerts, bounds, place
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 __all__ = ["place"]  # a fixture
@@ -42,3 +42,27 @@ async def test_a_start_that_nobody_answered_spoils_nothing_of_what_the_one_befor
     assert daemon.treasury.machine.left_behind[f"{B}/{BTC}"].worst_lots == 4
     daemon.stop()
     await daemon.stopped.wait()
+
+
+async def test_what_an_exchange_counted_of_a_symbol_that_was_gone_is_newer_than_its_machine(
+    autojump_clock: MockClock, nursery: trio.Nursery, place: Place
+) -> None:
+    """It is taken out of the file between two lives, and orders that were left fill; then its exchange is late."""
+    await place.live_once(btc=3)
+    place.path.write_text(TEXT.replace("  - {exchange: other, symbol: BTC-PERPETUAL, spread: near}\n", ""))
+    async with trio.open_nursery() as inside:
+        daemon = place.begin(inside)
+        await wait_all_tasks_blocked()
+        place.venues[A].listed.set()
+        place.late.holdings = {BTC: 40}
+        await place.come(daemon, B)
+        await place.venues[A].reconcile(BTC)
+        await daemon.running.wait()
+        await place.die(daemon, inside)
+    daemon = place.begin(nursery)
+    await place.without(daemon)
+    left = daemon.treasury.machine.left_behind
+    assert {key: (share.lots, share.worst_lots) for key, share in left.items()} == {f"{B}/{BTC}": (40, 41)}
+    daemon.stop()
+    await daemon.stopped.wait()
+    assert place.replayed() == []
