@@ -1,9 +1,12 @@
 """What the journal of several lives says of an exchange that is late: two fakes under whole daemons."""
 
 import trio
+from daemon_kit import CALLER
 from shell_kit import BTC
 from test_arrivals import TEXT, A, B, Place, alerts, bounds, place
 from trio.testing import MockClock, wait_all_tasks_blocked
+
+from mmd.shell.desk import Outcome
 
 __all__ = ["place"]  # a fixture
 
@@ -21,6 +24,13 @@ async def test_a_start_that_nobody_answered_knows_no_more_than_none(
     daemon = place.begin(nursery)
     await place.without(daemon)
     assert (bounds(daemon), alerts(daemon)) == ({f"{A}/{BTC}": 0}, [(B, "critical")])
+    halted = await daemon.halt(["all"], "", CALLER, 5.0)
+    assert [(row.state, row.outcome) for row in halted.symbols] == [
+        ("HALTED", Outcome.DONE),
+        ("WAITING", Outcome.TIMED_OUT),
+        ("WAITING", Outcome.TIMED_OUT),
+    ]
+    assert "the journal does not say what is held there" in halted.symbols[1].detail
     daemon.stop()
     await daemon.stopped.wait()
     assert place.replayed() == []
