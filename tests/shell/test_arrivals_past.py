@@ -6,9 +6,13 @@ from shell_kit import BTC
 from test_arrivals import TEXT, A, B, Place, alerts, bounds, place
 from trio.testing import MockClock, wait_all_tasks_blocked
 
+from mmd.domain.events import OpenOrder
+from mmd.domain.reasons import Side
+from mmd.shell.arrivals import Stage
 from mmd.shell.desk import Outcome
 
 __all__ = ["place"]  # a fixture
+B_BTC = "  - {exchange: other, symbol: BTC-PERPETUAL, spread: near}\n"
 
 
 async def test_a_start_that_nobody_answered_knows_no_more_than_none(
@@ -59,7 +63,7 @@ async def test_what_an_exchange_counted_of_a_symbol_that_was_gone_is_newer_than_
 ) -> None:
     """It is taken out of the file between two lives, and orders that were left fill; then its exchange is late."""
     await place.live_once(btc=3)
-    place.path.write_text(TEXT.replace("  - {exchange: other, symbol: BTC-PERPETUAL, spread: near}\n", ""))
+    place.path.write_text(TEXT.replace(B_BTC, ""))
     async with trio.open_nursery() as inside:
         daemon = place.begin(inside)
         await wait_all_tasks_blocked()
@@ -73,6 +77,29 @@ async def test_what_an_exchange_counted_of_a_symbol_that_was_gone_is_newer_than_
     await place.without(daemon)
     left = daemon.treasury.machine.left_behind
     assert {key: (share.lots, share.worst_lots) for key, share in left.items()} == {f"{B}/{BTC}": (40, 41)}
+    daemon.stop()
+    await daemon.stopped.wait()
+    assert place.replayed() == []
+
+
+async def test_room_for_orders_that_nobody_took_over_is_kept_until_none_rests(
+    autojump_clock: MockClock, nursery: trio.Nursery, place: Place
+) -> None:
+    """They are taken out of the file; their exchange comes late, and pulls them after a while."""
+    await place.live_once(btc=3)
+    place.path.write_text(TEXT.replace(B_BTC, ""))
+    daemon = place.begin(nursery)
+    await place.without(daemon)
+    place.late.holdings = {BTC: 3}
+    place.late.left = {BTC: [OpenOrder("mmd-kit-1", "1", Side.BID, 100, 1, 1)]}
+    await place.come(daemon, B)
+    await trio.sleep(3)
+    assert daemon.treasury.machine.left_behind[f"{B}/{BTC}"].worst_lots == 4
+    assert daemon.arrivals.stages[B] is Stage.JOINING
+    place.late.left, place.late.holdings = {}, {BTC: 4}
+    await trio.sleep(3)
+    share = daemon.treasury.machine.left_behind[f"{B}/{BTC}"]
+    assert (share.lots, share.worst_lots, daemon.arrivals.stages[B]) == (4, 4, Stage.SERVED)
     daemon.stop()
     await daemon.stopped.wait()
     assert place.replayed() == []
