@@ -2,13 +2,14 @@
 
 import trio
 from daemon_kit import CALLER
-from shell_kit import BTC
+from shell_kit import BTC, ETH
 from test_arrivals import TEXT, A, B, Place, alerts, bounds, place
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from mmd.domain.events import OpenOrder
 from mmd.domain.reasons import Side
 from mmd.shell.arrivals import Stage
+from mmd.shell.daemon import LOOK_AGAIN_SECONDS
 from mmd.shell.desk import Outcome
 
 __all__ = ["place"]  # a fixture
@@ -100,6 +101,27 @@ async def test_room_for_orders_that_nobody_took_over_is_kept_until_none_rests(
     await trio.sleep(3)
     share = daemon.treasury.machine.left_behind[f"{B}/{BTC}"]
     assert (share.lots, share.worst_lots, daemon.arrivals.stages[B]) == (4, 4, Stage.SERVED)
+    daemon.stop()
+    await daemon.stopped.wait()
+    assert place.replayed() == []
+
+
+async def test_an_exchange_that_lists_later_what_is_wanted_comes_by_itself(
+    autojump_clock: MockClock, nursery: trio.Nursery, place: Place
+) -> None:
+    """As after its maintenance, when not everything is there at once."""
+    daemon = place.begin(nursery)
+    missing = place.late.instruments.pop(ETH)
+    await place.without(daemon)
+    await place.come(daemon, B)
+    assert daemon.arrivals.stages[B] is Stage.REFUSED and place.late.watched == []
+    await trio.sleep(3 * LOOK_AGAIN_SECONDS)
+    assert daemon.arrivals.stages[B] is Stage.REFUSED and alerts(daemon) == [(B, "critical")]
+    place.late.instruments[ETH] = missing
+    await trio.sleep(LOOK_AGAIN_SECONDS + 1)
+    await place.late.reconcile(BTC, ETH)
+    await wait_all_tasks_blocked()
+    assert daemon.arrivals.stages[B] is Stage.SERVED and alerts(daemon) == []
     daemon.stop()
     await daemon.stopped.wait()
     assert place.replayed() == []
