@@ -147,8 +147,8 @@ class Dialect(msgspec.Struct, frozen=True, kw_only=True):
 class Duty(Protocol):
     """What a link is for.
 
-    `deaf_after`: so many requests without an answer, and nothing answered meanwhile, and the link is lost, whatever
-    still comes in; inf where it is up to others what silence means.
+    `deaf_after`: so many requests without an answer, each sent when the one before was overdue, and nothing answered
+    meanwhile, and the link is lost, whatever still comes in; inf where it is up to others what silence means.
     """
 
     name: str
@@ -187,7 +187,7 @@ class Connection:
         self._scope = trio.CancelScope()
         self._why = ""
         self._heard_at = self._answered_at = trio.current_time()
-        self._unanswered = 0  # since then
+        self._unanswered, self._missed_at = 0, 0.0  # since then, and when the last of these was overdue
         self._probe_at = float("-inf")
         self._probe_pause = PROBE_FIRST_SECONDS
         self._garbled_at = -REPORT_SECONDS
@@ -343,7 +343,8 @@ class Connection:
             late = self._rpc.ledger.expire(now)
             for sent in late:
                 self._give_up(sent, str(overdue(sent)))
-                self._unanswered += sent.sent_at >= self._answered_at
+            if any(sent.sent_at >= max(self._answered_at, self._missed_at) for sent in late):
+                self._unanswered, self._missed_at = self._unanswered + 1, now
             if late:
                 await self._house.sink.deliver()
             if self._unanswered >= self._duty.deaf_after:

@@ -43,8 +43,9 @@ class Recovered(msgspec.Struct, kw_only=True):
     `broken`: whose machine may not be as it was, and why. `differences`: the first of each symbol. `notes`:
     the last 10,000, oldest first; `number`: of the last one. `sha256`: of the last configuration that the
     replayed files tell of, "" if none. `owners`: by symbol's key, the account under which it ran, "" where
-    that is not known; `accounts`: by exchange, of the process that had the portfolio. `stopped`: the last
-    process ended in order. `seq`, `at`, `head`: the last record's. `version`: of the program that wrote the end.
+    that is not known; `accounts`: by exchange, of the process that had the portfolio. `told`: that process came as far
+    as to ask one; else it knew of positions by hearsay. `stopped`: the last process ended in order. `seq`, `at`,
+    `head`: the last record's. `version`: of the program that wrote the end.
     """
 
     machines: dict[str, SymbolMachine] = {}
@@ -57,6 +58,7 @@ class Recovered(msgspec.Struct, kw_only=True):
     stopped: bool = False
     owners: dict[str, str] = {}
     accounts: dict[str, str] = {}
+    told: bool = False
     records: int = 0
     seq: int = 0
     at: int = 0
@@ -106,6 +108,7 @@ def _recover(directory: Path, disk: Disk | None, alive: Callable[[], None]) -> R
             found.differences.append(difference)
     found.machines = replayer.heritage()
     found.portfolio, found.accounts = replayer.last_portfolio()
+    found.told = replayer.told
     found.broken = replayer.doubts()
     doubted = {*found.broken, *(difference.key for difference in found.differences)}
     found.owners = {key: replayer.owner(key) for key in (*found.machines, *doubted)}

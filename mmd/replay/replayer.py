@@ -65,6 +65,7 @@ class Replayer:
         self.past_portfolio: PortfolioMachine | None = None
         self.accounts: dict[str, str] = {}
         self.past_accounts: dict[str, str] = {}  # of the process of `past_portfolio`
+        self.past_told = False  # whether that one was told anything
         self.past_owners: dict[str, str] = {}  # accounts of `past`, by symbol's key
         self.past_doubts: dict[str, str] = {}  # of `past`, and of `past_portfolio`
         self.past_broken: set[str] = set()  # of `past`: they are not what the record had
@@ -103,6 +104,11 @@ class Replayer:
         if self.portfolio is not None and (self._told or self.past_portfolio is None):
             return self.portfolio, self.accounts
         return self.past_portfolio, self.past_accounts
+
+    @property
+    def told(self) -> bool:
+        """Whether the last portfolio was told anything: before that no exchange was asked what we have there."""
+        return self._told or self.past_told
 
     def owner(self, key: str) -> str:
         """The account under which this symbol's last machine ran, or should have; "" where that is not known."""
@@ -237,7 +243,7 @@ class Replayer:
         self.past_doubts |= found
         self.past_broken = self.past_broken - self.machines.keys() | self.broken.keys() | self._taken_out
         self.past.update(self.machines)
-        self.past_portfolio, self.past_accounts = portfolio, accounts
+        self.past_portfolio, self.past_accounts, self.past_told = portfolio, accounts, self.told
         self.machines, self.portfolio, self._told = {}, None, False
         self.accounts = record.accounts
         self.broken.clear()

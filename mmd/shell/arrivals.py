@@ -94,8 +94,7 @@ class Arrivals:
         """The others go on without it."""
         if exchange not in self._why:
             self._why[exchange] = "has not answered since the start"
-            harmless = self._is_known(exchange) and not self.may_rest(exchange)
-            self._alarm(exchange, Severity.WARNING if harmless else Severity.CRITICAL)
+            self._alarm(exchange, Severity.WARNING if self.is_clear(exchange) else Severity.CRITICAL)
 
     def joining(self, exchange: str) -> None:
         """Its symbols are in service."""
@@ -137,14 +136,13 @@ class Arrivals:
         """Whether anybody can say what is held there."""
         return exchange in self._heard or self._past.awaited(exchange).known
 
+    def is_clear(self, exchange: str) -> bool:
+        """The journal says that nothing of the last process rests there. One that does not know does not say so."""
+        return self._is_known(exchange) and not self.may_rest(exchange)
+
     def nothing_begun(self, exchange: str) -> bool:
         """Nothing of this process was ever sent there, and the journal says that nothing of the last one rests."""
-        return (
-            exchange not in self._heard
-            and exchange in self.awaited
-            and self._is_known(exchange)
-            and not (self.may_rest(exchange))
-        )
+        return exchange not in self._heard and exchange in self.awaited and self.is_clear(exchange)
 
     def at_stake(self, exchange: str) -> str:
         """What follows for orders and totals while it is awaited."""

@@ -55,6 +55,7 @@ DRAIN_SECONDS = 20.0
 PROOF_SECONDS = 8.0  # more than any exchange's budget is empty
 PROOF_PAUSE_SECONDS = 0.5
 AGAIN_SECONDS = 1.0  # after a question to an exchange that had just come failed
+LOOK_AGAIN_SECONDS = 60.0  # after entries did not fit: what it lists, and says of prices, may be another
 log = logs.get("mmd.daemon")
 
 
@@ -330,7 +331,8 @@ class Daemon(Front):
             changed = self.reconfigured
             if first or self.reloader.lacks(name):
                 first = not await self._admit(name)
-            await changed.wait()
+            with trio.move_on_after(LOOK_AGAIN_SECONDS if first else float("inf")):
+                await changed.wait()
 
     async def _admit(self, name: str) -> bool:
         """Bring its symbols into service as a start does. False: its entries do not fit."""

@@ -249,8 +249,8 @@ class Front:
             return result
         rows = []
         for one in waiting:
-            labels = self.arrivals.may_rest(one.exchange)
-            outcome = Outcome.REFUSED if not pulls else Outcome.TIMED_OUT if labels else Outcome.DONE
+            pulled = Outcome.DONE if self.arrivals.is_clear(one.exchange) else Outcome.TIMED_OUT
+            outcome = pulled if pulls else Outcome.REFUSED
             detail = f"{one.reason}; {self.arrivals.at_stake(one.exchange)}; it comes into service PAUSED"
             rows.append(SymbolResult(symbol=one.symbol, outcome=outcome, state=WAITING, detail=detail, checks=[]))
         return summed([*result.symbols, *rows])

@@ -138,7 +138,7 @@ def read_back(
         at=found.at,
         told=told,
         former=other_names(machines.values(), journal.service),
-        held=held_at_worst(found, machines, doubts, accounts) if carried is not None else {},
+        held=held_at_worst(found, machines, doubts, accounts) if carried is not None and found.told else {},
     )
 
 
@@ -165,11 +165,17 @@ def held_at_worst(
 
 
 def at_worst(machine: SymbolMachine, portfolio: PortfolioMachine) -> LeftBehind | None:
-    """What a machine of the last process may hold by now, None where that is nothing."""
-    lots, own = machine.position.lots, machine.own
+    """What a machine of the last process, or of one before, may hold by now, None where that is nothing.
+
+    A symbol that had left the configuration was counted by its exchange after its machine had its last word.
+    """
+    key, own = machine.instrument.key, machine.own
+    counted = portfolio.left_behind.get(key)
+    lots = machine.position.lots if counted is None else counted.lots
     out = own.worst if machine.mode is Mode.LIVE else own.stray_lots
-    worst = max(abs(lots + out(Side.BID)), abs(lots - out(Side.ASK)))
-    coins, usd = portfolio.worth(machine.instrument.key)
+    bid, ask = out(Side.BID), out(Side.ASK)
+    worst = max(max(abs(each + bid), abs(each - ask)) for each in (lots, machine.position.lots))
+    coins, usd = portfolio.worth(key)
     if not worst:
         return None
     return LeftBehind(instrument=machine.instrument, lots=lots, coins=coins, usd=usd, worst_lots=worst)

@@ -43,22 +43,23 @@ class Remnants:
                 await self._count(name)
 
     async def _count(self, name: str) -> bool:
-        """Ask one exchange; False where it did not answer: what was left counts as it was last known."""
-        keys = {
-            share.instrument.symbol: key
-            for key, share in self._treasury.machine.left_behind.items()
-            if share.instrument.exchange == name
-        }
+        """Ask one exchange. False where it did not answer: what was left counts as it was last known.
+
+        False as well while an order still rests for which room is kept: what is counted now may become more.
+        """
+        exchange, shares = self._exchanges[name], self._treasury.machine.left_behind
+        keys = {share.instrument.symbol: key for key, share in shares.items() if share.instrument.exchange == name}
         if not keys:
             return True
+        charged = [symbol for symbol, key in keys.items() if shares[key].acked]
         try:
-            found = await self._exchanges[name].positions(sorted(keys))
+            resting = await exchange.open_orders() if charged else {}
+            found = await exchange.positions(sorted(keys))
         except MmdError:
             return False
-        shares = self._treasury.machine.left_behind
         before = {key: shares[key] for key in keys.values() if key in shares}
         for key in self._treasury.count_left({keys[symbol]: lots for symbol, lots in found.items()}):
             was = before[key].instrument
             text = f"{was.amount_text(found[was.symbol])} is what the exchange has of it now"
             self._diary.note("position.left", text, symbol=was.symbol, exchange=name)
-        return True
+        return not any(resting.get(symbol) for symbol in charged)

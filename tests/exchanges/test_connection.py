@@ -285,6 +285,25 @@ async def test_a_link_that_streams_and_answers_nothing_is_lost(
     nursery.cancel_scope.cancel()
 
 
+async def test_a_link_that_answered_nothing_for_a_moment_is_kept(
+    autojump_clock: Clock, other: Other, nursery: trio.Nursery
+) -> None:
+    """However much was asked meanwhile: what is under way together is lost together."""
+    connection = await other.start()
+    await other.duty.up.wait()
+    nursery.start_soon(stream, other)
+    other.mute = True
+    for _ in range(5):
+        connection.ask("public/get_time")
+        await connection.flush()
+        await trio.sleep(0.5)
+    await trio.sleep(CALL_SECONDS)
+    other.mute = False
+    await trio.sleep(300)
+    assert other.ended is None
+    nursery.cancel_scope.cancel()
+
+
 @pytest.mark.parametrize("by_others", [True, False])
 async def test_a_link_that_answers_pings_or_whose_silence_others_judge_is_kept(
     autojump_clock: Clock, other: Other, nursery: trio.Nursery, by_others: bool
