@@ -74,7 +74,8 @@ def tidy(
     try:
         clear(disk, directory)
         if settings.compress:
-            compress(disk, directory, current, kept, stop)
+            for _ in compress(disk, directory, current, kept, stop):
+                expire(disk, directory, current, settings, now_ns, kept, stop)
         expire(disk, directory, current, settings, now_ns, kept, stop)
     except OSError as error:
         kept.failed.append(f"{directory}: {error.strerror}")
@@ -82,6 +83,7 @@ def tidy(
         kept.failed.append(str(failed))
     except GivenUp:
         pass
+    kept.failed = list(dict.fromkeys(kept.failed))  # it was looked at more than once
     return kept
 
 
@@ -103,11 +105,23 @@ def unless(stop: Stop, content: Iterator[bytes]) -> Iterator[bytes]:
 # --- compression -----------------------------------------------------------------------------------
 
 
-def compress(disk: Disk, directory: Path, current: int, kept: Kept, stop: Stop) -> None:
-    """Every closed file that is not compressed yet. Raises OSError where the directory cannot be read, GivenUp."""
-    for file in segment_files(disk, directory):
-        if file.number >= current or file.compressed:
-            continue
+def compress(disk: Disk, directory: Path, current: int, kept: Kept, stop: Stop) -> Iterator[None]:
+    """Every closed file that is not compressed yet. Between two of them others may delete what is too much by now.
+
+    Raises OSError where the directory cannot be read, GivenUp.
+    """
+    tried: set[int] = set()
+    passed: set[int] = set()  # to which others had their turn before
+    while True:
+        closed = [file for file in segment_files(disk, directory) if file.number < current and not file.compressed]
+        file = next((file for file in closed if file.number not in tried), None)
+        if file is None:
+            return
+        if tried and file.number not in passed:
+            passed.add(file.number)
+            yield
+            continue  # it may be gone
+        tried.add(file.number)
         try:
             before, after = squeeze(disk, file, stop)
         except (OSError, Damaged) as error:

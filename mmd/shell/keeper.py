@@ -26,6 +26,7 @@ from mmd.shell.pump import Pump
 
 LOOK_SECONDS = 0.1
 REST = 9.0  # times as long as it worked a thread rests that others must not notice
+BEHIND_REST = 1.0  # the same, once files are closed faster than they are compressed
 PORTFOLIO = ""
 NO_ACCOUNTS: Mapping[str, str] = MappingProxyType({})
 
@@ -60,13 +61,15 @@ async def inline(work: Callable[[], None], /) -> None:
 class Unhurried:
     """Keeps slow work in a thread from taking more than a tenth of a processor, or of the interpreter.
 
-    Called by that thread after each small piece of it. A machine may have one processor only: a piece that takes
-    milliseconds is a decision that comes so much later. Whoever works `inline` rests for nobody.
+    Of half of it while it is `behind`: what waits to be done takes room on the disk. Called by that thread after each
+    small piece of it. A machine may have one processor only: a piece that takes milliseconds is a decision that comes
+    so much later. Whoever works `inline` rests for nobody.
     """
 
-    def __init__(self, ending: threading.Event) -> None:
+    def __init__(self, ending: threading.Event, behind: Callable[[], bool]) -> None:
         """Made where the work must not be noticed. `ending`: set when nothing is to be gone on with."""
         self._ending = ending
+        self._behind = behind
         self._disturbed = threading.get_ident()
         self._worked = 0.0
 
@@ -75,7 +78,8 @@ class Unhurried:
         if threading.get_ident() == self._disturbed:
             return self._ending.is_set()
         before, self._worked = self._worked, time.thread_time()
-        return self._ending.wait(REST * max(0.0, self._worked - before) if before else 0.0)
+        rest = BEHIND_REST if self._behind() else REST
+        return self._ending.wait(rest * max(0.0, self._worked - before) if before else 0.0)
 
 
 class Keeper:
@@ -188,7 +192,8 @@ class Keeper:
         self._tidying = True
         current, now_ns, kept = self._journal.segment, self._pump.clock.now_ns(), Kept()
 
-        stop = Unhurried(self._ending)
+        # It is about to begin with the files below `current`: another one was closed since, so they are too many.
+        stop = Unhurried(self._ending, lambda: self._journal.segment > current)
 
         def work() -> None:
             nonlocal kept

@@ -305,3 +305,36 @@ def test_retention_interrupted_at_any_step_leaves_no_gap() -> None:
 def test_a_directory_that_cannot_be_read_is_said(tmp_path: Path) -> None:
     (tmp_path / "journal").write_text("")
     assert tidy(tmp_path / "journal", 3, COMPRESS, NOW).failed == [f"{tmp_path}/journal: Not a directory"]
+
+
+def six_files() -> MemoryDisk:
+    """Each with every state; the last is the one that is written."""
+    disk = MemoryDisk()
+    on = journal(disk)
+    for number in range(6):
+        if number:
+            on.rotate(NOW)
+        write_round(on)
+        write_batches(on, 50)
+    on.close()
+    return disk
+
+
+def test_what_is_too_much_is_deleted_before_everything_is_compressed() -> None:
+    """Or the disk would fill while files are closed faster than they are compressed."""
+    disk = six_files()
+    size = len(content(disk, "journal-00000002.jsonl"))
+    wanted = JournalSettings(compress=True, reserve_mib=0, keep_gib=4.5 * size / GIB)
+
+    def third_begun() -> bool:
+        return "journal-00000003.jsonl.gz.new" in names(disk)
+
+    kept = tidy(HOME, 6, wanted, NOW, disk=disk, stop=third_begun)
+    assert [line.partition(":")[0] for line in kept.done if "compressed" not in line] == [
+        "journal-00000001.jsonl.gz deleted",
+        "journal-00000002.jsonl deleted",
+    ]
+    assert names(disk)[0] == "journal-00000003.jsonl", "given up in the middle of it"
+    kept = tidy(HOME, 6, wanted, NOW, disk=disk)
+    assert kept.failed == [] and verify(HOME, disk=disk).whole
+    assert names(disk)[0] == "journal-00000003.jsonl.gz"

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
 import trio
 from shell_kit import BTC, ETH, START_NS, Room
 from trio.testing import MockClock
@@ -18,7 +19,7 @@ from mmd.journal.reader import records, verify
 from mmd.journal.records import SnapshotsDone
 from mmd.journal.writer import Journal
 from mmd.replay.memory import CODE
-from mmd.shell.keeper import LOOK_SECONDS, REST, Keeper, Unhurried, inline
+from mmd.shell.keeper import BEHIND_REST, LOOK_SECONDS, REST, Keeper, Unhurried, inline
 from mmd.shell.register import PROBE_SECONDS, HaltRegister
 
 SETTINGS = JournalSettings(reserve_mib=0.0)
@@ -131,9 +132,12 @@ def spend(seconds: float) -> None:
         hashlib.sha256(b"0" * 65536).digest()
 
 
-def test_who_works_beside_a_machine_rests_much_longer_than_it_worked() -> None:
+@pytest.mark.parametrize(("behind", "times"), [(False, REST), (True, BEHIND_REST)])
+def test_who_works_beside_a_machine_rests_much_longer_than_it_worked_unless_it_is_behind(
+    behind: bool, times: float
+) -> None:
     rests = Rests()
-    unhurried = Unhurried(rests)
+    unhurried = Unhurried(rests, lambda: behind)
     answers: list[bool] = []
 
     def work() -> None:
@@ -149,12 +153,12 @@ def test_who_works_beside_a_machine_rests_much_longer_than_it_worked() -> None:
     assert answers == [False, False, False, True]
     before, short, long, _ = rests.asked
     assert before == 0.0
-    assert 0.01 * REST <= short < 0.015 * REST and 0.02 * REST <= long < 0.03 * REST
+    assert 0.01 * times <= short < 0.015 * times and 0.02 * times <= long < 0.03 * times
 
 
 def test_who_works_inline_rests_for_nobody() -> None:
     rests = Rests()
-    unhurried = Unhurried(rests)
+    unhurried = Unhurried(rests, lambda: False)
     spend(0.001)
     assert not unhurried()
     rests.set()
