@@ -237,9 +237,15 @@ def acknowledged(slot: Occupied, event: OrderAcked, now_ns: int, latency_ns: int
     if isinstance(slot, Live) and (event.price_ticks, event.total_lots) != (slot.price_ticks, slot.total_lots):
         return moved(slot, event.price_ticks, event.total_lots, now_ns)
     if isinstance(slot, Unknown) and slot.to_price_ticks and not is_answer(slot, event):
-        early = slot.seen < 1 or now_ns - slot.since_ns < latency_ns
-        if early:
-            return msgspec.structs.replace(slot, seen=slot.seen + 1, total_lots=total)
+        return doubted(slot, event, now_ns, latency_ns)
+    return live_from(slot, event, now_ns)
+
+
+def doubted(slot: Unknown, event: OrderAcked, now_ns: int, latency_ns: int) -> Slot:
+    """The slot after word that may be late: only what is said again past the latency is believed."""
+    if slot.seen < 1 or now_ns - slot.since_ns < latency_ns:
+        total = max(slot.total_lots, event.total_lots)
+        return msgspec.structs.replace(slot, seen=slot.seen + 1, total_lots=total)
     return live_from(slot, event, now_ns)
 
 

@@ -20,6 +20,7 @@ from mmd.core.orders import (
     Slot,
     Unknown,
     advance,
+    doubted,
     inherited,
     lost,
     worst_lots,
@@ -134,6 +135,10 @@ class SideState:
             return
         self.trail = noted(self.trail, event.exchange_ns, *resting) if event.exchange_ns else ()
 
+    def is_behind(self, event: OrderAcked) -> bool:
+        """Word of an earlier time than what is known, by the exchange's clock: an answer that was long under way."""
+        return bool(self.trail) and 0 < event.exchange_ns < self.trail[-1][0]
+
     def hold(self, until_ns: int, detail: str) -> None:
         self.hold_ns = max(self.hold_ns, until_ns)
         self.hold_detail = detail
@@ -246,7 +251,14 @@ class OwnOrders:
         slot = state.slot
         if isinstance(slot, Empty):
             return None
-        after = advance(slot, event, now_ns, self.latency_ns)
+        after: Slot | IllegalTransition
+        if isinstance(slot, Unknown) and isinstance(event, OrderAcked) and state.is_behind(event):
+            after = doubted(slot, event, now_ns, self.latency_ns)
+            if isinstance(after, Unknown):
+                self.put(state, after, now_ns)
+                return None  # nothing new is known of where it rests
+        else:
+            after = advance(slot, event, now_ns, self.latency_ns)
         if state.owed and isinstance(event, OrderRefused) and isinstance(slot, Moving) and isinstance(after, Live):
             state.owed -= 1
             after = lost(slot, now_ns)  # the no may be to an earlier request: this one may be carried out

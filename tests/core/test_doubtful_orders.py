@@ -9,10 +9,10 @@ from core_playbook import Play, amend, cancel, place
 
 from mmd.core.machine import SymbolMachine
 from mmd.core.orders import Empty, Live, Unknown
-from mmd.core.own import twin_key
+from mmd.core.own import OwnOrders, twin_key
 from mmd.domain import events as ev
 from mmd.domain.actions import CaseClosed, QueryOrder, QueryState
-from mmd.domain.reasons import CaseKind, Phase, State, Switch, Why
+from mmd.domain.reasons import CaseKind, Phase, Side, State, Switch, Why
 from mmd.replay.memory import load, salvage, save
 
 D = Decimal
@@ -349,3 +349,37 @@ def test_what_was_counted_of_a_finished_order_outlives_the_process() -> None:
 def test_a_live_order_stays_live_where_the_list_agrees() -> None:
     play = lively().quoting().sees(listed(resting(BID1, BID, 995, 10), ASK_RESTS)).does_nothing()
     assert isinstance(play.slot(BID), Live)
+
+
+# --- answers that were long under way -----------------------------------------------------------------
+
+
+def unknown_bid() -> OwnOrders:
+    """Ten of thirty lots have filled, told at 5000 by the exchange's clock; then a request on it is lost."""
+    own = OwnOrders(latency_ns=2 * NS)
+    own.put(own.bid, Live(BID1, "7", 990, 30, 10, START_NS), START_NS)
+    own.bid.trail = ((5000, 990, 20),)
+    assert own.take(ev.RequestLost(BID1, "lost", START_NS), BID1, START_NS) is None
+    return own
+
+
+def told_at(exchange_ns: int, price_ticks: int, total_lots: int) -> ev.OrderAcked:
+    return ev.OrderAcked(BID1, "7", price_ticks, 20, total_lots, START_NS, exchange_ns)
+
+
+def test_an_answer_older_than_what_is_known_is_no_word_of_an_unknown_order() -> None:
+    """The answer to its place, five seconds late: it was smaller then."""
+    own = unknown_bid()
+    assert own.take(told_at(4000, 985, 20), BID1, START_NS + NS // 10) is None
+    assert isinstance(own.bid.slot, Unknown) and own.worst(Side.BID) == 20
+    assert own.take(told_at(5000, 990, 30), BID1, START_NS + NS // 5) is None
+    assert isinstance(own.bid.slot, Live) and own.worst(Side.BID) == 20
+
+
+def test_an_exchange_whose_clock_was_set_back_is_believed_when_it_says_it_again() -> None:
+    own = unknown_bid()
+    for after_ns in (NS // 10, NS):
+        own.take(told_at(4000, 985, 30), BID1, START_NS + after_ns)
+        assert isinstance(own.bid.slot, Unknown)
+    own.take(told_at(4000, 985, 30), BID1, START_NS + 2 * NS)
+    assert isinstance(own.bid.slot, Live) and own.bid.slot.price_ticks == 985
