@@ -138,9 +138,12 @@ class Answering(ABC, Generic[L, A]):
         if fault.fault is AnswerFault.LOSE_REQUEST:
             return None
         if fault.fault is AnswerFault.DELAY_REQUEST:
+            came_us = self.wall_us()
 
             def arrive() -> Deferred | None:
                 asked.us_in = self.wall_us()
+                if asked.us_in < came_us + (fault.delay_ms - 1) * 1000:
+                    return None  # the clock was set back: a request that was out of time would be in time again
                 return self._carry_out(link, asked, NO_FAULT if fault.answered else UNANSWERED)
 
             return Deferred(fault.delay_ms / 1000, arrive)

@@ -181,6 +181,18 @@ async def test_late_answers_and_late_requests(autojump_clock):
         assert house.levers.open_orders("maker") == []
 
 
+async def test_a_late_request_is_lost_where_the_clock_was_set_back_meanwhile(autojump_clock):
+    """Else one whose time was over would be carried out after all."""
+    async with running() as house:
+        client = await maker(house)
+        house.levers.delay_requests(1, 3_000)
+        late = await client.send("private/buy", **BID)
+        assert await unanswered(client, late, 2)
+        house.levers.shift_clock(-2_000)
+        assert await unanswered(client, late, 5)
+        assert house.levers.open_orders("maker") == []
+
+
 async def test_refused_orders(autojump_clock):
     async with running() as house:
         client = await maker(house)
