@@ -32,7 +32,7 @@ from mmd.domain.settings import (
     SymbolLimits,
     SymbolSettings,
 )
-from mmd.domain.totals import BoundsAcked, GrantBounds, PortfolioEvent, SymbolJoined
+from mmd.domain.totals import BoundsAcked, GrantBounds, PortfolioEvent, SymbolJoined, Told
 from mmd.domain.units import Grid
 from mmd.journal import records as rec
 from mmd.journal.reader import lines
@@ -170,13 +170,13 @@ class Plant:
             self.quotes += sum(isinstance(action, PlaceOrder | AmendOrder) for action in actions)
             events = lane.answer(actions, self.now_ns)
 
-    def value(self, told: tuple[rec.Told, ...], keys: tuple[str, ...] | None) -> None:
+    def value(self, told: tuple[Told, ...], keys: tuple[str, ...] | None) -> None:
         looked_at = self.lanes if keys is None else keys
         values = [valued(self.lanes[key].machine, self.now_ns) for key in looked_at]
         events: list[PortfolioEvent] = [*told, *(value for value in values if value is not None)]
         actions = self.portfolio.handle(events, self.now_ns)
         self.journal.totals(self.now_ns, told, keys, actions)
-        acked: list[rec.Told] = []
+        acked: list[Told] = []
         for action in actions:
             if isinstance(action, GrantBounds):
                 lane = self.lanes[action.key]

@@ -127,7 +127,7 @@ class OperatorReset(msgspec.Struct, frozen=True, tag=True):
     keys: tuple[str, ...]
 
 
-PortfolioEvent = (
+Told = (
     SymbolJoined
     | SymbolLeft
     | LeftCounted
@@ -136,9 +136,9 @@ PortfolioEvent = (
     | LimitChanged
     | TotalsChanged
     | BoundsAcked
-    | Valued
     | OperatorReset
 )
+PortfolioEvent = Told | Valued
 
 
 class GrantBounds(msgspec.Struct, frozen=True, tag=True):

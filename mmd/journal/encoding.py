@@ -9,9 +9,8 @@ import msgspec
 
 from mmd.domain.actions import Decision
 from mmd.domain.events import Mail
-from mmd.domain.totals import PortfolioAction
+from mmd.domain.totals import PortfolioAction, Told
 from mmd.journal.chain import digest
-from mmd.journal.records import Told
 
 NOTHING = msgspec.Raw(b"")
 NO_ACTIONS = digest(b"[]")

@@ -73,10 +73,11 @@ def tidy(
     kept = Kept()
     try:
         clear(disk, directory)
-        if settings.compress:
-            for _ in compress(disk, directory, current, kept, stop):
-                expire(disk, directory, current, settings, now_ns, kept, stop)
-        expire(disk, directory, current, settings, now_ns, kept, stop)
+        tried: set[int] = set()
+        going = True
+        while going:  # what is too much does not wait until all are compressed
+            going = settings.compress and compress_one(disk, directory, current, tried, kept, stop)
+            expire(disk, directory, current, settings, now_ns, kept, stop)
     except OSError as error:
         kept.failed.append(f"{directory}: {error.strerror}")
     except JournalFailed as failed:
@@ -105,22 +106,14 @@ def unless(stop: Stop, content: Iterator[bytes]) -> Iterator[bytes]:
 # --- compression -----------------------------------------------------------------------------------
 
 
-def compress(disk: Disk, directory: Path, current: int, kept: Kept, stop: Stop) -> Iterator[None]:
-    """Every closed file that is not compressed yet. Between two of them others may delete what is too much by now.
+def compress_one(disk: Disk, directory: Path, current: int, tried: set[int], kept: Kept, stop: Stop) -> bool:
+    """The oldest closed file that is neither compressed nor `tried`, which it is then. False: there is none.
 
     Raises OSError where the directory cannot be read, GivenUp.
     """
-    tried: set[int] = set()
-    passed: set[int] = set()  # to which others had their turn before
-    while True:
-        closed = [file for file in segment_files(disk, directory) if file.number < current and not file.compressed]
-        file = next((file for file in closed if file.number not in tried), None)
-        if file is None:
-            return
-        if tried and file.number not in passed:
-            passed.add(file.number)
-            yield
-            continue  # it may be gone
+    for file in segment_files(disk, directory):
+        if file.number >= current or file.compressed or file.number in tried:
+            continue
         tried.add(file.number)
         try:
             before, after = squeeze(disk, file, stop)
@@ -128,6 +121,8 @@ def compress(disk: Disk, directory: Path, current: int, kept: Kept, stop: Stop) 
             kept.failed.append(f"{file.name} is not compressed: {error}")
         else:
             kept.done.append(f"{file.name} compressed from {before / MIB:.1f} to {after / MIB:.1f} MiB")
+        return True
+    return False
 
 
 def squeeze(disk: Disk, file: SegmentFile, stop: Stop) -> tuple[int, int]:

@@ -12,19 +12,7 @@ from mmd.domain.actions import Decision
 from mmd.domain.events import Mail
 from mmd.domain.instruments import Instrument
 from mmd.domain.settings import KillSwitches, PortfolioLimits, SymbolSettings
-from mmd.domain.totals import (
-    BoundsAcked,
-    CarriedLosses,
-    ExchangeAwaited,
-    ExchangeTold,
-    LeftCounted,
-    LimitChanged,
-    OperatorReset,
-    PortfolioAction,
-    SymbolJoined,
-    SymbolLeft,
-    TotalsChanged,
-)
+from mmd.domain.totals import CarriedLosses, PortfolioAction, Told
 
 FORMAT = 1
 
@@ -187,17 +175,6 @@ class TakenOut(Record, frozen=True, kw_only=True):
 
 
 NO_STATE = msgspec.Raw(b"null")
-Told = (
-    SymbolJoined
-    | SymbolLeft
-    | LeftCounted
-    | ExchangeAwaited
-    | ExchangeTold
-    | LimitChanged
-    | TotalsChanged
-    | BoundsAcked
-    | OperatorReset
-)
 
 
 class Totals(Record, frozen=True, kw_only=True):

@@ -17,12 +17,12 @@ import msgspec
 from mmd.domain.actions import Decision
 from mmd.domain.events import Mail
 from mmd.domain.settings import FsyncPolicy, JournalSettings
-from mmd.domain.totals import PortfolioAction
+from mmd.domain.totals import PortfolioAction, Told
 from mmd.journal.chain import BODY_AT, GENESIS, follow, line_of, link
 from mmd.journal.disk import Disk, OsDisk, read_all, write_all
 from mmd.journal.encoding import encode, encode_batch, encode_totals
 from mmd.journal.opening import look
-from mmd.journal.records import FORMAT, Lost, Record, Segment, Snapshot, Told, Torn, Unclaimed
+from mmd.journal.records import FORMAT, Lost, Record, Segment, Snapshot, Torn, Unclaimed
 from mmd.journal.reserve import MIB, Reserve
 from mmd.journal.segments import LINE_BYTES_MAX, plain_name
 from mmd.journal.statefile import JournalFailed

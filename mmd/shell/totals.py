@@ -24,10 +24,11 @@ from mmd.domain.totals import (
     PortfolioAction,
     SymbolJoined,
     SymbolLeft,
+    Told,
     TotalsChanged,
     TripSwitch,
 )
-from mmd.journal.records import Began, Told
+from mmd.journal.records import Began
 from mmd.replay.valuing import valued
 from mmd.shell.desk import TotalLine
 from mmd.shell.pump import Pump

@@ -16,16 +16,20 @@ __all__ = ["place"]  # a fixture
 B_BTC = "  - {exchange: other, symbol: BTC-PERPETUAL, spread: near}\n"
 
 
-async def test_a_start_that_nobody_answered_knows_no_more_than_none(
-    autojump_clock: MockClock, nursery: trio.Nursery, place: Place
-) -> None:
-    """As where systemd ends a first start after a minute, and again."""
+async def start_in_vain(place: Place) -> None:
+    """Twice, and no exchange answers: systemd ends it after a minute."""
     for _ in range(2):
         async with trio.open_nursery() as inside:
             daemon = place.begin(inside)
             await wait_all_tasks_blocked()
             await daemon.pump.deliver()
             await place.die(daemon, inside)
+
+
+async def test_a_start_that_nobody_answered_knows_no_more_than_none(
+    autojump_clock: MockClock, nursery: trio.Nursery, place: Place
+) -> None:
+    await start_in_vain(place)
     daemon = place.begin(nursery)
     await place.without(daemon)
     assert (bounds(daemon), alerts(daemon)) == ({f"{A}/{BTC}": 0}, [(B, "critical")])
@@ -45,12 +49,7 @@ async def test_a_start_that_nobody_answered_spoils_nothing_of_what_the_one_befor
     autojump_clock: MockClock, nursery: trio.Nursery, place: Place
 ) -> None:
     await place.live_once(btc=3)
-    for _ in range(2):
-        async with trio.open_nursery() as inside:
-            daemon = place.begin(inside)
-            await wait_all_tasks_blocked()
-            await daemon.pump.deliver()
-            await place.die(daemon, inside)
+    await start_in_vain(place)
     daemon = place.begin(nursery)
     await place.without(daemon)
     assert all(bounds(daemon).values())
