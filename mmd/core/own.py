@@ -273,6 +273,7 @@ class OwnOrders:
         state.note(event, slot)
         if isinstance(slot, Amending) and isinstance(after, Live) and isinstance(event, OrderAcked):
             state.sent_ns = slot.sent_ns
+            state.cancel_tries = state.hold_cancel_ns = 0  # what refused its cancels takes requests again
         return None
 
     def _finish(self, key: str, filled_lots: int | None) -> None:

@@ -29,6 +29,8 @@ class Stateful(SymbolState):
             self.latch = Latch(why, detail, by, now_ns)
         elif state in (State.PAUSED, State.ACTIVE):
             self.latch = None
+        if state is not State.ACTIVE:
+            self.own.try_again()  # what is to be pulled now waits for no refusal of before
         self._dirty = True
 
     def _trip(self, switch: Switch, why: Why, detail: str, now_ns: int) -> bool:

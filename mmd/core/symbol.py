@@ -214,6 +214,8 @@ class SymbolState:
     def checks(self, now_ns: int) -> tuple[Check, ...]:
         """What must hold before this symbol may quote."""
         market, rules = self.market, self.rules
+        inherited = "known from the journal only: the exchange has not told it since the start"
+        position = inherited if not self.told_here and self.position.known else "known" if self.told_here else "unknown"
         trouble = market.trouble(now_ns, rules)
         age = f"{(now_ns - market.data_ns) / NS:.1f} s" if market.data_ns else "never"
         cod = market.cod_armed or not rules.require_cod
@@ -236,7 +238,7 @@ class SymbolState:
             Check("orders_known", self.reconciled, "reconciled" if self.reconciled else "not asked yet", "reconciled"),
             Check("no_unknown_orders", self.own.unknown == 0, f"{self.own.unknown} unknown", "0 unknown"),
             Check("no_stray_orders", not self.own.strays, f"{len(self.own.strays)} strays", "0 strays"),
-            Check("position_known", self.position.known, "known" if self.position.known else "unknown", "known"),
+            Check("position_known", self.position.known and self.told_here, position, "known"),
             Check("no_drift", self.drift is None, f"off by {self.drift} lots" if self.drift else "none", "none"),
             Check("no_open_cases", not self.cases, f"{len(self.cases)} open", "0 open: mmdctl cases"),
             Check(

@@ -54,6 +54,11 @@ def no_answer(worker: Worker) -> Reply:
     return Reply(0, False, "did not answer: see the log", ())
 
 
+def has_left(worker: Worker) -> Reply:
+    """Whoever has its name now was not meant."""
+    return Reply(0, False, "has left since it was asked for; if it came back, ask again", ())
+
+
 def never(worker: Worker) -> str:
     """Nothing but time ends the wait."""
     return ""
@@ -86,15 +91,21 @@ class Office:
     requests: int = 0
 
     def ask(self, workers: list[Worker], make: Make, lost: Lost = no_answer) -> dict[str, Reply]:
-        """Post one request to each, pump, and collect the answers: machines answer at once, or never."""
+        """Post one request to each, pump, and collect the answers: machines answer at once, or never.
+
+        One that left while somebody waited for it is not asked: its record has ended, and the name may be another's.
+        """
         asked: dict[int, Worker] = {}
+        gone = {worker.key: has_left(worker) for worker in workers if self.pump.workers.get(worker.key) is not worker}
         for worker in workers:
+            if worker.key in gone:
+                continue
             self.requests += 1
             asked[self.requests] = worker
             self.pump.post(worker, make(self.requests, worker.key))
         self.pump.run()
         replies = self.pump.replies
-        return {
+        return gone | {
             worker.key: replies.pop(number) if number in replies else lost(worker) for number, worker in asked.items()
         }
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable
 
+from mmd.core.budget import Turns
 from mmd.core.gate import Room, review
 from mmd.domain.actions import (
     AmendOrder,
@@ -41,6 +42,7 @@ class Outbox:
         self.elsewhere: dict[str, list[str]] = {}  # by exchange that is awaited: coins of orders that may be out there
         self._exchanges = exchanges
         self._post = post
+        self._turns: dict[str, Turns] = {}  # by exchange: whose orders wait for credits
         self._first: dict[str, list[tuple[str, Request]]] = {}
         self._then: dict[str, list[tuple[str, Request]]] = {}
 
@@ -52,18 +54,27 @@ class Outbox:
             verdict = review(order, worker.machine.exposure(order), self.room(worker, order, now_ns))
         if not isinstance(verdict, Approved):
             count(worker.counters.refused, verdict.rule)
+            if verdict.rule is Rule.BUDGET:
+                self._turns.setdefault(worker.exchange, Turns()).refused(worker.key, now_ns)
             refusal = GateRefused(
                 order.label, order.side, verdict.rule, verdict.number, verdict.limit, verdict.key, now_ns
             )
             self._post(worker, refusal)
             return
         self._exchanges[worker.exchange].budget.spend(now_ns)
+        turns = self._turns.get(worker.exchange)
+        if turns is not None and not isinstance(order, CancelOrder):
+            turns.served(worker.key)
         self._approved(worker, verdict, now_ns)
 
     def room(self, worker: Worker, order: Order, now_ns: int) -> Room:
         """What is left of budgets, rates and totals for this order."""
         rules = worker.machine.rules
-        budget = self._exchanges[worker.exchange].budget.allows(now_ns)
+        turns = self._turns.get(worker.exchange)
+        ahead = 0
+        if turns is not None and not isinstance(order, ReduceOrder):  # what closes a position waits for nobody
+            ahead = turns.ahead(worker.key, now_ns)
+        budget = self._exchanges[worker.exchange].budget.allows(now_ns, ahead)
         if isinstance(order, AmendOrder):  # by far the most, so it is asked for first
             rate = worker.amends.allows(rules.max_amends_per_second, now_ns)
             return Room(budget, rate, journal=not self.closed)

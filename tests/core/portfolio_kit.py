@@ -44,6 +44,7 @@ MARKET: dict[str, tuple[Instrument, float, float]] = {
 }
 MAX_LOTS = {"P": 30_000, "F": 20_000, "C": 60, "D": 100, "E": 5_000, "G": 3_000}
 EPSILON = 1e-9
+UNMOVED = (1.0, 1.0)
 
 
 def limits(
@@ -74,11 +75,11 @@ def valued(name: str, lots: int = 0, *, move: float = 1.0, pnl: float | None = 0
     return Valued(instrument.key, lots, mark, index * move, pnl)
 
 
-def worth(name: str, move: float = 1.0) -> tuple[float, float, float]:
-    """Coins, dollars and contracts of one lot."""
+def worth(name: str, moves: tuple[float, float] = UNMOVED) -> tuple[float, float, float]:
+    """Coins, dollars and contracts of one lot, where mark and index have moved so far."""
     instrument, mark, index = MARKET[name]
     contracts = float(instrument.lot / instrument.contract_size)
-    return (instrument.coins_per_lot(mark * move), instrument.usd_per_lot(index * move), contracts)
+    return (instrument.coins_per_lot(mark * moves[0]), instrument.usd_per_lot(index * moves[1]), contracts)
 
 
 class Counted(msgspec.Struct, frozen=True):
@@ -126,7 +127,10 @@ class Symbol:
 
 
 class Book:
-    """The machine, its symbols, and all that was said between them. `told`: lots and price move, as delivered."""
+    """The machine, its symbols, and all that was said between them.
+
+    `told`: lots, and moves of mark and index, as delivered.
+    """
 
     def __init__(self, given: PortfolioLimits, switches: KillSwitches | None = None) -> None:
         self.switches = switches or KillSwitches()
@@ -138,7 +142,7 @@ class Book:
         self.trips: list[TripSwitch] = []
         self.cleared: list[ClearSwitch] = []
         self.move = {"BTC": 1.0, "ETH": 1.0}
-        self.told: dict[str, tuple[int, float]] = {}
+        self.told: dict[str, tuple[int, tuple[float, float]]] = {}
         self.log: list[tuple[tuple[PortfolioEvent, ...], int, list[PortfolioAction]]] = []
         self.first = self.given = given
 
@@ -152,10 +156,11 @@ class Book:
             if isinstance(event, Valued):
                 name = event.key.partition("/")[2]
                 instrument, mark, index = MARKET[name]
-                if event.index:
-                    self.told[name] = (event.lots, event.index / index)
-                elif event.mark and not instrument.is_option:  # coins go by the mark
-                    self.told[name] = (event.lots, event.mark / mark)
+                by_mark, by_index = self.told.get(name, (0, UNMOVED))[1]
+                if event.mark and not instrument.is_option:
+                    by_mark = event.mark / mark  # coins go by it, dollars by the index; each keeps its last one
+                if event.index or (event.mark and not instrument.is_option):
+                    self.told[name] = (event.lots, (by_mark, event.index / index if event.index else by_index))
         self._take(actions)
         return actions
 
@@ -257,7 +262,7 @@ class Book:
         everybody = {name: symbol.worst for name, symbol in self.symbols.items()}
         everybody |= {name: abs(lots) for name, lots in self.left.items()} | (instead or {})
         return sum(
-            lots * worth(name, move if move is not None else self.told.get(name, (0, 1.0))[1])[total.at]
+            lots * worth(name, (move, move) if move is not None else self.told.get(name, (0, UNMOVED))[1])[total.at]
             for name, lots in everybody.items()
             if name in total.names
         )
@@ -266,8 +271,8 @@ class Book:
         """By the positions as told."""
         present = {**self.symbols, **self.left}
         return sum(
-            abs(lots) * worth(name, move)[total.at]
-            for name, (lots, move) in self.told.items()
+            abs(lots) * worth(name, moves)[total.at]
+            for name, (lots, moves) in self.told.items()
             if name in total.names and name in present
         )
 

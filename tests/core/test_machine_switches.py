@@ -227,6 +227,28 @@ def test_a_cancel_that_is_refused_is_tried_on_but_not_for_ever_at_that_pace() ->
     play.asks(ev.HaltRequested, why=Why.OPERATOR).does(cancel(BID, 1)).sees(closed(BID1)).slots(E, E)
 
 
+@pytest.mark.parametrize(
+    "asked",
+    [
+        pytest.param(lambda p: p.sees(ev.RemovalRequested(Why.SHUTDOWN, p.now_ns)), id="stop"),
+        pytest.param(lambda p: p.sees(ev.SwitchTripped(Switch.EXPOSURE, Response.HALT, "", p.now_ns)), id="switch"),
+    ],
+)
+def test_who_has_to_pull_now_waits_for_no_refusal_of_before(asked: Callable[[Play], Play]) -> None:
+    play = scene().asks(ev.PauseRequested).does(cancel(BID, 1), cancel(ASK, 2)).sees(closed(ASK2))
+    for _ in range(4):
+        play.sees(refused(BID1, Fault.ORDER, code="11051")).after(1.1).does(cancel(BID, 1))
+    play.sees(refused(BID1, Fault.ORDER, code="11051")).after(1.1).does_nothing()
+    asked(play).does(cancel(BID, 1))
+
+
+def test_an_exchange_that_amends_again_is_asked_to_cancel_again() -> None:
+    play = scene()
+    play.machine.own.bid.cancel_tries, play.machine.own.bid.hold_cancel_ns = 5, play.now_ns + 10 * NS
+    play.after(1.5).sees_book(1000, 1020).slots(Phase.AMENDING, Phase.AMENDING).sees(acked(BID1, 1004, 10))
+    assert (play.machine.own.bid.cancel_tries, play.machine.own.bid.hold_cancel_ns) == (0, 0)
+
+
 def test_maker_protection_must_be_armed_before_it_quotes() -> None:
     play = Play(changed(settings(), protected=True)).connected().sees_book(990, 1010)
     play.asks(ev.ResumeRequested).replied(False, "maker_protection")

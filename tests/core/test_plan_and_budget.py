@@ -7,7 +7,7 @@ from core_kit import ASK, BID, NS, PLAIN, changed, settings
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mmd.core.budget import Budget
+from mmd.core.budget import Budget, Turns
 from mmd.core.orders import EMPTY, Amending, Cancelling, Live, Placing, Slot, Unknown
 from mmd.core.plan import Change, plan_side
 from mmd.core.quoting import Quoted, Wanted, Withheld
@@ -172,3 +172,28 @@ def test_an_untouched_order_follows_a_larger_wish() -> None:
     """A reload that doubles the size is no partial fill."""
     assert plan_side(BID, Wanted(995, 15), live(), RULES, 0.0, 0, 9 * NS, 9 * NS) is Change.AMEND
     assert plan_side(BID, Wanted(995, 15), live(total=20, filled=8), RULES, 0.0, 0, 9 * NS, 9 * NS) is Change.KEEP
+
+
+def test_who_asked_in_vain_comes_first_and_once() -> None:
+    budget, turns = Budget(rate_per_second=1.0, burst=5.0, reserve=2.0), Turns()
+    budget.empty_until(NOW)
+    for key in ("a", "b", "a"):
+        turns.refused(key, NOW)  # to ask again costs nobody his place
+    assert [turns.ahead(key, NOW) for key in ("a", "b", "c")] == [0, 1, 2]
+    later = NOW + 3 * NS  # one token above the reserve, which is a's
+    for key in ("a", "b"):
+        turns.refused(key, later)
+    assert [budget.allows(later, turns.ahead(key, later)) for key in ("a", "b", "c")] == [True, False, False]
+    turns.served("a")
+    turns.refused("a", later)
+    assert [turns.ahead(key, later) for key in ("a", "b", "c")] == [1, 0, 2]
+
+
+def test_who_asks_no_more_has_no_turn() -> None:
+    turns = Turns()
+    turns.refused("a", NOW)
+    turns.refused("b", NOW + NS)
+    assert turns.ahead("c", NOW + NS) == 2
+    assert turns.ahead("c", NOW + NS + 1) == 1
+    turns.refused("a", NOW + NS + 1)  # anew: behind b
+    assert [turns.ahead(key, NOW + NS + 1) for key in ("b", "a")] == [0, 1]

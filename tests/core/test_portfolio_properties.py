@@ -192,10 +192,20 @@ def check_breaches(book: Book) -> None:
 
 # A first price without an index: what it tells of the mark counts all the same.
 NO_INDEX = [("join", "F", 0), ("price", "C", 59), ("total", "C", 0), ("blind", "F", 2)]
+# And the other way round: a mark that is missing moves no coins.
+NO_MARK = [
+    ("join", "F", 0),
+    ("price", "C", 0),
+    ("deliver", "C", 0),
+    ("total", "C", 0),
+    ("blind", "F", 1),
+    ("total", "C", 1),
+]
 
 
 @QUICK
 @example(which="all tight", steps=NO_INDEX)
+@example(which="all tight", steps=NO_MARK)
 @given(which=EVERY, steps=traces(WILD, 80))
 def test_nothing_grows_past_a_total(which: str, steps: list[Step]) -> None:
     run_wild(steps, TIGHT[which])
@@ -216,12 +226,9 @@ def test_long_wild_runs(which: str) -> None:
     assert any(book.trips for book in books), "nor does one in which nothing trips"
 
 
-# A first price without an index: what it tells of the mark counts all the same.
-NO_INDEX = [("join", "F", 0), ("price", "C", 59), ("total", "C", 0), ("blind", "F", 2)]
-
-
 @QUICK
 @example(which="all tight", steps=NO_INDEX)
+@example(which="all tight", steps=NO_MARK)
 @given(which=EVERY, steps=traces(WILD, 80))
 def test_the_same_events_do_the_same(which: str, steps: list[Step]) -> None:
     book = run_wild(steps, TIGHT[which])

@@ -314,6 +314,15 @@ def test_orders_of_the_last_process_are_asked_about_charged_and_cancelled() -> N
     assert not new.machine.own.strays and not new.cases
 
 
+def test_a_position_from_the_journal_quotes_only_once_the_exchange_has_told_its_own() -> None:
+    new = heir_of(Play().connected())
+    new.sees(ev.DataLinkUp(1), ev.TradeLinkUp(True, 1), listed(), ev.BoundsSet(1, -100, 100, 1)).sees_book(990, 1010)
+    new.asks(ev.ResumeRequested).replied(False, "position_known")
+    (check,) = (check for check in new.replies[-1].checks if not check.ok)
+    assert "from the journal only" in check.found
+    new.sees(position(0)).asks(ev.ResumeRequested).replied(True)
+
+
 def test_fills_while_nobody_listened_reach_the_position_and_end_the_order() -> None:
     new = heir_of(Play().quoting())
     new.sees(fill(BID1, "t1", BID, 10, "99.5"), ev.TradeLinkUp(True, 1), listed(order(ASK2, ASK, 1005, 10, 10)))

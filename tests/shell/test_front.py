@@ -8,7 +8,7 @@ import msgspec
 import pytest
 import trio
 from shell_kit import BTC, ETH, LIMITS, NS, Room, all_came
-from trio.testing import MockClock
+from trio.testing import MockClock, wait_all_tasks_blocked
 
 from mmd.domain import events as ev
 from mmd.domain.errors import MmdError
@@ -90,6 +90,31 @@ async def test_a_refused_reset_resets_nothing(autojump_clock: MockClock, nursery
     assert (worker.machine.state, worker.machine.why) == (State.HALTED, Why.DISCONNECT_STORM)
     assert room.lookout.watches["deribit"].active.keys() == {Switch.DISCONNECT_STORM}
     assert ("MmdDisconnectStorm", "deribit", None) in alerts(room)
+
+
+async def test_a_reset_that_waited_is_not_for_who_has_the_name_now(
+    autojump_clock: MockClock, nursery: trio.Nursery
+) -> None:
+    room = Room(nursery)
+    room.exchange.silent = True
+    (worker,) = await stormy(room, BTC)
+    told: list[ChangeResult] = []
+
+    async def reset() -> None:
+        told.append(await front(room).reset([BTC], "looked", ANN, 20.0))
+
+    nursery.start_soon(reset)
+    await wait_all_tasks_blocked()
+    assert not told
+    room.pump.post(worker, ev.RemovalRequested(Why.REMOVED, room.now_ns))
+    room.pump.run()
+    assert worker.machine.state is State.GONE
+    room.pump.drop(worker)
+    newcomer = room.worker(BTC)
+    room.pump.turned.unpark_all()
+    await wait_all_tasks_blocked()
+    assert told[0].outcome is Outcome.REFUSED and "has left" in told[0].symbols[0].detail
+    assert worker.depth == 0 and newcomer.machine.state is State.PAUSED
 
 
 async def test_a_reset_of_another_halt_leaves_the_storm_alone(autojump_clock: MockClock, nursery: trio.Nursery) -> None:

@@ -5,7 +5,7 @@ import trio
 from shell_kit import BTC, ETH, MID_TICKS, NS, Room
 from trio.testing import MockClock
 
-from mmd.domain.actions import CancelOrder, PlaceOrder, QueryOrder, QueryState
+from mmd.domain.actions import CancelOrder, PlaceOrder, QueryOrder, QueryState, ReduceOrder
 from mmd.domain.events import OpenOrder, OrderAbsent, OrderAcked, OrderClosed, TimerFired
 from mmd.domain.reasons import Mode, Rule, Side, State
 from mmd.shell.worker import Worker
@@ -87,6 +87,39 @@ async def test_an_empty_budget_stops_orders_and_no_cancel(autojump_clock: MockCl
     assert {event.rule for event in worker.take()} == {Rule.BUDGET}
     await trio.sleep(15)
     assert room.exchange.budget.allows(room.now_ns)
+
+
+async def test_a_busy_symbol_leaves_the_others_their_turn(autojump_clock: MockClock) -> None:
+    room = Room()
+    quiet, busy = bare(room), bare(room, ETH)
+    room.exchange.budget.set_limits(1.0, 12.0, 10.0)
+    room.exchange.budget.empty_until(room.now_ns)
+    room.pump.outbox.order(quiet, place(quiet), room.now_ns)
+    assert [event.rule for event in quiet.take()] == [Rule.BUDGET]
+    await trio.sleep(11.0)
+    room.pump.outbox.order(quiet, place(quiet), room.now_ns - 1)  # it asked all the time, just before the token came
+    quiet.take()
+    room.pump.outbox.order(busy, place(busy), room.now_ns)
+    assert [event.rule for event in busy.take()] == [Rule.BUDGET]
+    room.pump.outbox.order(quiet, place(quiet), room.now_ns)
+    assert quiet.take() == []
+    await trio.sleep(1.0)
+    room.pump.outbox.order(busy, place(busy), room.now_ns)
+    assert busy.take() == []
+
+
+async def test_a_closing_order_waits_for_no_turn(autojump_clock: MockClock) -> None:
+    room = Room()
+    quiet, closing = bare(room), bare(room, ETH)
+    room.exchange.budget.set_limits(1.0, 12.0, 10.0)
+    room.exchange.budget.empty_until(room.now_ns)
+    await trio.sleep(10.9)
+    room.pump.outbox.order(quiet, place(quiet), room.now_ns)
+    assert [event.rule for event in quiet.take()] == [Rule.BUDGET]
+    await trio.sleep(0.1)
+    order = ReduceOrder("mmd-kit-r", Side.ASK, 100, 1)
+    assert room.pump.outbox.room(closing, order, room.now_ns).budget
+    assert not room.pump.outbox.room(closing, place(closing), room.now_ns).budget
 
 
 async def test_shadow_orders_are_answered_here(autojump_clock: MockClock) -> None:

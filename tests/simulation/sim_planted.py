@@ -21,7 +21,7 @@ from mmd.domain.reasons import State
 from mmd.exchanges.deribit import session
 from mmd.exchanges.session import RpcExchange
 from mmd.journal import writer
-from mmd.shell import daemon, prover, pump, register
+from mmd.shell import daemon, prover, pump, register, totals
 
 Plant = Callable[[MonkeyPatch], None]
 
@@ -78,16 +78,6 @@ def the_journal_waits(patch: MonkeyPatch) -> None:
             before(self)
 
     patch.setattr(writer.Journal, "commit", commit)
-
-
-def absent_once_is_gone(patch: MonkeyPatch) -> None:
-    before = orders.successor
-
-    def successor(slot: Any, event: Any, now_ns: int, latency_ns: int) -> Any:
-        return EMPTY if isinstance(event, ev.OrderAbsent) else before(slot, event, now_ns, latency_ns)
-
-    patch.setattr(orders, "successor", successor)
-    patch.setitem(orders.TRANSITIONS, (orders.L, ev.OrderAbsent), (orders.E,))
 
 
 def silence_is_a_no(patch: MonkeyPatch) -> None:
@@ -200,6 +190,7 @@ def fills_of_the_dead_time_are_lost(patch: MonkeyPatch) -> None:
 
 
 def a_lowered_limit_is_ignored(patch: MonkeyPatch) -> None:
+    """A symbol's, and the totals."""
     before = machine.SymbolMachine.on_settings
 
     def on_settings(self: Any, event: Any, now_ns: int) -> None:
@@ -207,7 +198,15 @@ def a_lowered_limit_is_ignored(patch: MonkeyPatch) -> None:
         limits = replace(event.settings.limits, max_position=most)
         before(self, ev.SettingsChanged(replace(event.settings, limits=limits), event.received_ns), now_ns)
 
+    def change_limits(self: Any, limits: Any, *others: Any) -> None:
+        old = self.machine.limits
+        coins = {coin: max(most, old.max_exposure.get(coin, most)) for coin, most in limits.max_exposure.items()}
+        usd = max(limits.max_notional_usd, old.max_notional_usd)
+        lowered(self, replace(limits, max_exposure=coins, max_notional_usd=usd), *others)
+
+    lowered = totals.Treasury.change_limits
     patch.setitem(machine.HANDLERS, ev.SettingsChanged, on_settings)
+    patch.setattr(totals.Treasury, "change_limits", change_limits)
 
 
 def the_chain_stands_still(patch: MonkeyPatch) -> None:
@@ -248,7 +247,6 @@ EVERYWHERE: tuple[Plant, ...] = (
     a_cancel_is_not_waited_for,
     act_before_write,
     the_journal_waits,
-    absent_once_is_gone,
     silence_is_a_no,
     a_halt_leaves_the_gate_open,
     not_found_is_gone,

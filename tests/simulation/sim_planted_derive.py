@@ -6,7 +6,10 @@ from msgspec import UNSET
 from msgspec.structs import replace
 from pytest import MonkeyPatch
 
-from mmd.exchanges.derive import chains, orders
+from mmd.core import orders as slots
+from mmd.domain import events as ev
+from mmd.exchanges import record
+from mmd.exchanges.derive import chains, orders, questions
 
 
 def replaces_expect_nothing(patch: MonkeyPatch) -> None:
@@ -50,7 +53,26 @@ def late_orders_are_taken(patch: MonkeyPatch) -> None:
     patch.setattr(orders, "_fields", fields)
 
 
+def absent_once_is_gone(patch: MonkeyPatch) -> None:
+    """What is not there when we ask for the first time was never there.
+
+    Three places have to be wrong: a machine asks twice, and the room neither asks nor says "absent" before
+    requests about the order can arrive no more. Each is enough, so none is missed alone. On Deribit an order
+    that arrives after the first question is too late by its own word: `late_requests_are_taken`.
+    """
+    before = slots.successor
+
+    def successor(slot: Any, event: Any, now_ns: int, latency_ns: int) -> Any:
+        return slots.EMPTY if isinstance(event, ev.OrderAbsent) else before(slot, event, now_ns, latency_ns)
+
+    patch.setattr(slots, "successor", successor)
+    patch.setitem(slots.TRANSITIONS, (slots.L, ev.OrderAbsent), (slots.E,))
+    patch.setattr(questions.DeriveQuestions, "settled_ms", lambda self, label: 0)
+    patch.setattr(record.OrderRecord, "may_come_until_ms", lambda self, label: 0)
+
+
 BUGS = (
+    absent_once_is_gone,
     replaces_expect_nothing,
     chains_forget_their_past,
     lost_replaces_are_over,

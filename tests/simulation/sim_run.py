@@ -27,6 +27,7 @@ from sim_world import World
 
 MEMORY = Path("/dev/shm")
 Seed = tuple[str, int]  # of an exchange
+RAISED = "raised"
 PATIENCE_SECONDS = 10.0  # of work for a simulated minute, which takes less than one
 
 
@@ -133,7 +134,7 @@ def play(
         if isinstance(raised, KeyboardInterrupt):
             raise
         outcome.failure = "".join(traceback.format_exception(raised))
-        outcome.promise = "time passes" if patient.over else f"raised {_leaf(raised).__class__.__name__}"
+        outcome.promise = "time passes" if patient.over else f"{RAISED} {_leaf(raised).__class__.__name__}"
     finally:
         logger.setLevel(level)
         logger.propagate = propagate
@@ -240,7 +241,7 @@ def hunt(planted: list[tuple[str, str]], seeds: list[int], minutes: float, jobs:
     with multiprocessing.get_context("spawn").Pool(max(1, jobs), maxtasksperchild=1) as pool:
         for exchange, name, count, promise, seed in pool.imap_unordered(_hunt, tasks):
             caught = f"caught by seed {seed}, the {count}. tried: {promise}" if promise else f"not in {count} seeds"
-            missed += not promise
+            missed += not promise or promise.startswith(RAISED)  # then it is planted wrongly
             print(f"{exchange} {name:36} {caught}", flush=True)
     return 1 if missed else 0
 

@@ -86,7 +86,7 @@ def test_a_planted_bug_is_caught(exchange: str, bug: str) -> None:
 @pytest.mark.slow
 @pytest.mark.judgement
 def test_every_planted_bug_is_caught() -> None:
-    found = simulate("--exchange", "both", "--planted", "all", "--seeds", "200", "--minutes", "2")
+    found = simulate("--exchange", "both", "--planted", "all", "--seeds", "200", "--minutes", "1")
     assert found.returncode == 0, found.stdout
     print(found.stdout)
 
