@@ -166,7 +166,8 @@ def check_position(side: Side, lots: int, exposure: Exposure) -> Refused | None:
 def check_messages(order: Order, rules: Rules, room: Room) -> Refused | None:
     """The exchange's budget, and the symbol's own rate."""
     if not room.budget:
-        return Refused(Rule.BUDGET, "credits below the cancels' reserve", "one credit above it", "")
+        free = "one above the cancels' reserve and the turns of who waits longer"
+        return Refused(Rule.BUDGET, "no credit free", free, "")
     if not room.rate:
         amends = isinstance(order, AmendOrder)
         limit = rules.max_amends_per_second if amends else rules.max_places_per_second

@@ -124,7 +124,11 @@ BREACHES = (
     Breach(rule=Rule.ONE_ORDER, asks="nothing else of ours may rest on that side", exposure={"others_on_side": 1}),
     Breach(rule=Rule.OPEN_ORDERS, asks="a place only: room in every `max_open_orders`", room={"orders": 40}),
     Breach(rule=Rule.POSITION, asks="the worst-case position inside the bounds", exposure={"position_lots": 95}),
-    Breach(rule=Rule.BUDGET, asks="a credit at the exchange above the cancels' reserve", room={"budget": False}),
+    Breach(
+        rule=Rule.BUDGET,
+        asks="a credit at the exchange above the cancels' reserve and the turns of who waits longer",
+        room={"budget": False},
+    ),
     Breach(rule=Rule.MESSAGE_RATE, asks="the symbol's own rate of messages is kept", room={"rate": False}),
 )
 CLOSING_ONLY = Breach(rule=Rule.REDUCE_ONLY, asks="to close a position: no more than it, on the other side")

@@ -149,7 +149,14 @@ def test_nothing_known_is_a_refusal(order: PlaceOrder, exposure: Exposure | None
 @pytest.mark.parametrize(
     ("order", "room", "rule", "limit", "key"),
     [
-        pytest.param(place(), {"budget": False}, Rule.BUDGET, "one credit above it", "", id="no credits"),
+        pytest.param(
+            place(),
+            {"budget": False},
+            Rule.BUDGET,
+            "one above the cancels' reserve and the turns of who waits longer",
+            "",
+            id="no credits",
+        ),
         pytest.param(
             place(), {"rate": False}, Rule.MESSAGE_RATE, "20 a second", "max_places_per_second", id="too many places"
         ),
