@@ -7,7 +7,7 @@ Where tokens are short, who has asked in vain comes first (`Turns`): else a symb
 every tick takes each token as it comes, and the others never quote again.
 """
 
-PATIENCE_NS = 1_000_000_000  # who has not asked again for so long does not want it any more
+PATIENCE_NS = 1_000_000_000  # who has not asked again for so long wants it no more; machines ask five times as often
 
 
 class Budget:
